@@ -1,0 +1,37 @@
+# `make example` runs the main job, `make test` the tests; both start from nothing but Python, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXAMPLE_ARGS ?=
+
+.PHONY: example test test-slow lint check format clean
+
+# The stamp is newer than pyproject.toml once everything is installed, so a second make installs nothing.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[plots,test,lint]'
+	touch $@
+
+example: $(READY)
+	$(BIN)/python examples/mnist_search.py $(EXAMPLE_ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""autolr: Keras Tuner's tuners with the learning rate taken care of.
+
+Names are imported when they are first used: `import autolr` costs milliseconds and loads neither TensorFlow nor
+Keras, so that finding bounds on a recorded curve or reading a finished search needs neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Type checkers and editors read these; at run time the table below does the same, later.
+if TYPE_CHECKING:
+    from autolr.bounds import LRBounds as LRBounds
+    from autolr.bounds import find_bounds as find_bounds
+    from autolr.callbacks import LRFinder as LRFinder
+    from autolr.callbacks import SGDRScheduler as SGDRScheduler
+    from autolr.curve import RangeTest as RangeTest
+    from autolr.errors import AutoLRWarning as AutoLRWarning
+    from autolr.plots import plot_range_test as plot_range_test
+    from autolr.plots import plot_schedule as plot_schedule
+    from autolr.sgdr import sgdr_lr as sgdr_lr
+    from autolr.sweep import range_test as range_test
+    from autolr.tuners import AutoLRMixin as AutoLRMixin
+    from autolr.tuners import BayesianOptimization as BayesianOptimization
+    from autolr.tuners import GridSearch as GridSearch
+    from autolr.tuners import Hyperband as Hyperband
+    from autolr.tuners import RandomSearch as RandomSearch
+    from autolr.tuners import with_auto_lr as with_auto_lr
+
+_WHERE = {
+    "AutoLRMixin": "tuners",
+    "AutoLRWarning": "errors",
+    "BayesianOptimization": "tuners",
+    "GridSearch": "tuners",
+    "Hyperband": "tuners",
+    "LRBounds": "bounds",
+    "LRFinder": "callbacks",
+    "RandomSearch": "tuners",
+    "RangeTest": "curve",
+    "SGDRScheduler": "callbacks",
+    "find_bounds": "bounds",
+    "plot_range_test": "plots",
+    "plot_schedule": "plots",
+    "range_test": "sweep",
+    "sgdr_lr": "sgdr",
+    "with_auto_lr": "tuners",
+}
+
+__all__ = [*_WHERE]  # noqa: PLE0604 - names, held equal to the imports above by a test
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,97 @@
+"""The recorded curve of a range test: a frozen value that can be kept, compared, judged and drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autolr.bounds import LRBounds, find_bounds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RangeTest:
+    """What a learning-rate range test recorded.
+
+    Attributes:
+        lrs: Learning rate of each recorded step, rising. Shape `(num_steps,)`.
+        losses: Loss of that step's batch alone (not a running mean), before the step's update. Shape `(num_steps,)`.
+            The last ones may be infinite or NaN.
+        diverged: Whether the sweep ended by itself because the loss diverged.
+        steps_spent: Optimizer steps the test took in all, those of earlier ramps included.
+
+    Example:
+    >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])
+    >>> RangeTest.from_dict(curve.to_dict()) == curve
+    True
+    """
+
+    lrs: FloatArray
+    losses: FloatArray
+    diverged: bool = False
+    steps_spent: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("lrs", "losses"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if self.lrs.ndim != 1 or self.lrs.shape != self.losses.shape:
+            raise ValueError(
+                "Arguments `lrs` and `losses` must be one-dimensional and equally long. "
+                f"Received: shapes {self.lrs.shape} and {self.losses.shape}."
+            )
+        object.__setattr__(self, "diverged", bool(self.diverged))
+        object.__setattr__(self, "steps_spent", int(self.steps_spent) or len(self.lrs))
+
+    def __len__(self) -> int:
+        return len(self.lrs)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RangeTest):
+            return NotImplemented
+        return (
+            np.array_equal(self.lrs, other.lrs)
+            and np.array_equal(self.losses, other.losses, equal_nan=True)
+            and (self.diverged, self.steps_spent) == (other.diverged, other.steps_spent)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def bounds(self, **options: Any) -> LRBounds:
+        """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`."""
+        return find_bounds(self.lrs, self.losses, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for strict JSON, which knows no NaN or infinity: those become the strings "nan" and "inf"."""
+        return {
+            "lrs": [float(rate) for rate in self.lrs],
+            "losses": [float(loss) if math.isfinite(loss) else str(float(loss)) for loss in self.losses],
+            "diverged": self.diverged,
+            "steps_spent": self.steps_spent,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RangeTest:
+        """The curve that `to_dict` was called on."""
+        return cls(
+            lrs=np.array(values["lrs"], dtype=np.float64),
+            losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),
+            diverged=values["diverged"],
+            steps_spent=values["steps_spent"],
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the curve with its bounds: `plot_range_test(self, ax=ax)`."""
+        from autolr.plots import plot_range_test  # needs matplotlib, and sits above this file
+
+        return plot_range_test(self, ax=ax)

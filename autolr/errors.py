@@ -1,0 +1,33 @@
+"""What autolr warns of and raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AutoLRWarning(UserWarning):
+    """Something about a trial's learning rate that a person should know; the trial goes on."""
+
+
+class RecordError(ValueError):
+    """A file that should hold a trial's record does not."""
+
+
+def invalid(argument: str, constraint: str, received: Any, hint: str = "") -> ValueError:
+    """A `ValueError` in Keras's grammar: argument, constraint, what was received, what to try.
+
+    Args:
+        argument: Name of the argument.
+        constraint: What it must be, to follow "must".
+        received: The value that is not.
+        hint: What to try, a whole sentence.
+
+    Returns:
+        The error, to be raised by the caller.
+
+    Example:
+    >>> str(invalid("num_steps", "be a positive integer", 0, "The default is 100."))
+    'Argument `num_steps` must be a positive integer. Received: num_steps=0. The default is 100.'
+    """
+    message = f"Argument `{argument}` must {constraint}. Received: {argument}={received!r}."
+    return ValueError(f"{message} {hint}" if hint else message)

@@ -1,0 +1,122 @@
+"""The range test in one call: sweep a compiled model's learning rate, and leave the model exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from autolr import compat
+from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
+from autolr.curve import RangeTest
+from autolr.data import first_batch
+from autolr.snapshot import Snapshot
+
+
+def range_test(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    batch_size: int | None = None,
+    start_lr: float = DEFAULT_START_LR,
+    end_lr: float = DEFAULT_END_LR,
+    num_steps: int = DEFAULT_NUM_STEPS,
+    **fit_arguments: Any,
+) -> RangeTest:
+    """Find out at which learning rates a model learns, and leave it exactly as it was.
+
+    The model trains while its rate rises exponentially from `start_lr` to `end_lr`, and the loss of every batch is
+    recorded. The sweep ends by itself when the loss diverges. Then weights, BatchNorm statistics, the optimizer's
+    slots and step count, metrics and random generators are put back bit for bit, also after Ctrl-C or an error:
+    training afterwards is what it would have been without a test, wherever the order of the data can be repeated
+    (arrays, `PyDataset`, `tf.data` that does not shuffle).
+
+    Training afterwards reuses the traced training step, so the test costs its steps and nothing else.
+
+    Args:
+        model: A compiled Keras model, built or not.
+        x: Training data, anything that `model.fit` takes.
+        y: Targets, likewise.
+        batch_size: As in `model.fit`; the same as in training, since the bounds depend on it.
+        start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
+        end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
+        num_steps: Optimizer steps of a whole sweep. Defaults to 100.
+        **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
+            `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
+
+    Returns:
+        The recorded curve, a `RangeTest`; its `bounds()` are the learning rates to train between.
+
+    Raises:
+        ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps, or the model is not
+            compiled.
+
+    Example:
+    ```python
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    test = autolr.range_test(model, x, y, batch_size=64)
+    min_lr, max_lr = test.bounds()
+    ```
+
+    Reference:
+        Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
+    """
+    finder = LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False)
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            "Argument `model` must be compiled with an optimizer and a loss. "
+            f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
+        )
+    x = build(model, x, y, fit_arguments.get("sample_weight"))
+    before = Snapshot.of(model)
+    try:
+        with number_as_rate(model):
+            # As many epochs as steps: enough even when an epoch is a single batch. The callback ends it in time.
+            model.fit(x, y, batch_size=batch_size, epochs=num_steps, callbacks=[finder], verbose=0, **fit_arguments)
+    finally:
+        before.restore()
+    return finder.result
+
+
+def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """Create the variables of a model that has none yet, and return `x` with no batch lost."""
+    if model.built and all(layer.built for layer in model.layers):
+        return x
+    batch, x = first_batch(x, y, sample_weight)
+    compat.symbolic_build(model, batch)
+    return x
+
+
+@contextmanager
+def number_as_rate(model: keras.Model) -> Iterator[None]:
+    """Let callbacks set the rate of a model that was compiled with a schedule or a callable as its rate.
+
+    Such an optimizer refuses to be assigned a number. A copy that differs in that alone takes its place for a while;
+    the training step is traced anew for each.
+    """
+    if isinstance(compat.learning_rate_source(model.optimizer), keras.Variable):
+        yield
+        return
+    original = model.optimizer
+    try:
+        model.optimizer = with_number_as_rate(original)
+        model.optimizer.build(model.trainable_variables)
+        model.train_function = None
+        yield
+    finally:
+        model.optimizer = original
+        model.train_function = None
+
+
+def with_number_as_rate(optimizer: keras.optimizers.Optimizer, rate: float = 0.001) -> keras.optimizers.Optimizer:
+    """An optimizer like this one, unbuilt, whose learning rate is a number."""
+    config = optimizer.get_config()
+    if compat.optimizer_is_scaled(optimizer):
+        inner = with_number_as_rate(optimizer.inner_optimizer, rate)
+        return type(optimizer)(
+            inner, **{k: v for k, v in config.items() if k not in ("inner_optimizer", "learning_rate")}
+        )
+    return type(optimizer).from_config({**config, "learning_rate": rate})
