@@ -15,12 +15,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from autolr.bounds import LRBounds as LRBounds
     from autolr.bounds import find_bounds as find_bounds
+    from autolr.callbacks import CycleEarlyStopping as CycleEarlyStopping
     from autolr.callbacks import LRFinder as LRFinder
     from autolr.callbacks import SGDRScheduler as SGDRScheduler
     from autolr.curve import RangeTest as RangeTest
     from autolr.errors import AutoLRWarning as AutoLRWarning
     from autolr.plots import plot_range_test as plot_range_test
     from autolr.plots import plot_schedule as plot_schedule
+    from autolr.schedules import SGDRSchedule as SGDRSchedule
     from autolr.sgdr import sgdr_lr as sgdr_lr
     from autolr.sweep import range_test as range_test
     from autolr.tuners import AutoLRMixin as AutoLRMixin
@@ -34,12 +36,14 @@ _WHERE = {
     "AutoLRMixin": "tuners",
     "AutoLRWarning": "errors",
     "BayesianOptimization": "tuners",
+    "CycleEarlyStopping": "callbacks",
     "GridSearch": "tuners",
     "Hyperband": "tuners",
     "LRBounds": "bounds",
     "LRFinder": "callbacks",
     "RandomSearch": "tuners",
     "RangeTest": "curve",
+    "SGDRSchedule": "schedules",
     "SGDRScheduler": "callbacks",
     "find_bounds": "bounds",
     "plot_range_test": "plots",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,8 +13,11 @@ from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import invalid
-from autolr.sgdr import check_schedule, cycle_edges, fitted_edges, rate_on_edges
+from autolr.sgdr import IntArray, check_schedule, cycle_edges, fitted_edges, rate_on_edges
 from autolr.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DEFAULT_START_LR = 1e-7
 DEFAULT_END_LR = 10.0
@@ -243,6 +246,31 @@ class SGDRScheduler(keras.callbacks.Callback):
             )
         return cls(**{"fit_budget": True, **arguments, **overrides})
 
+    def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
+        """Draw the schedule of a training without training.
+
+        Args:
+            epochs: Epochs of the training.
+            steps_per_epoch: Optimizer steps in an epoch. Defaults to 100, enough for a smooth line.
+            ax: Axes to draw on. Defaults to those of a new figure.
+        """
+        from autolr.plots import plot_schedule  # needs matplotlib, and sits above this file
+
+        return plot_schedule(
+            self._edges_of(epochs, steps_per_epoch),
+            min_lr=self.min_lr,
+            max_lr=self.max_lr,
+            lr_decay=self.lr_decay,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=epochs * steps_per_epoch,
+            ax=ax,
+        )
+
+    def ends_cycle(self, epoch: int) -> bool:
+        """Whether a cycle of the running training ends with this epoch, counted from 0."""
+        # In the first epoch of data of unknown size, cycles are still counted in epochs.
+        return (epoch + 1) * (self._steps or 1) in self._ends
+
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start afresh: nothing is left of an earlier training."""
         check_assignable_rate(self.model)
@@ -252,14 +280,16 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._steps: int | None = self.steps_per_epoch or self.params.get("steps")
         self._lay_out_cycles()
 
-    def _lay_out_cycles(self) -> None:
-        steps = self._steps or 1
-        self._edges = (fitted_edges if self.fit_budget else cycle_edges)(
-            int(self.params["epochs"]) * steps,
+    def _edges_of(self, epochs: int, steps_per_epoch: int) -> IntArray:
+        return (fitted_edges if self.fit_budget else cycle_edges)(
+            epochs * steps_per_epoch,
             cycle_length=self.cycle_length,
             mult_factor=self.mult_factor,
-            steps_per_epoch=steps,
+            steps_per_epoch=steps_per_epoch,
         )
+
+    def _lay_out_cycles(self) -> None:
+        self._edges = self._edges_of(int(self.params["epochs"]), self._steps or 1)
         self._ends = frozenset(self._edges[1:].tolist())
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -309,3 +339,54 @@ class SGDRScheduler(keras.callbacks.Callback):
             return
         if self._loss > self._cycle_end_loss:  # false if either is NaN: then there is no reason to undo training
             self.model.set_weights(self.cycle_end_weights)
+
+
+class CycleEarlyStopping(keras.callbacks.EarlyStopping):
+    """Early stopping that looks only at the ends of cycles.
+
+    Inside a cycle the loss is high because the rate was just restarted, not because training has stopped getting
+    better: ordinary early stopping ends it there, at its worst.
+
+    Args:
+        scheduler: The `SGDRScheduler` of the same `fit`. Not needed in an AutoLR search, where each trial has its own.
+        patience: How many cycles may end without an improvement. Defaults to 1.
+        restore_best_weights: Whether to put back the weights of the best end of a cycle. Defaults to True.
+        **options: The other arguments of `keras.callbacks.EarlyStopping`: `monitor` (default `"val_loss"`), `mode`,
+            `min_delta`, `baseline`, `verbose`, `start_from_epoch` (in epochs).
+
+    Raises:
+        ValueError: When training begins without a scheduler.
+
+    Example:
+    ```python
+    schedule = autolr.SGDRScheduler(0.01, 0.5, cycle_length=3, mult_factor=1.5)
+    stop = autolr.CycleEarlyStopping(schedule, patience=2)
+    model.fit(x, y, validation_split=0.1, epochs=100, callbacks=[schedule, stop])
+    ```
+    """
+
+    def __init__(
+        self,
+        scheduler: SGDRScheduler | None = None,
+        *,
+        patience: int = 1,
+        restore_best_weights: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
+        self.scheduler = scheduler
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Start counting."""
+        if self.scheduler is None:
+            raise ValueError(
+                "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
+                "Received: scheduler=None. Pass it to both: `callbacks=[schedule, CycleEarlyStopping(schedule)]`."
+            )
+        super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Judge, if a cycle ends here."""
+        assert self.scheduler is not None
+        if self.scheduler.ends_cycle(epoch):
+            super().on_epoch_end(epoch, logs)

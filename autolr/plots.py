@@ -82,7 +82,14 @@ def _show_what_matters(ax: Axes, losses: Any, smooth: Any) -> None:
 
 
 def plot_schedule(
-    edges: Any, *, min_lr: float, max_lr: float, lr_decay: float = 1.0, steps_per_epoch: int = 1, ax: Axes | None = None
+    edges: Any,
+    *,
+    min_lr: float,
+    max_lr: float,
+    lr_decay: float = 1.0,
+    steps_per_epoch: int = 1,
+    total_steps: int | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw a schedule: the learning rate at every step, with the restarts marked.
 
@@ -93,6 +100,7 @@ def plot_schedule(
         max_lr: Rate at the start of the first cycle.
         lr_decay: What each restart multiplies the peak by.
         steps_per_epoch: Optimizer steps in an epoch, to label the axis in epochs. Defaults to 1: steps.
+        total_steps: Where to stop drawing. Defaults to the last edge.
         ax: Axes to draw on. Defaults to those of a new figure.
 
     Returns:
@@ -108,10 +116,11 @@ def plot_schedule(
     """
     ax = new_axes(ax)
     edges = np.asarray(edges, dtype=np.int64)
-    steps = np.arange(edges[-1])
+    total = int(edges[-1]) if total_steps is None else total_steps
+    steps = np.arange(total)
     rates = rate_on_edges(steps, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay)
     ax.plot(steps / steps_per_epoch, rates, color=BLUE, linewidth=1.5)
-    starts = edges[:-1]
+    starts = edges[:-1][edges[:-1] < total]
     peaks = rate_on_edges(starts, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay)
     ax.plot(starts / steps_per_epoch, peaks, "o", color=ORANGE, markersize=4, label="start of a cycle")
     ax.set_xlabel("epoch" if steps_per_epoch > 1 else "step")

@@ -78,8 +78,9 @@ def cycle_edges(steps: int, *, cycle_length: int, mult_factor: float, steps_per_
 def fitted_edges(total_steps: int, *, cycle_length: int, mult_factor: float, steps_per_epoch: int) -> IntArray:
     """The edges of as many whole cycles as the budget holds, stretched so that the last one ends with the last step.
 
-    A model judged in mid-cycle is judged at a high learning rate, by accident. With a `cycle_length` of the whole
-    budget or more there is one cycle: plain cosine annealing.
+    A model judged in mid-cycle is judged at a high learning rate, by accident. That is why cycles also end with an
+    epoch, where models are judged, if the budget is whole epochs. With a `cycle_length` of the whole budget or more
+    there is one cycle: plain cosine annealing.
 
     Args:
         total_steps: Optimizer steps of the whole training.
@@ -91,15 +92,17 @@ def fitted_edges(total_steps: int, *, cycle_length: int, mult_factor: float, ste
         Integers, shape `(num_cycles + 1,)`, the last of them `total_steps`.
 
     Example:
-    >>> fitted_edges(1000, cycle_length=3, mult_factor=1.5, steps_per_epoch=100)
-    array([   0,  375, 1000])
+    >>> fitted_edges(1000, cycle_length=3, mult_factor=1.5, steps_per_epoch=100)  # 3 + 5 epochs, stretched to 10
+    array([   0,  400, 1000])
     """
     edges = cycle_edges(
         total_steps, cycle_length=cycle_length, mult_factor=mult_factor, steps_per_epoch=steps_per_epoch
     )
     whole = max(1, int(np.searchsorted(edges, total_steps, side="right")) - 1)
-    # Integer arithmetic, rounding half up: exact for any number of steps.
-    return cast(IntArray, (2 * edges[: whole + 1] * total_steps + edges[whole]) // (2 * edges[whole]))
+    grain = int(steps_per_epoch) if total_steps % steps_per_epoch == 0 else 1
+    # Integer arithmetic, rounding half up: exact for any number of steps. Stretched cycles stay an epoch apart.
+    grains = (2 * edges[: whole + 1] * (total_steps // grain) + edges[whole]) // (2 * edges[whole])
+    return cast(IntArray, grains * grain)
 
 
 def rate_on_edges(step: npt.ArrayLike, edges: IntArray, *, min_lr: float, max_lr: float, lr_decay: float) -> FloatArray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from autolr import compat
 from autolr.bounds import LRBounds
-from autolr.callbacks import SGDRScheduler
+from autolr.callbacks import CycleEarlyStopping, SGDRScheduler
 from autolr.curve import RangeTest
 from autolr.data import count_steps
 from autolr.errors import AutoLRWarning
@@ -109,7 +109,11 @@ class AssistedTrial:
         scheduler = SGDRScheduler(
             self.bounds.min_lr, self.bounds.max_lr, fit_budget=True, restore_weights=False, **choices
         )
-        return {**arguments, "callbacks": [scheduler, *keras.tree.flatten(arguments.get("callbacks") or [])]}
+        callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
+        for callback in callbacks:
+            if isinstance(callback, CycleEarlyStopping):
+                callback.scheduler = scheduler
+        return {**arguments, "callbacks": [scheduler, *callbacks]}
 
     def _replace_rate(self, model: keras.Model) -> None:
         rate = compat.learning_rate_source(model.optimizer)
