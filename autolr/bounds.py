@@ -116,7 +116,7 @@ class _Trough(NamedTuple):
 
 
 def find_bounds(  # noqa: PLR0911 -- one return a verdict
-    lrs: ArrayLike, losses: ArrayLike, *, min_level: float = 0.5, max_ratio: float = 3.8, margin: float = 3.0
+    lrs: ArrayLike, losses: ArrayLike, *, min_level: float = 0.5, max_ratio: float = 3.85, margin: float = 3.0
 ) -> LRBounds:
     """Learning-rate bounds from any recorded range test, also one recorded by another tool.
 
@@ -161,7 +161,7 @@ def find_bounds(  # noqa: PLR0911 -- one return a verdict
     """
     if not 0 < min_level < 1:
         raise invalid("min_level", "be between 0 and 1, exclusive", min_level, "The default is 0.5.")
-    for name, value, default in (("max_ratio", max_ratio, 3.8), ("margin", margin, 3)):
+    for name, value, default in (("max_ratio", max_ratio, 3.85), ("margin", margin, 3)):
         if not 1 < value < math.inf:
             raise invalid(name, "be a finite number above 1", value, f"The default is {default}.")
     rates, x, y = _prepare(lrs, losses)
@@ -321,7 +321,9 @@ def _find_onset(x: Floats, y: Floats) -> tuple[float, float]:
         for _ in range(3):
             strayed = np.minimum(np.abs(y - level) if two_sided else y - level, _cutoff(y, level, 0.0, noise) - level)
             cut = _cut_once(strayed)
-            level, noise = float(np.median(y[:cut])), _noise(y[:cut]) if cut > 5 else noise
+            before = y[:cut][np.isfinite(y[:cut])]
+            if len(before) > 5:
+                level, noise = float(np.median(before)), _noise(before)
         onsets.append(x[cut])
         rise = _ratio(float(np.median(y[cut:])) - level, noise * math.sqrt(1 / cut + 1 / (len(y) - cut)))
     return float(np.mean(onsets)), rise
@@ -379,7 +381,11 @@ def _noise(y: Floats) -> float:
 def _cutoff(y: Floats, level: float, depth: float, noise: float) -> float:
     """The loss above which training has just diverged: as far above the level as the trough is below it."""
     height = max(depth, 3 * noise)
-    return level + height if height > 0 else float(np.min(y[y > level], initial=np.inf))
+    if height > 0:
+        return level + height
+    # A level without noise: whatever is above it.
+    lowest = float(np.min(y[y > level], initial=np.inf))
+    return lowest if math.isfinite(lowest) else level + max(1.0, abs(level))
 
 
 def _median_of_5(y: Floats) -> Floats:

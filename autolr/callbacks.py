@@ -13,7 +13,7 @@ from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import invalid
-from autolr.sgdr import IntArray, check_schedule, cycle_edges, fitted_edges, rate_on_edges
+from autolr.sgdr import FloatArray, IntArray, check_schedule, cycle_edges, fitted_edges, rate_on_edges
 from autolr.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -103,12 +103,15 @@ class LRFinder(keras.callbacks.Callback):
         self._ended = self._diverged = False
         # Keras calls back once per execution: one rate and one loss for all its batches.
         self._steps_per_point = int(self.model.steps_per_execution or 1)
-        self._lrs = np.geomspace(self.start_lr, self.end_lr, max(2, self.num_steps // self._steps_per_point))
+        self._lrs = self._lay_out(max(2, self.num_steps // self._steps_per_point))
         # The loss Keras reports is the mean since the epoch began, which lags (keras #17167): forget it each step.
         # Resetting its tracker alone is much cheaper than resetting all metrics.
         trackers = [metric for metric in self.model.metrics if metric.name == "loss"]
         self._forget = trackers[0].reset_state if trackers else self.model.reset_metrics
         self._before = Snapshot.of(self.model) if self._restore else None
+
+    def _lay_out(self, points: int) -> FloatArray:
+        return np.geomspace(self.start_lr, self.end_lr, points)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate."""

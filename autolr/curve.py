@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolr.bounds import LRBounds, find_bounds
+from autolr.bursts import Burst, confirm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,8 @@ class RangeTest:
         losses: Loss of that step's batch alone (not a running mean), before the step's update. Shape `(num_steps,)`.
             The last ones may be infinite or NaN.
         diverged: Whether the sweep ended by itself because the loss diverged.
-        steps_spent: Optimizer steps the test took in all, those of earlier ramps included.
+        steps_spent: Optimizer steps the test took in all, those of its bursts included.
+        bursts: Short trainings at single rates that were added where the sweep left doubts.
 
     Example:
     >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])
@@ -39,6 +41,7 @@ class RangeTest:
     losses: FloatArray
     diverged: bool = False
     steps_spent: int = 0
+    bursts: tuple[Burst, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("lrs", "losses"):
@@ -63,21 +66,23 @@ class RangeTest:
             np.array_equal(self.lrs, other.lrs)
             and np.array_equal(self.losses, other.losses, equal_nan=True)
             and (self.diverged, self.steps_spent) == (other.diverged, other.steps_spent)
+            and self.bursts == other.bursts
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def bounds(self, **options: Any) -> LRBounds:
-        """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`."""
-        return find_bounds(self.lrs, self.losses, **options)
+        """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any."""
+        return confirm(find_bounds(self.lrs, self.losses, **options), self.bursts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for strict JSON, which knows no NaN or infinity: those become the strings "nan" and "inf"."""
         return {
             "lrs": [float(rate) for rate in self.lrs],
-            "losses": [float(loss) if math.isfinite(loss) else str(float(loss)) for loss in self.losses],
+            "losses": [_strict(loss) for loss in self.losses],
             "diverged": self.diverged,
             "steps_spent": self.steps_spent,
+            "bursts": [[burst.lr, _strict(burst.change)] for burst in self.bursts],
         }
 
     @classmethod
@@ -88,6 +93,7 @@ class RangeTest:
             losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),
             diverged=values["diverged"],
             steps_spent=values["steps_spent"],
+            bursts=tuple(Burst(float(rate), float(change)) for rate, change in values.get("bursts", ())),
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -95,3 +101,7 @@ class RangeTest:
         from autolr.plots import plot_range_test  # needs matplotlib, and sits above this file
 
         return plot_range_test(self, ax=ax)
+
+
+def _strict(number: float) -> float | str:
+    return float(number) if math.isfinite(number) else str(float(number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -44,6 +45,34 @@ def count_steps(
     return len(x) if hasattr(x, "__len__") else None
 
 
+class Rewindable:
+    """An iterator that remembers what was drawn from it, so that a range test takes no batch away from training.
+
+    Args:
+        source: Any iterator of batches, finite or not.
+    """
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self._source, self._drawn, self._at = source, [], 0  # type: tuple[Iterator[Any], list[Any], int]
+
+    def __iter__(self) -> Rewindable:
+        return self
+
+    def __next__(self) -> Any:
+        if self._at == len(self._drawn):
+            self._drawn.append(next(self._source))
+        self._at += 1
+        return self._drawn[self._at - 1]
+
+    def rewind(self) -> None:
+        """Begin again with the first batch drawn."""
+        self._at = 0
+
+    def release(self) -> Iterator[Any]:
+        """The whole data from the first batch drawn, remembered no longer."""
+        return itertools.chain(self._drawn, self._source)
+
+
 def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
     """One batch to learn shapes and types from, and the data again, none of it lost.
 
@@ -54,13 +83,17 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, 
 
     Returns:
         The batch as `x`, `(x, y)` or `(x, y, sample_weight)`, and what to pass on as `x`: the same object, but for
-        an iterator, whose first batch had to be drawn and is put in front again.
+        an iterator that cannot be rewound, whose first batch had to be drawn and is put in front again.
     """
     if is_array_data(x):
         parts = (x, y) if sample_weight is None else (x, y, sample_weight)
         return keras.tree.map_structure(lambda array: np.asarray(array[:1]), parts), x
     if isinstance(x, keras.utils.PyDataset):
         return _as_arrays(x[0]), x
+    if isinstance(x, Rewindable):
+        batch = next(x)
+        x.rewind()
+        return _as_arrays(batch), x
     if hasattr(x, "__next__"):
         batch = next(x)
         return _as_arrays(batch), itertools.chain([batch], x)

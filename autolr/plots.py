@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autolr.bounds import LRBounds, smooth_losses
 from autolr.curve import RangeTest
+from autolr.errors import invalid
+from autolr.search_folder import Search, Trial, read_search
 from autolr.sgdr import rate_on_edges
 
 if TYPE_CHECKING:
@@ -129,6 +132,121 @@ def plot_schedule(
     ax.legend(fontsize=8, frameon=False)
     _tidy(ax)
     return ax
+
+
+def plot_search(search: str | os.PathLike[str] | Search, *, kind: str = "trials", ax: Axes | None = None) -> Axes:
+    """Draw a search, finished or running, from the folder Keras Tuner wrote.
+
+    Args:
+        search: The folder, `directory/project_name` in the arguments of the tuner, or what
+            `autolr.search_folder.read_search` made of it.
+        kind: What to draw:
+            `"trials"`, the objective of each trial and the best so far;
+            `"steps"`, the same by the optimizer steps spent up to then, those of range tests included;
+            `"bounds"`, the learning rates each trial was trained between, by the hyperparameter `optimizer` if there
+            is one;
+            or the name of a hyperparameter, `"cycle_length"` say: the objective against its value.
+        ax: Axes to draw on. Defaults to those of a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If no trial has what is to be drawn, or the folder holds no search.
+        ImportError: If matplotlib is not installed.
+
+    Example:
+    ```python
+    autolr.plot_search("runs/mnist", kind="steps").figure.savefig("search.png")
+    ```
+    """
+    found = search if isinstance(search, Search) else read_search(search)
+    scored = [trial for trial in found.trials if trial.score is not None and np.isfinite(trial.score)]
+    if kind == "bounds":
+        drawn = [trial for trial in found.trials if trial.record]
+    elif kind == "steps":
+        drawn = [trial for trial in scored if trial.steps_trained is not None]
+    else:
+        drawn = [trial for trial in scored if kind == "trials" or kind in trial.values]
+    if not drawn:
+        names = sorted({name for trial in scored for name in trial.values})
+        raise invalid(
+            "kind",
+            "be 'trials', 'steps', 'bounds' or a hyperparameter, and some trial must have what it shows",
+            kind,
+            f"Hyperparameters of trials with a score: {', '.join(names) or 'none'}.",
+        )
+    ax = new_axes(ax)
+    if kind == "bounds":
+        _draw_bounds(ax, drawn)
+    else:
+        ax.set_ylabel(found.objective)
+        if kind in ("trials", "steps"):
+            _draw_progress(ax, found, drawn, by_steps=kind == "steps")
+        else:
+            _draw_against(ax, kind, drawn)
+    _tidy(ax)
+    return ax
+
+
+def _draw_progress(ax: Axes, search: Search, trials: list[Trial], *, by_steps: bool) -> None:
+    scores = np.array([trial.score for trial in trials], dtype=float)
+    best = np.maximum.accumulate(scores) if search.direction == "max" else np.minimum.accumulate(scores)
+    if by_steps:
+        x = np.cumsum([trial.steps_tested + (trial.steps_trained or 0) for trial in trials])
+    else:
+        x = np.array([search.trials.index(trial) + 1 for trial in trials])
+        ax.locator_params(axis="x", integer=True)
+    ax.step(x, best, where="post", color=BLUE, linewidth=1.5, label="best so far")
+    ax.plot(x, scores, "o", color=GREY, markersize=5, markerfacecolor="none", label="trial")
+    if search.best in trials:
+        at = trials.index(search.best)
+        ax.plot(x[at : at + 1], scores[at : at + 1], "D", color=ORANGE, label=f"best: trial {search.best.trial_id}")
+    ax.set_xlabel("optimizer steps, range tests included" if by_steps else "trial, in order of start")
+    ax.legend(fontsize=8, frameon=False)
+
+
+def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
+    groups = list(dict.fromkeys(str(trial.values.get("optimizer", "all trials")) for trial in trials))
+    for place, group in enumerate(groups):
+        own = [trial for trial in trials if str(trial.values.get("optimizer", "all trials")) == group]
+        for at, trial in zip(place + (np.arange(len(own)) - (len(own) - 1) / 2) * 0.6 / len(own), own, strict=True):
+            bounds = trial.record.bounds if trial.record else {}
+            good = bounds["status"] == "ok"
+            ax.plot(
+                [at, at],
+                [bounds["min_lr"], bounds["max_lr"]],
+                color=BLUE if good else ORANGE,
+                linewidth=3 if good else 1.5,
+                linestyle="-" if good else ":",
+            )
+    ax.plot([], [], color=BLUE, linewidth=3, label="min_lr to max_lr of a trial")
+    if any(trial.bounds_status != "ok" for trial in trials):
+        ax.plot([], [], color=ORANGE, linewidth=1.5, linestyle=":", label="status other than ok")
+    ax.set_yscale("log")
+    ax.set_ylabel("learning rate (log scale)")
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_xlim(-0.6, len(groups) - 0.4)
+    ax.legend(fontsize=8, frameon=False)
+
+
+def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
+    values = [trial.values[name] for trial in trials]
+    scores = np.array([trial.score for trial in trials], dtype=float)
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        choices = sorted(set(values))
+        if choices[0] > 0 and choices[-1] >= 20 * choices[0]:
+            ax.set_xscale("log")
+        ax.plot(values, scores, "o", color=BLUE, markersize=6, alpha=0.6)
+        if len(choices) <= 8:
+            ax.set_xticks(choices, [f"{choice:g}" for choice in choices])
+            ax.minorticks_off()
+    else:
+        names = list(dict.fromkeys(map(str, values)))
+        ax.plot([names.index(str(value)) for value in values], scores, "o", color=BLUE, markersize=6, alpha=0.6)
+        ax.set_xticks(range(len(names)), names)
+        ax.set_xlim(-0.5, len(names) - 0.5)
+    ax.set_xlabel(name)
 
 
 def _tidy(ax: Axes) -> None:

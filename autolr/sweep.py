@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from autolr import compat
+from autolr.bursts import BURST_STEPS, MAX_BURSTS, Burst, next_rate
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import first_batch
+from autolr.data import Rewindable, first_batch
+from autolr.errors import invalid
+from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 
 
@@ -24,17 +29,19 @@ def range_test(
     start_lr: float = DEFAULT_START_LR,
     end_lr: float = DEFAULT_END_LR,
     num_steps: int = DEFAULT_NUM_STEPS,
+    max_bursts: int = MAX_BURSTS,
     **fit_arguments: Any,
 ) -> RangeTest:
     """Find out at which learning rates a model learns, and leave it exactly as it was.
 
     The model trains while its rate rises exponentially from `start_lr` to `end_lr`, and the loss of every batch is
-    recorded. The sweep ends by itself when the loss diverges. Then weights, BatchNorm statistics, the optimizer's
-    slots and step count, metrics and random generators are put back bit for bit, also after Ctrl-C or an error:
-    training afterwards is what it would have been without a test, wherever the order of the data can be repeated
-    (arrays, `PyDataset`, `tf.data` that does not shuffle).
+    recorded. The sweep ends by itself when the loss diverges. If it leaves doubts where the bounds are, they are
+    confirmed by bursts: trainings of 24 steps at a single rate, each from the model's untouched weights.
 
-    Training afterwards reuses the traced training step, so the test costs its steps and nothing else.
+    Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics and random generators are put
+    back bit for bit, also after Ctrl-C or an error: training afterwards is what it would have been without a test,
+    wherever the order of the data can be repeated (arrays, `PyDataset`, `tf.data` that does not shuffle). It reuses
+    the traced training step, so the test costs its steps and nothing else.
 
     Args:
         model: A compiled Keras model, built or not.
@@ -44,6 +51,7 @@ def range_test(
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
+        max_bursts: How many bursts may be added to a doubtful sweep; 0 for none. Defaults to 5, which are 120 steps.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
@@ -51,8 +59,8 @@ def range_test(
         The recorded curve, a `RangeTest`; its `bounds()` are the learning rates to train between.
 
     Raises:
-        ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps, or the model is not
-            compiled.
+        ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
+            bursts, or the model is not compiled.
 
     Example:
     ```python
@@ -65,20 +73,65 @@ def range_test(
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
     finder = LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False)
+    if max_bursts < 0:
+        raise invalid("max_bursts", "be 0 or more", max_bursts)
     if getattr(model, "optimizer", None) is None:
         raise ValueError(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
     x = build(model, x, y, fit_arguments.get("sample_weight"))
-    before = Snapshot.of(model)
+
+    def train(recorder: LRFinder) -> RangeTest:
+        try:
+            # As many epochs as steps: enough even when an epoch is a single batch. The callback ends it in time.
+            model.fit(
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=recorder.num_steps,
+                callbacks=[recorder],
+                verbose=0,
+                **fit_arguments,
+            )
+        finally:
+            before.restore()
+            if isinstance(x, Rewindable):
+                x.rewind()
+        return recorder.result
+
+    original = Snapshot.of(model)
     try:
         with number_as_rate(model):
-            # As many epochs as steps: enough even when an epoch is a single batch. The callback ends it in time.
-            model.fit(x, y, batch_size=batch_size, epochs=num_steps, callbacks=[finder], verbose=0, **fit_arguments)
+            before = Snapshot.of(model)
+            return _confirmed(train(finder), max_bursts, train)
     finally:
-        before.restore()
-    return finder.result
+        original.restore()
+
+
+def _confirmed(sweep: RangeTest, max_bursts: int, train: Callable[[LRFinder], RangeTest]) -> RangeTest:
+    """The sweep, with bursts where it leaves doubts."""
+    bounds = sweep.bounds()
+    if bounds.confidence == "high" or len(sweep) <= BURST_STEPS:
+        return sweep
+    untrained = sweep.losses[:BURST_STEPS]  # at the start of the sweep no rate does anything yet
+    bursts: list[Burst] = []
+    steps = sweep.steps_spent
+    while len(bursts) < max_bursts and (rate := next_rate(bounds.max_lr, bursts)) is not None:
+        burst = train(BurstRecorder(rate, BURST_STEPS * (sweep.steps_spent // len(sweep))))
+        steps += burst.steps_spent
+        bursts.append(Burst.of(rate, burst.losses, untrained))
+    return replace(sweep, steps_spent=steps, bursts=tuple(bursts))
+
+
+class BurstRecorder(LRFinder):
+    """Trains at one rate and records the losses."""
+
+    def __init__(self, rate: float, num_steps: int) -> None:
+        super().__init__(start_lr=rate, end_lr=2 * rate, num_steps=num_steps, restore=False)
+
+    def _lay_out(self, points: int) -> FloatArray:
+        return np.full(points, self.start_lr)
 
 
 def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -103,7 +156,6 @@ def number_as_rate(model: keras.Model) -> Iterator[None]:
     original = model.optimizer
     try:
         model.optimizer = with_number_as_rate(original)
-        model.optimizer.build(model.trainable_variables)
         model.train_function = None
         yield
     finally:

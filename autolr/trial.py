@@ -17,19 +17,22 @@ import numpy as np
 
 from autolr import compat
 from autolr.bounds import LRBounds
-from autolr.callbacks import CycleEarlyStopping, SGDRScheduler
+from autolr.bursts import BURST_STEPS, MAX_BURSTS
+from autolr.callbacks import DEFAULT_NUM_STEPS, CycleEarlyStopping, SGDRScheduler
 from autolr.curve import RangeTest
-from autolr.data import count_steps
+from autolr.data import Rewindable, count_steps
 from autolr.errors import AutoLRWarning
 from autolr.records import TrialRecord
 from autolr.sgdr import fitted_edges
-from autolr.sweep import build, range_test, with_number_as_rate
+from autolr.sweep import range_test, with_number_as_rate
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
 DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
 
 RANGE_TEST_SHARE = 0.1
+RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + MAX_BURSTS * BURST_STEPS  # a whole sweep, and all bursts it may need
 MIN_RANGE_TEST_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
+MIN_BURSTS = 3  # the rate in doubt, one below it and one above
 
 # The arguments of `fit` that decide what a training step sees.
 TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
@@ -94,10 +97,12 @@ class AssistedTrial:
         first = self.bounds is None
         test, source = None, ""
         if self.bounds is None:
-            # Building may have to draw a batch from a generator: what it returns as `x` has that batch again.
-            sample_weight = arguments.get("sample_weight")
-            arguments = {**arguments, "x": build(model, arguments.get("x"), arguments.get("y"), sample_weight)}
-            self.bounds, test, source = self._find_bounds(model, arguments)
+            data: Any = arguments.get("x")
+            if hasattr(data, "__next__"):  # what the test draws from an iterator is put back for training
+                data = Rewindable(data)
+            self.bounds, test, source = self._find_bounds(model, {**arguments, "x": data})
+            if isinstance(data, Rewindable):
+                arguments = {**arguments, "x": data.release()}
         values = self.trial.hyperparameters.values
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
@@ -139,11 +144,11 @@ class AssistedTrial:
             self._say(f"range test: none, goes on with the bounds of trial {parent}")
             taken = LRBounds(values[MIN_LR], values[MAX_LR], "ok", f"Taken over from trial {parent}.", "high")
             return taken, None, f"trial {parent}"
-        steps = self._num_test_steps(arguments)
-        self._say(f"range test: up to {steps} steps ...")
+        steps, bursts = self._budget(arguments)
+        self._say(f"range test: up to {steps + bursts * BURST_STEPS} steps ...")
         try:
             chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
-            test = range_test(model, arguments["x"], arguments.get("y"), num_steps=steps, **chosen)
+            test = range_test(model, arguments["x"], arguments.get("y"), num_steps=steps, max_bursts=bursts, **chosen)
             bounds = test.bounds()
         except Exception as error:  # whatever it was, training itself will show it too, or go well
             test, bounds = None, fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
@@ -154,14 +159,22 @@ class AssistedTrial:
         self._say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
         return bounds, test, "range test" if test else "fallback"
 
-    def _num_test_steps(self, arguments: dict[str, Any]) -> int:
-        """Steps of the range test: a share of the trial's own, but enough to see something."""
-        per_epoch = steps_per_epoch(arguments)
-        if per_epoch is None:
-            return self.range_test_steps
-        epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
-        affordable = int(self.range_test_share * per_epoch * epochs)
-        return min(self.range_test_steps, max(affordable, MIN_RANGE_TEST_STEPS))
+    def _budget(self, arguments: dict[str, Any]) -> tuple[int, int]:
+        """Steps of the sweep and number of bursts: a share of the trial's own steps, but enough to see something.
+
+        A whole sweep comes first, then bursts, of which fewer than three decide nothing.
+        """
+        budget, per_epoch = self.range_test_steps, steps_per_epoch(arguments)
+        if per_epoch is not None:
+            epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
+            affordable = int(self.range_test_share * per_epoch * epochs)
+            budget = min(budget, max(affordable, MIN_RANGE_TEST_STEPS))
+        least = MIN_BURSTS * BURST_STEPS
+        # A sweep may give up a third of its points for the sake of bursts, no more.
+        enough = budget - least >= 2 * DEFAULT_NUM_STEPS // 3
+        sweep = min(DEFAULT_NUM_STEPS, budget - least if enough else budget)
+        bursts = min(MAX_BURSTS, (budget - sweep) // BURST_STEPS)
+        return sweep, bursts if bursts >= MIN_BURSTS else 0
 
     def _record(self, schedule: dict[str, Any], test: RangeTest | None, source: str) -> None:
         assert self.bounds is not None

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import keras_tuner as kt
 
 from autolr import compat
-from autolr.callbacks import DEFAULT_NUM_STEPS
 from autolr.errors import RecordError, invalid
 from autolr.records import TrialRecord
-from autolr.trial import DEFAULTS, MAX_LR, MIN_LR, RANGE_TEST_SHARE, AssistedTrial, describe
+from autolr.trial import DEFAULTS, MAX_LR, MIN_LR, RANGE_TEST_SHARE, RANGE_TEST_STEPS, AssistedTrial, describe
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
 # cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.
@@ -41,8 +40,9 @@ class AutoLRMixin(_Tuner):
     Args:
         *args: Arguments of the tuner class.
         range_test_share: Largest share of a trial's own optimizer steps that its range test may add. Defaults to 0.1.
-        range_test_steps: Optimizer steps of a range test where the share allows it. Defaults to 100. A test has at
-            least 40 steps, or what is asked for here if that is less: with fewer it could not see anything.
+        range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 220: a sweep of
+            100, and up to five bursts of 24 where it leaves doubts. A test has at least 40 steps, or what is asked
+            for here if that is less: with fewer it could not see anything.
         **kwargs: Arguments of the tuner class.
 
     Raises:
@@ -59,7 +59,7 @@ class AutoLRMixin(_Tuner):
         self,
         *args: Any,
         range_test_share: float = RANGE_TEST_SHARE,
-        range_test_steps: int = DEFAULT_NUM_STEPS,
+        range_test_steps: int = RANGE_TEST_STEPS,
         **kwargs: Any,
     ) -> None:
         if not 0 < range_test_share <= 1:

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""How good is the rate that a range test finds? Live, on held-out tasks, beside other tools' rules.
+
+    python benchmarks/record_grids.py --split report    # once: how well each rate of a dense grid trains
+    python benchmarks/bounds.py                         # range tests on fresh models, scored; resumable
+
+For each task and seed a fresh model is tested by `autolr.range_test`: once with its defaults, and once as a plain sweep
+of 100 steps from 1e-6 to 10, on which our rule and those of other tools are judged alike. The regret of a rate is read
+off the task's grid: 0 = trains as well as the best rate, 1 = as badly as not training. A rule that raises scores 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from peers import PEERS
+
+import autolr
+from autolr.records import write_atomically
+
+RESULTS = Path(__file__).parent / "results" / "bounds"
+PLAIN = {"start_lr": 1e-6, "end_lr": 10.0, "num_steps": 100}
+
+
+def regret(grid: list[dict], rate: float) -> float:
+    """How much worse a rate trains than the grid's best, as a share of what training achieves."""
+    at = np.log10([point["lr"] for point in grid])
+    loss = np.array([np.mean(point["val_loss"]) for point in grid])
+    untrained = loss[0]
+    loss = np.where(np.isfinite(loss), np.minimum(loss, untrained + 0.5 * abs(untrained)), 1.5 * abs(untrained))
+    return float((np.interp(np.log10(rate), at, loss) - loss.min()) / (untrained - loss.min()))
+
+
+def test_live(task: object, seed: int) -> dict:
+    """Both range tests on one fresh model; it is put back in between."""
+    data, model = task.load(), task.build(seed)
+    found = {}
+    for name, options in (("default", {}), ("plain", PLAIN)):
+        began = time.perf_counter()
+        test = autolr.range_test(model, data.x_train, data.y_train, batch_size=task.batch_size, **options)
+        found[name] = {**test.to_dict(), "bounds": test.bounds().to_dict(), "seconds": time.perf_counter() - began}
+    return {"seed": seed, **found}
+
+
+def record(tasks: list, seeds: int, folder: Path) -> None:
+    """One JSON file a task, skipping what is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for task in tasks:
+        path = folder / f"{task.name}.json"
+        done = json.loads(path.read_text()) if path.exists() else []
+        for seed in range(len(done), seeds):
+            began = time.perf_counter()
+            done.append(test_live(task, seed))
+            write_atomically(path, json.dumps(done))
+            print(f"{task.name} seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def suggested(rule: Callable, curve: dict) -> float | None:
+    """A rule's rate for a recorded curve, None if it has none."""
+    losses = np.array([float(loss) for loss in curve["losses"]])
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            rate = float(rule(np.array(curve["lrs"]), losses))
+    except (ValueError, IndexError, TypeError):
+        return None
+    return rate if np.isfinite(rate) and rate > 0 else None
+
+
+def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]]:
+    """Regrets by rule over all tasks and seeds, and a row for each task."""
+    rules = {"autolr.find_bounds": lambda lrs, losses: autolr.find_bounds(lrs, losses).max_lr, **PEERS}
+    regrets: dict[str, list[float]] = {"autolr.range_test": [], **{name: [] for name in rules}}
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        grid = json.loads((grids / path.name).read_text())["grid"]
+        runs = json.loads(path.read_text())
+        ours = [regret(grid, run["default"]["bounds"]["max_lr"]) for run in runs]
+        regrets["autolr.range_test"] += ours
+        rates = np.log10([run["default"]["bounds"]["max_lr"] for run in runs])
+        for run in runs:
+            for name, rule in rules.items():
+                rate = suggested(rule, run["plain"])
+                regrets[name].append(1.0 if rate is None else regret(grid, rate))
+        rows.append(
+            {
+                "task": path.stem,
+                "regrets": ours,
+                "spread": float(np.std(rates)),
+                "steps": [run["default"]["steps_spent"] for run in runs],
+                "statuses": [run["default"]["bounds"]["status"] for run in runs],
+                "max_lrs": [run["default"]["bounds"]["max_lr"] for run in runs],
+                "best": min(grid, key=lambda point: np.mean(point["val_loss"]))["lr"],
+            }
+        )
+    return regrets, rows
+
+
+def tables(regrets: dict[str, list[float]], rows: list[dict]) -> str:
+    """Markdown for the docs."""
+    lines = ["| rule | mean | median | 90th percentile | worst |", "|---|---|---|---|---|"]
+    for name in sorted(regrets, key=lambda name: np.mean(regrets[name])):
+        r = np.array(regrets[name])
+        lines.append(f"| {name} | {r.mean():.3f} | {np.median(r):.3f} | {np.quantile(r, 0.9):.3f} | {r.max():.3f} |")
+    lines += ["", "| task | best rate | rates found | regret | steps | status |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        found = ", ".join(f"{rate:.1e}" for rate in row["max_lrs"])
+        scored = ", ".join(f"{r:.3f}" for r in row["regrets"])
+        steps, statuses = ", ".join(map(str, row["steps"])), ", ".join(sorted(set(row["statuses"])))
+        lines.append(f"| {row['task']} | {row['best']:.1e} | {found} | {scored} | {steps} | {statuses} |")
+    spread = np.median([row["spread"] for row in rows])
+    return "\n".join([*lines, "", f"Spread of log10(`max_lr`) between seeds of one task, median: {spread:.3f}."])
+
+
+def main() -> int:
+    """Record what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--split", choices=("report", "dev"), default="report", help="(default: report, the held-out tasks)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="fresh models a task (default: 3)")
+    parser.add_argument("--task", action="append", help="only this task; may be repeated")
+    parser.add_argument("--out", type=Path, help="folder for the curves (default: live/ beside the grids)")
+    parser.add_argument("--score-only", action="store_true", help="record nothing, print the tables of what there is")
+    options = parser.parse_args()
+    grids = RESULTS / "dev" if options.split == "dev" else RESULTS
+    folder = options.out or grids / "live"
+    if not options.score_only:
+        from tasks import TASKS
+
+        chosen = [t for t in TASKS if t.split == options.split and (grids / f"{t.name}.json").exists()]
+        record([t for t in chosen if not options.task or t.name in options.task], options.seeds, folder)
+    regrets, rows = score(folder, grids)
+    if not rows:
+        print("No curves recorded, or no grids: run benchmarks/record_grids.py first.", file=sys.stderr)
+        return 1
+    text = tables(regrets, rows)
+    (folder / "tables.md").write_text(text + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Draw the pictures of the documents into `docs/img`, with the package itself.
+
+python docs/gallery.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+import autolr
+from autolr.sgdr import cycle_edges, fitted_edges
+
+IMAGES = Path(__file__).parent / "img"
+RATES = np.geomspace(1e-6, 10, 120)
+
+
+def status_curves() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A synthetic curve for each status, by the status it should get."""
+    rng = np.random.default_rng(4)
+    decades, noise = np.log10(RATES), rng.normal(0, 0.05, len(RATES))
+    fall = 2.3 - 1.6 / (1 + np.exp(-3 * (decades + 2.7)))
+    rise = np.exp(4 * (decades + 0.6))
+    short = slice(0, len(RATES), 20)
+    return {
+        "ok": (RATES, fall + rise + noise),
+        "never_diverged": (RATES[:85], (fall + noise)[:85]),
+        "never_fell": (RATES, 2.3 + rise + noise),
+        "diverged_at_once": (RATES, 2.3 + np.exp(4 * (decades + 5.6)).clip(max=1e3) + noise),
+        "too_noisy": (RATES, 2.3 + 6 * noise),
+        "flat": (RATES, np.full(len(RATES), 2.3)),
+        "non_finite": (RATES, np.where(RATES < 2e-6, 2.3, np.nan)),
+        "too_few_points": (RATES[short], (fall + noise)[short]),
+    }
+
+
+def draw_statuses() -> None:
+    """`statuses.png`: what each verdict looks like."""
+    figure, grid = pyplot.subplots(4, 2, figsize=(11, 14), layout="constrained")
+    for (expected, (lrs, losses)), axes in zip(status_curves().items(), grid.flat, strict=True):
+        bounds = autolr.find_bounds(lrs, losses)
+        if bounds.status != expected:
+            raise SystemExit(f"the curve for {expected!r} is judged {bounds.status!r}")
+        autolr.plot_range_test(autolr.RangeTest(lrs=lrs, losses=losses), ax=axes)
+        axes.set_title(f"{bounds.status} ({bounds.confidence} confidence)", fontsize=11)
+    figure.savefig(IMAGES / "statuses.png", dpi=90)
+
+
+def draw_schedules() -> None:
+    """`schedules.png`: the method's cycles, and the same fitted to a budget of 12 epochs."""
+    figure, (plain, fitted) = pyplot.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)
+    cycles = {"cycle_length": 3, "mult_factor": 1.5, "steps_per_epoch": 100}
+    look = {"min_lr": 0.05, "max_lr": 1.0, "lr_decay": 0.9, "steps_per_epoch": 100, "total_steps": 1200}
+    autolr.plot_schedule(cycle_edges(1200, **cycles), **look, ax=plain)
+    plain.set_title("SGDRScheduler: cycles of 3, 5, 8 ... epochs, cut off after 12")
+    autolr.plot_schedule(fitted_edges(1200, **cycles), **look, ax=fitted)
+    fitted.set_title("in a tuner: whole cycles, stretched to end with the trial")
+    figure.savefig(IMAGES / "schedules.png", dpi=90)
+
+
+def main() -> None:
+    """Draw them all."""
+    IMAGES.mkdir(exist_ok=True)
+    draw_statuses()
+    draw_schedules()
+    print(f"{len(list(IMAGES.glob('*.png')))} pictures in {IMAGES.relative_to(Path(__file__).parent.parent)}")
+
+
+if __name__ == "__main__":
+    main()

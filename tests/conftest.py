@@ -1,0 +1,30 @@
+"""What all tests share: a quiet TensorFlow, no windows, Hypothesis without a clock, and tiny data."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Machines are shared: a slow example is no failure.
+settings.register_profile("autolr", deadline=None)
+settings.load_profile("autolr")
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Three separable classes in six dimensions: 64 samples, so that 16 is an even batch size and 24 is not."""
+    rng = np.random.default_rng(0)
+    y = np.arange(64) % 3
+    x = np.eye(6)[y] + 0.5 * rng.normal(size=(64, 6))
+    return x.astype("float32"), y.astype("int32")
+
+
+def pytest_configure(config):
+    # Keras 3.15 on NumPy 2.4, at every look at a variable.
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")

@@ -1,0 +1,90 @@
+"""The recorded curve: frozen, comparable, and whole after a trip through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolr import RangeTest, find_bounds
+
+
+def falling_then_rising() -> RangeTest:
+    lrs = np.geomspace(1e-6, 10, 80)
+    log = np.log10(lrs)
+    return RangeTest(lrs, 2 - 1.5 / (1 + np.exp(-3 * (log + 2.5))) + np.exp(3 * (log - 0.3)), diverged=True)
+
+
+def test_values_are_frozen_copies():
+    lrs, losses = np.array([0.1, 0.2]), np.array([2.0, 1.0])
+    test = RangeTest(lrs, losses)
+    lrs[0] = losses[0] = 9
+    assert test.lrs.tolist() == [0.1, 0.2]
+    assert test.losses.tolist() == [2.0, 1.0]
+    for array in (test.lrs, test.losses):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        test.diverged = True
+
+
+def test_lists_and_float32_are_taken():
+    test = RangeTest([0.1, 0.2], np.array([2, 1], dtype=np.float32), diverged=np.True_, steps_spent=np.int64(7))
+    assert test.losses.dtype == np.float64
+    assert (test.diverged, test.steps_spent, len(test)) == (True, 7, 2)
+    assert type(test.diverged) is bool
+    assert type(test.steps_spent) is int
+
+
+def test_steps_spent_are_the_points_unless_told():
+    assert RangeTest([0.1, 0.2], [2, 1]).steps_spent == 2
+
+
+@pytest.mark.parametrize(("lrs", "losses"), [([0.1], [1, 2]), ([[0.1]], [[1]]), (0.1, 1.0)])
+def test_shapes_that_do_not_fit_are_refused(lrs, losses):
+    with pytest.raises(ValueError, match=r"^Arguments `lrs` and `losses` must .*Received: shapes"):
+        RangeTest(lrs, losses)
+
+
+def test_equality_is_of_values_and_nan_equals_nan():
+    test = RangeTest([0.1, 0.2], [1, math.nan], diverged=True)
+    assert test == RangeTest([0.1, 0.2], [1, math.nan], diverged=True)
+    assert test != RangeTest([0.1, 0.2], [1, 2], diverged=True)
+    assert test != RangeTest([0.1, 0.3], [1, math.nan], diverged=True)
+    assert test != RangeTest([0.1, 0.2], [1, math.nan])
+    assert test != RangeTest([0.1, 0.2], [1, math.nan], diverged=True, steps_spent=9)
+    assert test != "a curve"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(test)
+
+
+numbers = st.floats(width=64) | st.sampled_from([math.nan, math.inf, -math.inf, 0.1, 5e-324])
+
+
+@given(st.lists(st.tuples(st.floats(1e-12, 1e3), numbers), max_size=20), st.booleans())
+def test_a_curve_survives_strict_json_bit_for_bit(points, diverged):
+    test = RangeTest([p[0] for p in points], [p[1] for p in points], diverged=diverged, steps_spent=99)
+    text = json.dumps(test.to_dict(), allow_nan=False)
+    again = RangeTest.from_dict(json.loads(text))
+    assert again == test
+    np.testing.assert_array_equal(again.losses, test.losses, strict=True)
+
+
+def test_bounds_are_those_of_find_bounds():
+    test = falling_then_rising()
+    assert test.bounds() == find_bounds(test.lrs, test.losses)
+    assert test.bounds(min_level=0.7) == find_bounds(test.lrs, test.losses, min_level=0.7)
+    assert test.bounds() != test.bounds(min_level=0.7)
+
+
+def test_plot_draws_the_curve_on_the_given_axes():
+    from matplotlib import pyplot
+
+    ax = pyplot.figure().add_subplot()
+    assert falling_then_rising().plot(ax=ax) is ax
+    assert ax.lines

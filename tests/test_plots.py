@@ -1,0 +1,124 @@
+"""Pictures: the Axes come back with what they should show, and nothing else happens."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from autolr import LRBounds, RangeTest, plot_range_test, plot_schedule, sgdr_lr
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture
+def curve():
+    lrs = np.geomspace(1e-6, 10, 80)
+    log = np.log10(lrs)
+    return RangeTest(lrs, 2 - 1.5 / (1 + np.exp(-3 * (log + 2.5))) + np.exp(3 * (log - 0.3)), diverged=True)
+
+
+def vertical_lines(ax):
+    return {float(line.get_xdata()[0]) for line in ax.lines if len(set(line.get_xdata())) == 1}
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_a_range_test_is_drawn_with_its_bounds(curve):
+    ax = plot_range_test(curve)
+    bounds = curve.bounds()
+    assert {bounds.min_lr, bounds.max_lr} <= vertical_lines(ax)
+    assert f"min_lr {bounds.min_lr:.2e}" in legend(ax)
+    assert f"max_lr {bounds.max_lr:.2e}" in legend(ax)
+    assert bounds.status in ax.get_title()
+    assert ax.get_xscale() == "log"
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    points = next(line for line in ax.lines if line.get_marker() == ".")
+    np.testing.assert_array_equal(points.get_xdata(), curve.lrs)
+    np.testing.assert_array_equal(points.get_ydata(), curve.losses)
+
+
+def test_bounds_may_be_given(curve):
+    ax = plot_range_test(curve, bounds=LRBounds(0.002, 0.03, "ok", "By eye.", "high"))
+    assert {0.002, 0.03} <= vertical_lines(ax)
+    assert "By eye." in ax.get_title()
+
+
+def test_given_axes_are_drawn_on_and_no_others(curve):
+    ax = pyplot.figure().add_subplot()
+    assert plot_range_test(curve, ax=ax) is ax
+    assert plot_schedule([0, 10], min_lr=0.1, max_lr=1, ax=ax) is ax
+    assert len(pyplot.get_fignums()) == 1
+
+
+def test_nothing_is_shown_or_printed(curve, capsys, monkeypatch):
+    monkeypatch.setattr(pyplot, "show", lambda *args, **kwargs: pytest.fail("shown"))
+    plot_range_test(curve)
+    plot_schedule([0, 10], min_lr=0.1, max_lr=1)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [math.nan] * 30,
+        [2.0] * 30,
+        [2.0] * 10 + [math.inf] * 20,
+        list(np.geomspace(1, 1e30, 30)),
+        [*-np.geomspace(1, 2, 29), math.nan],
+    ],
+)
+def test_ugly_curves_can_be_drawn(losses):
+    ax = plot_range_test(RangeTest(np.geomspace(1e-6, 1, 30), losses))
+    ax.figure.canvas.draw()
+    assert np.all(np.isfinite(ax.get_ylim()))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_short_curves_can_be_drawn(num_steps):
+    ax = plot_range_test(RangeTest(np.geomspace(1e-6, 1, 3)[:num_steps], [3.0, 2.0, 1.0][:num_steps]))
+    ax.figure.canvas.draw()
+
+
+def test_the_blow_up_does_not_flatten_the_rest(curve):
+    exploded = RangeTest(curve.lrs, np.where(curve.lrs > 5, 1e12, curve.losses))
+    assert plot_range_test(exploded).get_ylim()[1] < 100
+
+
+def test_a_schedule_is_drawn_step_by_step_with_its_restarts():
+    ax = plot_schedule([0, 10, 25], min_lr=0.1, max_lr=1.0, lr_decay=0.5, steps_per_epoch=5)
+    rates, peaks = ax.lines
+    expected = sgdr_lr(
+        np.arange(25), min_lr=0.1, max_lr=1.0, lr_decay=0.5, cycle_length=2, mult_factor=1.5, steps_per_epoch=5
+    )
+    np.testing.assert_array_equal(rates.get_ydata(), expected)
+    np.testing.assert_allclose(rates.get_xdata(), np.arange(25) / 5)
+    assert peaks.get_xdata().tolist() == [0, 2]
+    assert peaks.get_ydata().tolist() == [1.0, 0.5]
+    assert ax.get_xlabel() == "epoch"
+    assert plot_schedule([0, 10], min_lr=0.1, max_lr=1.0).get_xlabel() == "step"
+
+
+def test_without_matplotlib_the_error_names_the_command():
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+import autolr
+try:
+    autolr.plot_range_test(autolr.RangeTest([1e-3, 1e-2], [2.0, 1.0]))
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "pip install 'keras-autolr[plots]'" in result.stdout

@@ -1,0 +1,143 @@
+"""A trial's record on disk: whole or not at all, strict JSON, and never mistaken for something else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+
+import pytest
+
+from autolr import RangeTest
+from autolr.errors import RecordError
+from autolr.records import FILE_NAME, TrialRecord, same_values, write_atomically
+
+
+def record(**changes) -> TrialRecord:
+    values = {
+        "trial_id": "0003",
+        "values": {"units": 8, "cycle_length": 3, "activation": "relu", "autolr/min_lr": 0.1 + 0.2},
+        "bounds": {"min_lr": 0.1 + 0.2, "max_lr": 1.0, "status": "ok", "reason": "fell, rose", "confidence": "high"},
+        "schedule": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "edges": [0, 12, 32]},
+        "range_test": RangeTest([1e-7, 1 / 3, 10], [2.0, math.inf, math.nan], diverged=True, steps_spent=40).to_dict(),
+        "source": "range test",
+    }
+    return TrialRecord(**{**values, **changes})
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_a_record_reads_back_equal(tmp_path):
+    record().write(tmp_path)
+    assert TrialRecord.read(tmp_path) == record()
+    assert TrialRecord.read(str(tmp_path)) == record()
+    record(range_test=None).write(tmp_path)
+    assert TrialRecord.read(tmp_path).range_test is None
+
+
+def test_the_file_is_strict_json_though_the_curve_has_nan_and_infinity(tmp_path):
+    record().write(tmp_path)
+    text = (tmp_path / FILE_NAME).read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=refuse_constant)["format"] == 1
+    curve = RangeTest.from_dict(TrialRecord.read(tmp_path).range_test)
+    assert curve == RangeTest([1e-7, 1 / 3, 10], [2.0, math.inf, math.nan], diverged=True, steps_spent=40)
+
+
+def test_only_the_record_is_left_in_the_folder(tmp_path):
+    record().write(tmp_path)
+    record(trial_id="0004").write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert TrialRecord.read(tmp_path).trial_id == "0004"
+
+
+@pytest.mark.parametrize("error", [OSError("disk gone"), KeyboardInterrupt()])
+def test_a_write_that_fails_at_the_last_moment_leaves_the_old_record_alone(tmp_path, monkeypatch, error):
+    record().write(tmp_path)
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(type(error)):
+        record(trial_id="0004").write(tmp_path)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert TrialRecord.read(tmp_path) == record()
+
+
+def test_values_json_does_not_know_leave_the_old_record_alone(tmp_path):
+    record().write(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        record(bounds={"min_lr": math.nan}).write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert TrialRecord.read(tmp_path) == record()
+
+
+def test_a_folder_that_is_not_there_is_an_oserror(tmp_path):
+    with pytest.raises(OSError, match="none"):
+        record().write(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '"text"',
+        "{}",
+        '{"format": 1}',
+        '{"format": 1, "trial_id": "0"}',
+        '{"format": 2, "trial_id": "0"}',
+        '{"trial_id": "0003", "hyperparameters": {}, "metrics": {}}',
+        "\x00\x01",
+    ],
+)
+def test_a_file_that_is_no_record_is_named_in_the_error(tmp_path, text):
+    (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
+    with pytest.raises(RecordError, match=FILE_NAME):
+        TrialRecord.read(tmp_path)
+
+
+def test_a_truncated_record_is_no_record(tmp_path):
+    record().write(tmp_path)
+    path = tmp_path / FILE_NAME
+    whole = path.read_bytes()
+    for length in (1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RecordError, match="no trial record"):
+            TrialRecord.read(tmp_path)
+
+
+def test_a_missing_record_says_so(tmp_path):
+    with pytest.raises(RecordError, match="does not exist"):
+        TrialRecord.read(tmp_path)
+
+
+def test_a_binary_file_is_no_record(tmp_path):
+    (tmp_path / FILE_NAME).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecordError, match="no trial record"):
+        TrialRecord.read(tmp_path)
+
+
+def test_a_record_error_is_a_value_error():
+    assert issubclass(RecordError, ValueError)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits")
+def test_others_may_read_a_record_as_they_may_any_other_file(tmp_path):
+    # BUG: `tempfile.mkstemp` makes files that only their owner can read, a chief's or a colleague's report cannot.
+    (tmp_path / "plain").write_text("")
+    write_atomically(tmp_path / "record", "text")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes["record"] == modes["plain"]
+
+
+def test_what_a_trial_found_is_no_difference_in_its_values():
+    assert same_values({"units": 8, "autolr/min_lr": 0.1}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
+    assert same_values({"units": 8}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
+    assert not same_values({"units": 8}, {"units": 9}, "autolr/")
+    assert not same_values({"units": 8}, {}, "autolr/")

@@ -1,0 +1,244 @@
+"""`range_test` leaves a model exactly as it was: the promise that everything else stands on."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, sequential, state_of
+
+from autolr import RangeTest, range_test
+
+MODELS = {"sequential": sequential, "functional": functional, "unbuilt subclass": Subclassed}
+OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(0.02),
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "adadelta": lambda: keras.optimizers.Adadelta(1.0),
+}
+CASES = [(kind, optimizer) for kind in MODELS for optimizer in OPTIMIZERS]
+
+
+def train_two_epochs(model, data, **arguments):
+    x, y = data
+    # Shuffled, and the last batch is a partial one.
+    history = model.fit(x, y, epochs=2, batch_size=12, verbose=0, **arguments).history
+    return history, state_of(model)
+
+
+def assert_same_training(left, right):
+    assert left[0] == right[0]
+    assert_same_arrays(left[1], right[1])
+
+
+@pytest.mark.parametrize(("kind", "optimizer"), CASES)
+def test_two_epochs_after_a_range_test_are_bit_for_bit_those_without_one(data, kind, optimizer):
+    x, y = data
+
+    def run(*, tested):
+        keras.utils.set_random_seed(7)
+        model = compiled(MODELS[kind](), OPTIMIZERS[optimizer]())
+        if tested:
+            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, end_lr=10.0, num_steps=12)
+            assert isinstance(test, RangeTest)
+            assert len(test) >= 10  # two epochs
+            assert np.std(test.losses) > 0
+        return train_two_epochs(model, data), random.random(), np.random.random()
+
+    (with_test, *draws_with), (without, *draws_without) = run(tested=True), run(tested=False)
+    assert len(without[0]["loss"]) == 2
+    assert_same_training(with_test, without)
+    assert draws_with == draws_without
+
+
+def test_a_model_already_trained_goes_on_as_if_nothing_had_happened(data):
+    x, y = data
+
+    def run(*, tested):
+        keras.utils.set_random_seed(7)
+        model = compiled(sequential(), OPTIMIZERS["adam"]())
+        train_two_epochs(model, data)
+        if tested:
+            range_test(model, x, y, batch_size=12, num_steps=12)
+        return train_two_epochs(model, data, validation_data=data)
+
+    assert_same_training(run(tested=True), run(tested=False))
+
+
+def test_a_schedule_compiled_in_is_there_again_with_its_step(data):
+    x, y = data
+
+    def run(*, tested):
+        keras.utils.set_random_seed(7)
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5))
+        model = compiled(sequential(), optimizer)
+        train_two_epochs(model, data)
+        if tested:
+            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, end_lr=10.0, num_steps=12)
+            np.testing.assert_allclose(test.lrs, np.geomspace(1e-4, 10.0, 12)[: len(test)])
+            assert model.optimizer is optimizer
+        return train_two_epochs(model, data)
+
+    assert_same_training(run(tested=True), run(tested=False))
+
+
+class Interrupting(keras.layers.Layer):
+    """Passes its input on, uses up random numbers, and raises in its tenth training step."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.calls = error, 0
+
+    def call(self, x, training=False):
+        if training and isinstance(self.calls, int):
+            random.random()
+            np.random.random()
+            self.calls += 1
+            if self.calls == 10:
+                raise self.error
+        return x
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_a_model_is_as_it_was_when_the_test_is_interrupted(data, error):
+    x, y = data
+    keras.utils.set_random_seed(7)
+    interrupting = Interrupting(error)
+    model = keras.Sequential([keras.Input((6,)), interrupting, *sequential().layers])
+    # Eagerly, so that the layer runs in every step and not just in the tracing.
+    model.compile(keras.optimizers.Adam(0.02), LOSS, metrics=["accuracy"], run_eagerly=True)
+    model.fit(x[:8], y[:8], verbose=0)
+    before, states = state_of(model), (random.getstate(), np.random.get_state())
+    history, calls = model.history, interrupting.calls
+    with pytest.raises(type(error)):
+        range_test(model, x, y, batch_size=16, start_lr=0.1, end_lr=10.0, num_steps=50)
+    assert interrupting.calls == 10 > calls + 5
+    assert_same_arrays(state_of(model), before)
+    assert random.getstate() == states[0]
+    for now, then in zip(np.random.get_state(), states[1], strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert model.history is history
+    assert not model.stop_training
+    assert "fit" not in vars(model)
+
+
+def test_an_interrupted_test_gives_a_schedule_back(data):
+    x, y = data
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5))
+    model = keras.Sequential([keras.Input((6,)), Interrupting(RuntimeError("stop")), *sequential().layers])
+    model.compile(optimizer, LOSS, run_eagerly=True)
+    with pytest.raises(RuntimeError, match="stop"):
+        range_test(model, x, y, batch_size=16, num_steps=50)
+    assert model.optimizer is optimizer
+    assert optimizer.iterations == 0
+
+
+@pytest.mark.parametrize("kind", ["sequential", "unbuilt subclass"])
+def test_a_generator_loses_only_the_batches_trained_on_and_those_keras_reads_ahead(data, kind):
+    # What holds: a generator cannot be rewound, so what the test trains on is spent.
+    # BUG: an unbuilt model gets its first batch back in an `itertools.chain`, which Keras does not take for data.
+    x, y = data
+    drawn = []
+
+    def batches():
+        for number in range(200):
+            drawn.append(number)
+            yield x[:16] + number, y[:16]
+
+    generator = batches()
+    test = range_test(compiled(MODELS[kind](), "sgd"), generator, num_steps=12, start_lr=1e-7, end_lr=1e-6)
+    assert len(test) == 12
+    assert np.all(np.diff(test.losses) != 0)  # twelve batches, each another
+    assert 12 <= len(drawn) <= 12 + 4
+    assert next(generator)[0].shape == (16, 6)
+
+
+def test_the_share_held_out_for_validation_is_left_out(data):
+    x, y = data
+    # What is held out is the end, and here it is poison.
+    poisoned = x.copy()
+    poisoned[48:] = np.nan
+    model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), "sgd")
+    arguments = {"batch_size": 16, "num_steps": 12, "start_lr": 1e-4, "end_lr": 1e-2}
+    test = range_test(model, poisoned, y, validation_split=0.25, **arguments)
+    assert len(test) == 12
+    assert np.all(np.isfinite(test.losses))
+    assert not np.all(np.isfinite(range_test(model, poisoned, y, **arguments).losses))
+
+
+def test_nothing_is_validated_during_the_test(data):
+    # BUG: with `validation_split`, Keras evaluates the share held out after each of the test's epochs.
+    x, y = data
+    validated = []
+
+    class Validated(keras.Sequential):
+        def evaluate(self, *args, **kwargs):
+            validated.append(1)
+            return super().evaluate(*args, **kwargs)
+
+    model = compiled(Validated([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]))
+    range_test(model, x, y, batch_size=16, num_steps=12, start_lr=1e-4, end_lr=1e-2, validation_split=0.25)
+    assert not validated
+
+
+def test_sample_weights_are_part_of_the_loss(data):
+    x, y = data
+    model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), "sgd")
+    arguments = {"batch_size": 64, "num_steps": 5, "start_lr": 1e-7, "end_lr": 1e-6}
+    once = range_test(model, x, y, **arguments)
+    thrice = range_test(model, x, y, sample_weight=np.full(64, 3.0), **arguments)
+    np.testing.assert_allclose(thrice.losses, 3 * once.losses, rtol=1e-5)
+
+
+def test_a_dataset_is_swept_and_trained_on_as_without(data):
+    import tensorflow as tf
+
+    def run(*, tested):
+        keras.utils.set_random_seed(7)
+        model = compiled(Subclassed(), OPTIMIZERS["adam"]())
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(16)
+        if tested:
+            range_test(model, dataset, num_steps=12)
+        return model.fit(dataset, epochs=2, verbose=0).history, state_of(model)
+
+    assert_same_training(run(tested=True), run(tested=False))
+
+
+def test_nothing_is_printed_and_nobody_is_warned(data, capsys):
+    x, y = data
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own
+        range_test(compiled(sequential()), x, y, num_steps=5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_model_that_is_not_compiled_is_refused(data):
+    with pytest.raises(ValueError, match=r"^Argument `model` must be compiled.*Received: model=.*compile"):
+        range_test(sequential(), *data)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("start_lr", 0.0), ("start_lr", 20.0), ("end_lr", 1e-9), ("end_lr", float("nan")), ("num_steps", 1)],
+)
+def test_bad_rates_are_refused_before_anything_is_touched(data, argument, value):
+    model = compiled(Subclassed())
+    with pytest.raises(ValueError, match=r"^Argument `(start_lr|end_lr|num_steps)` must .*Received: "):
+        range_test(model, *data, **{argument: value})
+    assert not model.built
+
+
+def test_a_training_step_without_a_loss_says_so_and_the_model_is_as_it_was(data):
+    class Silent(keras.Sequential):
+        def train_step(self, inputs):
+            super().train_step(inputs)
+            return {"something": 1.0}
+
+    model = compiled(Silent([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]))
+    before = state_of(model)
+    with pytest.raises(ValueError, match=r"`loss`.*Received: logs with \['something'\]"):
+        range_test(model, *data)
+    assert_same_arrays(state_of(model)[:2], before[:2])

@@ -1,0 +1,517 @@
+"""Real searches with real Keras Tuner: one contract for every tuner, then what only some of them do."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import pytest
+from helpers import RateSpy, compiled
+
+import autolr
+from autolr import AutoLRMixin, AutoLRWarning, RangeTest, SGDRScheduler, sgdr_lr, with_auto_lr
+from autolr.records import TrialRecord
+
+SCHEDULE = ("cycle_length", "mult_factor", "lr_decay")
+# Twelve steps an epoch: in Keras an epoch costs more than a step of these models.
+FIT = {"epochs": 4, "batch_size": 4, "validation_split": 0.25}
+
+
+def dense(units=4, cls=keras.Sequential):
+    return cls(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(units, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def build(hp):
+    return ready(dense(hp.Choice("units", [4, 8])))
+
+
+def build_one(hp):
+    hp.Fixed("units", 4)
+    return ready(dense())
+
+
+def ready(model, optimizer="sgd", **arguments):
+    """Compiled without metrics: each costs every trial some tracing."""
+    return compiled(model, optimizer, metrics=[], **arguments)
+
+
+def held(**changes):
+    hp = kt.HyperParameters()
+    for name, value in {"cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9, **changes}.items():
+        hp.Fixed(name, value)
+    return hp
+
+
+class FirstComeOracle(kt.Oracle):
+    """A user's own: the defaults, then the last of each choice."""
+
+    def populate_space(self, trial_id):
+        space = self.get_space().space
+        values = {p.name: p.default if len(self.trials) == 0 else list(p.values)[-1] for p in space}
+        return {"status": "RUNNING", "values": values}
+
+
+class UsersTuner(AutoLRMixin, kt.RandomSearch):
+    """A user's own, with hooks of its own."""
+
+    def on_trial_begin(self, trial):
+        self.begun = [*getattr(self, "begun", []), trial.trial_id]
+        super().on_trial_begin(trial)
+
+
+def small_grid():
+    hp = kt.HyperParameters()
+    hp.Fixed("cycle_length", 1)
+    hp.Choice("mult_factor", [1.0, 2.0])
+    hp.Fixed("lr_decay", 0.9)
+    return hp
+
+
+TUNERS = {
+    # Two models and a schedule that is held: nine trials are asked for, two are possible.
+    "random": lambda **where: autolr.RandomSearch(
+        build, "val_loss", max_trials=9, hyperparameters=held(), seed=1, **where
+    ),
+    "bayesian": lambda **where: autolr.BayesianOptimization(
+        build, "val_loss", max_trials=2, num_initial_points=1, seed=1, **where
+    ),
+    "grid": lambda **where: autolr.GridSearch(build, "val_loss", hyperparameters=small_grid(), **where),
+    "hyperband": lambda **where: autolr.Hyperband(build, "val_loss", max_epochs=2, factor=2, seed=1, **where),
+    "any tuner": lambda **where: with_auto_lr(kt.Tuner)(
+        oracle=FirstComeOracle("val_loss", max_trials=2), hypermodel=build, **where
+    ),
+    "a user's subclass": lambda **where: UsersTuner(build, "val_loss", max_trials=2, seed=1, **where),
+}
+NUM_TRIALS = {"grid": 4, "hyperband": 5}
+
+
+@dataclass
+class Search:
+    """A finished search: what it printed, warned of, and at which rates each of its trainings ran."""
+
+    tuner: kt.Tuner
+    printed: str
+    warned: list[str]
+    rates: list[list[float]]
+
+    @property
+    def trials(self):
+        """In the order they ran in."""
+        return [self.tuner.oracle.trials[trial_id] for trial_id in self.tuner.oracle.start_order]
+
+    @property
+    def said(self):
+        return [line for line in self.printed.splitlines() if "AutoLR" in line]
+
+    def record(self, trial) -> TrialRecord:
+        return TrialRecord.read(self.tuner.get_trial_dir(trial.trial_id))
+
+
+def run(tuner, data, **arguments) -> Search:
+    x, y = data
+    spy, printed = RateSpy(), io.StringIO()
+    with contextlib.redirect_stdout(printed), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tuner.search(x, y, **{**FIT, "verbose": 2, "callbacks": [spy], **arguments})
+    warned = [str(warning.message) for warning in caught if issubclass(warning.category, AutoLRWarning)]
+    return Search(tuner, printed.getvalue(), warned, spy.fits)
+
+
+def search(tmp_path, data, hypermodel=build_one, *, hyperparameters=None, arguments=None, **options) -> Search:
+    """A random search of one trial, unless told otherwise, with the schedule held."""
+    hyperparameters = held() if hyperparameters is None else hyperparameters
+    tuner = autolr.RandomSearch(
+        hypermodel,
+        **{"objective": "val_loss", "max_trials": 1, "seed": 1, **options},
+        hyperparameters=hyperparameters,
+        directory=tmp_path,
+    )
+    return run(tuner, data, **(arguments or {}))
+
+
+def rates_of(schedule, bounds):
+    """The rates that a recorded schedule means, in float32 as the optimizer has them."""
+    per_epoch = schedule["steps_per_epoch"]
+    steps = np.arange(schedule["initial_epoch"] * per_epoch, schedule["epochs"] * per_epoch)
+    rates = sgdr_lr(
+        steps,
+        min_lr=bounds["min_lr"],
+        max_lr=bounds["max_lr"],
+        **{name: schedule[name] for name in SCHEDULE},
+        steps_per_epoch=per_epoch,
+        total_steps=schedule["epochs"] * per_epoch,
+    )
+    return rates.astype("float32").tolist()
+
+
+def assert_completed(*trials):
+    for trial in trials:
+        assert trial.status == "COMPLETED", trial.message
+
+
+@pytest.fixture(scope="module", params=TUNERS)
+def finished(request, tmp_path_factory, data):
+    keras.utils.set_random_seed(1)
+    where = {"directory": tmp_path_factory.mktemp("search"), "project_name": "project"}
+    found = run(TUNERS[request.param](**where), data)
+    found.kind, found.where = request.param, where
+    return found
+
+
+class TestEveryTuner:
+    def test_completes_its_trials(self, finished):
+        assert len(finished.trials) == NUM_TRIALS.get(finished.kind, 2)
+        assert_completed(*finished.trials)
+
+    def test_tells_what_each_trial_found_in_plain_floats(self, finished):
+        for trial in finished.trials:
+            values = trial.hyperparameters.values
+            for name in ("autolr/min_lr", "autolr/max_lr"):
+                assert type(values[name]) is float
+            assert 0 < values["autolr/min_lr"] < values["autolr/max_lr"]
+            stored = json.loads(Path(finished.tuner.get_trial_dir(trial.trial_id), "trial.json").read_text())
+            assert stored["hyperparameters"]["values"] == values
+
+    def test_keeps_curve_bounds_and_schedule_in_the_trials_folder(self, finished):
+        for trial in finished.trials:
+            record, values = finished.record(trial), trial.hyperparameters.values
+            assert record.trial_id == trial.trial_id
+            assert record.values == values
+            assert record.bounds["min_lr"] == values["autolr/min_lr"]
+            assert record.bounds["max_lr"] == values["autolr/max_lr"]
+            assert {name: record.schedule[name] for name in SCHEDULE} == {name: values[name] for name in SCHEDULE}
+            assert record.schedule["edges"][-1] == record.schedule["epochs"] * 12
+            if record.range_test is not None:
+                test = RangeTest.from_dict(record.range_test)
+                assert 10 <= len(test) <= 40
+                assert test.bounds().to_dict() == record.bounds
+
+    def test_trains_each_trial_at_its_schedules_rates_and_shows_its_callbacks_no_range_test(self, finished):
+        assert len(finished.rates) == len(finished.trials)
+        for trial, rates in zip(finished.trials, finished.rates, strict=True):
+            record = finished.record(trial)
+            assert rates == rates_of(record.schedule, record.bounds)
+            assert rates
+
+    def test_warns_of_no_learning_rate_that_nobody_chose(self, finished):
+        # BUG: with Hyperband, the rate that a later rung loads with its parent's weights is taken for the user's.
+        assert not [text for text in finished.warned if "compiled with" in text]
+
+    def test_searches_the_schedule_too(self, finished):
+        names = [parameter.name for parameter in finished.tuner.oracle.get_space().space]
+        assert sorted(names) == sorted(["units", *SCHEDULE])
+
+    def test_tests_each_model_that_begins_untrained_and_no_other(self, finished):
+        for trial in finished.trials:
+            parent = trial.hyperparameters.values.get("tuner/trial_id")
+            record = finished.record(trial)
+            assert (record.range_test is None) == bool(parent)
+            assert record.source == (f"trial {parent}" if parent else "range test")
+
+    def test_says_one_line_for_each_phase(self, finished):
+        assert len(finished.said) == sum(2 if finished.record(t).range_test is None else 3 for t in finished.trials)
+        for trial in finished.trials:
+            mine = [line for line in finished.said if line.startswith(f"AutoLR trial {trial.trial_id} |")]
+            assert "range test" in mine[0]
+            assert "schedule: " in mine[-1]
+            if finished.record(trial).range_test is not None:
+                assert f"({finished.record(trial).bounds['status']}, " in mine[1]
+
+    def test_summary_shows_bounds_and_schedule_of_every_trial(self, finished, capsys):
+        finished.tuner.results_summary()
+        lines = capsys.readouterr().out.splitlines()
+        for trial in finished.trials:
+            values = trial.hyperparameters.values
+            found = f"Trial {trial.trial_id}: {values['autolr/min_lr']:.2e} to {values['autolr/max_lr']:.2e} ("
+            line = next(line for line in lines if line.startswith(found))
+            cycles = len(finished.record(trial).schedule["edges"]) - 1
+            assert f"schedule: {cycles} cycle" in line
+
+    def test_best_hyperparameters_are_enough_to_train_the_winner_again(self, finished, data):
+        best = finished.tuner.oracle.get_best_trials(1)[0]
+        hp, spy = finished.tuner.get_best_hyperparameters()[0], RateSpy()
+        schedule = finished.record(best).schedule
+        finished.tuner.hypermodel.build(hp).fit(
+            *data,
+            **{**FIT, "epochs": schedule["epochs"], "initial_epoch": schedule["initial_epoch"]},
+            callbacks=[SGDRScheduler.from_hyperparameters(hp), spy],
+            verbose=0,
+        )
+        assert spy.fits[0] == finished.rates[finished.trials.index(best)]
+
+    @pytest.mark.parametrize("finished", ["random", "hyperband"], indirect=True)
+    def test_the_best_model_can_be_loaded(self, finished, data):
+        x, y = data
+        best = finished.tuner.oracle.get_best_trials(1)[0]
+        model = finished.tuner.get_best_models()[0]
+        assert model.evaluate(x[48:], y[48:], verbose=0) == pytest.approx(best.score, rel=1e-4)
+        assert "fit" not in vars(model)
+
+    def test_a_search_taken_up_again_shows_what_was_found(self, finished, capsys):
+        again = TUNERS[finished.kind](**finished.where)
+        again.results_summary()
+        printed = capsys.readouterr().out
+        for trial in finished.trials:
+            assert f"Trial {trial.trial_id}: {trial.hyperparameters.values['autolr/min_lr']:.2e} to " in printed
+
+
+@pytest.mark.parametrize("finished", ["a user's subclass"], indirect=True)
+def test_a_users_own_hooks_still_run(finished):
+    assert finished.tuner.begun == [trial.trial_id for trial in finished.trials]
+
+
+@pytest.mark.parametrize("finished", ["hyperband"], indirect=True)
+def test_later_rungs_of_hyperband_go_on_with_bounds_and_schedule_of_their_parents(finished):
+    later = [trial for trial in finished.trials if "tuner/trial_id" in trial.hyperparameters.values]
+    assert later
+    for trial in later:
+        values, record = trial.hyperparameters.values, finished.record(trial)
+        parent = finished.tuner.oracle.trials[values["tuner/trial_id"]]
+        for name in ("autolr/min_lr", "autolr/max_lr"):
+            assert values[name] == parent.hyperparameters.values[name]
+        assert record.schedule["initial_epoch"] == values["tuner/initial_epoch"] == 1
+        assert record.schedule["epochs"] == values["tuner/epochs"] == 2
+        # The schedule is laid over both epochs, and the trial trains the second.
+        assert len(finished.rates[finished.trials.index(trial)]) == 12
+
+
+@pytest.mark.parametrize("finished", ["random"], indirect=True)
+def test_a_space_of_two_points_ends_after_two_trials_when_the_schedule_is_held(finished):
+    assert sorted(trial.hyperparameters.values["units"] for trial in finished.trials) == [4, 8]
+    held_fixed = [p for p in finished.tuner.oracle.get_space().space if p.name in SCHEDULE]
+    assert [type(p).__name__ for p in held_fixed] == ["Fixed"] * 3
+
+
+@pytest.mark.parametrize("finished", ["grid"], indirect=True)
+def test_a_grid_is_visited_once_and_no_bounds_are_handed_on(finished):
+    values = [trial.hyperparameters.values for trial in finished.trials]
+    assert sorted((v["units"], v["mult_factor"]) for v in values) == [(4, 1.0), (4, 2.0), (8, 1.0), (8, 2.0)]
+    assert len({v["autolr/min_lr"] for v in values}) > 1
+
+
+def test_a_range_declared_in_the_build_function_is_used(tmp_path, data):
+    def build_with_cycles(hp):
+        hp.Int("cycle_length", 2, 3)
+        return build_one(hp)
+
+    found = search(tmp_path, data, build_with_cycles, hyperparameters=kt.HyperParameters(), max_trials=1)
+    declared = {p.name: p for p in found.tuner.oracle.get_space().space}
+    assert isinstance(declared["cycle_length"], kt.engine.hyperparameters.Int)
+    assert (declared["cycle_length"].min_value, declared["cycle_length"].max_value) == (2, 3)
+    assert found.record(found.trials[0]).schedule["cycle_length"] in (2, 3)
+    assert set(declared) == {"units", *SCHEDULE}
+
+
+def test_a_range_declared_in_hyperparameters_is_used(tmp_path, data):
+    hp = held(lr_decay=0.5)
+    found = search(tmp_path, data, hyperparameters=hp)
+    record = found.record(found.trials[0])
+    assert record.schedule["lr_decay"] == 0.5
+    assert found.rates[0][record.schedule["edges"][1]] == np.float32(
+        max(record.bounds["min_lr"], 0.5 * record.bounds["max_lr"])
+    )
+
+
+def test_a_rate_compiled_in_is_replaced_and_told_once(tmp_path, data):
+    def build_with_rate(hp):
+        return ready(dense(hp.Choice("units", [4, 8])), keras.optimizers.SGD(0.0625, momentum=0.8))
+
+    found = search(tmp_path, data, build_with_rate, max_trials=2)
+    assert_completed(*found.trials)
+    assert len(found.trials) == 2
+    told = [text for text in found.warned if "compiled with" in text]
+    assert len(told) == 1
+    assert "0.0625" in told[0]
+    for trial, rates in zip(found.trials, found.rates, strict=True):
+        record = found.record(trial)
+        assert rates == rates_of(record.schedule, record.bounds)
+        assert np.float32(0.0625) not in rates
+
+
+def test_a_schedule_compiled_in_is_replaced_and_told_of(tmp_path, data):
+    def build_with_schedule(hp):
+        return ready(dense(), keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.0625, 9), momentum=0.8))
+
+    found = search(tmp_path, data, build_with_schedule)
+    assert_completed(*found.trials)
+    assert len([text for text in found.warned if "schedule that the model is compiled with" in text]) == 1
+    record = found.record(found.trials[0])
+    assert found.rates[0] == rates_of(record.schedule, record.bounds)
+    assert record.source == "range test"
+    assert len(record.range_test["lrs"]) >= 10
+
+
+def test_a_quiet_search_says_nothing(tmp_path, data):
+    found = search(tmp_path, data, arguments={"verbose": 0})
+    assert_completed(*found.trials)
+    assert not found.said
+
+
+class NoLoss(keras.Sequential):
+    """Reports no loss in training."""
+
+    def train_step(self, data):
+        super().train_step(data)
+        return {"something": 1.0}
+
+
+def test_a_trial_whose_range_test_fails_trains_at_the_default_rate(tmp_path, data, capsys):
+    found = search(tmp_path, data, lambda hp: ready(dense(cls=NoLoss)))
+    (trial,) = found.trials
+    assert_completed(trial)
+    assert len(found.warned) == 1
+    assert "The optimizer's default rate is used" in found.warned[0]
+    record = found.record(trial)
+    assert record.bounds["status"] == "failed"
+    assert record.range_test is None
+    assert record.bounds["max_lr"] == pytest.approx(0.01)  # SGD's
+    assert found.rates[0] == rates_of(record.schedule, record.bounds)
+    found.tuner.results_summary()
+    assert "failed" in capsys.readouterr().out
+
+
+class OnlyEager(keras.Model):
+    """Cannot be built symbolically, and trains well eagerly."""
+
+    def __init__(self):
+        super().__init__()
+        self.top = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.top(x if float(keras.ops.convert_to_numpy(x).mean()) > -9 else -x)
+
+
+def test_a_model_that_cannot_be_built_beforehand_still_trains(tmp_path, data):
+    # BUG: `AssistedTrial.prepare` builds the model outside its `try`, so that such a model fails every trial.
+    found = search(tmp_path, data, lambda hp: ready(OnlyEager(), run_eagerly=True))
+    assert_completed(*found.trials)
+    assert found.warned
+
+
+def test_a_record_that_cannot_be_written_is_told_of_and_the_trial_goes_on(tmp_path, data, monkeypatch, capsys):
+    def fail(self, folder):
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(TrialRecord, "write", fail)
+    found = search(tmp_path, data)
+    assert_completed(*found.trials)
+    assert any("read-only file system" in text for text in found.warned)
+    assert "autolr/min_lr" in found.trials[0].hyperparameters.values
+    found.tuner.results_summary()  # and does without
+    assert "does not exist" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "most"),
+    [
+        ({}, 4, 40),  # a tenth of 48 steps would be four: the least there is
+        ({"range_test_share": 0.9}, 5, 54),
+        ({"range_test_share": 0.9, "range_test_steps": 10}, 1, 10),
+    ],
+)
+def test_a_range_test_takes_no_more_than_its_share(tmp_path, data, options, epochs, most):
+    found = search(tmp_path, data, arguments={"epochs": epochs}, **options)
+    assert_completed(*found.trials)
+    assert f"up to {most} steps" in found.said[0]
+    test = found.record(found.trials[0]).range_test
+    assert test["steps_spent"] <= most
+    assert len(test["lrs"]) >= min(10, most)
+
+
+def test_executions_of_a_trial_share_one_range_test(tmp_path, data):
+    found = search(tmp_path, data, executions_per_trial=2)
+    assert_completed(*found.trials)
+    assert len([line for line in found.said if "range test: " in line]) == 1
+    assert len(found.rates) == 2
+    assert found.rates[0] == found.rates[1]
+
+
+class OwnFit(kt.HyperModel):
+    def build(self, hp):
+        return build_one(hp)
+
+    def fit(self, hp, model, *args, **kwargs):
+        return model.fit(*args, **{**kwargs, "batch_size": hp.Choice("batch_size", [8]), "epochs": 3})
+
+
+def test_arguments_chosen_by_a_hypermodels_fit_are_those_planned_with(tmp_path, data):
+    found = search(tmp_path, data, OwnFit())
+    (trial,) = found.trials
+    assert_completed(trial)
+    record = found.record(trial)
+    assert (record.schedule["steps_per_epoch"], record.schedule["epochs"]) == (6, 3)
+    assert found.rates[0] == rates_of(record.schedule, record.bounds)
+
+
+class OtherFit(keras.Sequential):
+    def fit(self, x, y, patience_of_mine=3, **arguments):
+        return super().fit(x, y, **arguments)
+
+
+class CallsOtherFit(kt.HyperModel):
+    def build(self, hp):
+        return ready(dense(cls=OtherFit), keras.optimizers.Adam(0.02))
+
+    def fit(self, hp, model, *args, **kwargs):
+        return model.fit(*args, patience_of_mine=2, **kwargs)
+
+
+def test_a_fit_with_arguments_of_its_own_trains_unassisted_and_says_so(tmp_path, data, capsys):
+    found = search(tmp_path, data, CallsOtherFit())
+    assert_completed(*found.trials)
+    assert any("trains without AutoLR" in text for text in found.warned)
+    assert set(found.rates[0]) == {float(np.float32(0.02))}
+    found.tuner.results_summary()
+    assert f"Trial {found.trials[0].trial_id}: no bounds recorded" in capsys.readouterr().out
+
+
+def test_a_space_that_may_not_grow_is_left_alone_and_the_winner_can_be_trained_again(tmp_path, data):
+    # BUG: a trial without the three trains with `trial.DEFAULTS` (one cycle), `from_hyperparameters` with the
+    # scheduler's own defaults (cycles of 10 epochs).
+    hp = kt.HyperParameters()
+    hp.Fixed("units", 4)
+    found = search(tmp_path, data, hyperparameters=hp, allow_new_entries=False)
+    (trial,) = found.trials
+    assert_completed(trial)
+    assert [p.name for p in found.tuner.oracle.get_space().space] == ["units"]
+    again = SGDRScheduler.from_hyperparameters(found.tuner.get_best_hyperparameters()[0])
+    trained = found.record(trial).schedule
+    assert {name: getattr(again, name) for name in SCHEDULE} == {name: trained[name] for name in SCHEDULE}
+
+
+def test_with_auto_lr_makes_a_class_of_the_same_name_once():
+    tuner_class = with_auto_lr(kt.RandomSearch)
+    assert tuner_class.__name__ == "RandomSearch"
+    assert issubclass(tuner_class, AutoLRMixin)
+    assert issubclass(tuner_class, kt.RandomSearch)
+    assert with_auto_lr(tuner_class) is tuner_class
+    assert with_auto_lr(autolr.Hyperband) is autolr.Hyperband
+
+
+@pytest.mark.parametrize("wrong", [kt.HyperModel, "RandomSearch", None, kt.Oracle])
+def test_with_auto_lr_takes_tuner_classes_only(wrong):
+    with pytest.raises(TypeError, match=r"^Argument `tuner_class` must .*Received: tuner_class="):
+        with_auto_lr(wrong)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("range_test_share", 0), ("range_test_share", 1.5), ("range_test_steps", 1), ("range_test_steps", float("nan"))],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument, value):
+    with pytest.raises(ValueError, match=rf"^Argument `{argument}` must .*Received: {argument}="):
+        autolr.RandomSearch(build, "val_loss", max_trials=1, directory=tmp_path, **{argument: value})
+    assert not list(tmp_path.iterdir())
