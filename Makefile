@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
 
-.PHONY: example test test-slow lint check format clean
+.PHONY: example test test-slow lint check format gallery benchmarks clean
 
 # The stamp is newer than pyproject.toml once everything is installed, so a second make installs nothing.
 $(READY): pyproject.toml
@@ -32,6 +32,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 check: lint test
+
+gallery: $(READY)
+	$(BIN)/python docs/gallery.py
+
+# What the documents' tables are made from; an hour or more. Each can be stopped and started again.
+benchmarks: $(READY)
+	$(BIN)/python benchmarks/record_grids.py --split report
+	$(BIN)/python benchmarks/bounds.py
+	$(BIN)/python benchmarks/range_test.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,7 +37,8 @@ STATUSES: Mapping[str, str] = {
 _ADVICE = {
     "ok": "Use the bounds.",
     "never_fell": "max_lr is a twentieth of the rate at which the loss leaves its level. Sweep more "
-    "slowly (more steps over the last two decades before that rate), or use a larger batch.",
+    "slowly (more steps over the last two decades before that rate), or use a larger batch. A model that is "
+    "already trained looks like this, too: it has little left to fall.",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and raise `end_lr`.",
     "never_diverged": "The bounds are safe but may be low. Raise `end_lr`.",

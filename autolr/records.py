@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,14 +71,13 @@ class TrialRecord:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file aside and move it into place, so that a reader or a crash never sees half of it."""
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not `tempfile`, whose files only their owner may read: reports are made by others, too.
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def same_values(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> bool:

@@ -33,7 +33,7 @@ GRID_START = 1e-5
 PER_DECADE = 4
 LOWEST_SHARE = 1 / 25
 DIVERGED = 1e9
-"""Stands for a loss that is no longer a finite number, since JSON has none."""
+"""The validation loss of a run whose loss stopped being a finite number."""
 
 RESULTS = Path(__file__).parent / "results" / "bounds"
 

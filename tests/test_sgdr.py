@@ -217,8 +217,8 @@ def test_a_budget_of_whole_epochs_is_divided_into_whole_epochs(cycles, epochs):
 
 def test_a_cycle_beyond_any_budget_is_still_one_cycle():
     # BUG: the product of the three overflows 64 bits.
-    edges = fitted_edges(10**6, cycle_length=10**9, mult_factor=2, steps_per_epoch=10**4)
-    assert edges.tolist() == [0, 10**6]
+    edges = fitted_edges(10**6 + 1, cycle_length=10**9, mult_factor=2, steps_per_epoch=10**4)
+    assert edges.tolist() == [0, 10**6 + 1]
 
 
 GOOD = {**METHOD, "step": 0}

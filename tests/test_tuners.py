@@ -34,6 +34,19 @@ def dense(units=4, cls=keras.Sequential):
     )
 
 
+class Late(keras.Model):
+    """Has no variables until it sees data."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.stack = layers[1:]
+
+    def call(self, x):
+        for layer in self.stack:
+            x = layer(x)
+        return x
+
+
 def build(hp):
     return ready(dense(hp.Choice("units", [4, 8])))
 
@@ -437,6 +450,35 @@ def test_executions_of_a_trial_share_one_range_test(tmp_path, data):
     assert len([line for line in found.said if "range test: " in line]) == 1
     assert len(found.rates) == 2
     assert found.rates[0] == found.rates[1]
+
+
+@pytest.mark.parametrize("cls", [keras.Sequential, Late], ids=["built", "unbuilt"])
+def test_the_range_test_takes_no_batch_of_a_generator_away(tmp_path, data, cls):
+    # BUG: Keras takes a generator for data, but neither `Rewindable` nor `itertools.chain`: every such trial failed.
+    x, y = data
+
+    def batches():  # as many as the training needs
+        for number in range(60):
+            yield x[number % 60 : number % 60 + 4], y[number % 60 : number % 60 + 4]
+
+    tuner = autolr.RandomSearch(
+        lambda hp: ready(dense(cls=cls)),
+        "val_loss",
+        max_trials=1,
+        hyperparameters=held(),
+        directory=tmp_path,
+    )
+    spy = RateSpy()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*ran out of data")
+        tuner.search(batches(), steps_per_epoch=6, epochs=10, validation_data=data, callbacks=[spy], verbose=0)
+    found = Search(tuner, "", [], spy.fits)
+    assert_completed(*found.trials)
+    record = found.record(found.trials[0])
+    assert record.source == "range test"
+    assert len(record.range_test["lrs"]) >= 10
+    assert found.rates[0] == rates_of(record.schedule, record.bounds)
+    assert len(found.rates[0]) == 60
 
 
 class OwnFit(kt.HyperModel):
