@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from autolr.errors import AutoLRWarning as AutoLRWarning
     from autolr.plots import plot_range_test as plot_range_test
     from autolr.plots import plot_schedule as plot_schedule
+    from autolr.plots import plot_search as plot_search
+    from autolr.report import write_report as write_report
     from autolr.schedules import SGDRSchedule as SGDRSchedule
     from autolr.sgdr import sgdr_lr as sgdr_lr
     from autolr.sweep import range_test as range_test
@@ -48,9 +50,11 @@ _WHERE = {
     "find_bounds": "bounds",
     "plot_range_test": "plots",
     "plot_schedule": "plots",
+    "plot_search": "plots",
     "range_test": "sweep",
     "sgdr_lr": "sgdr",
     "with_auto_lr": "tuners",
+    "write_report": "report",
 }
 
 __all__ = [*_WHERE]  # noqa: PLE0604 - names, held equal to the imports above by a test

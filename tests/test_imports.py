@@ -17,7 +17,10 @@ import autolr
 PACKAGE = Path(autolr.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
-WITHOUT_KERAS = ["errors", "sgdr", "bounds", "curve", "divergence", "records", "plots"]
+WITHOUT_KERAS = [
+    *("errors", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "plots"),
+    *("search_folder", "charts", "report_views", "report", "cli"),
+]
 WITH_KERAS_TUNER = {"trial", "tuners"}
 
 

@@ -1,0 +1,119 @@
+"""The geometry of charts: values in, SVG paths and places of labels out. `templates/charts.html.j2` draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Values = Sequence[float] | npt.NDArray[Any]
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Scale:
+    """Places values between two pixels, evenly or evenly in their logarithms."""
+
+    def __init__(self, low: float, high: float, start: float, end: float, *, log: bool = False) -> None:
+        self.log, self.low, self.high, self.start = log, low, high, start
+        first, last = (math.log10(low), math.log10(high)) if log else (low, high)
+        if not last > first:
+            first, last = first - 0.5, last + 0.5
+        self.first, self.last = first, last
+        self.factor = (end - start) / (last - first)
+
+    def __call__(self, x: float) -> float:
+        """The pixel of a value; what is out of range is at the edge."""
+        at = math.log10(x) if self.log else float(x)  # arithmetic on NumPy's scalars is slow
+        return round(self.start + (min(max(at, self.first), self.last) - self.first) * self.factor, 1)
+
+    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
+        """Places and labels of about `count` round values."""
+        span = self.last - self.first
+        powers = range(math.floor(self.first), math.ceil(self.last) + 1)
+        if self.log and span >= 2:
+            each = max(1, math.ceil(span / count))
+            return self._within([(10.0**k, f"10{str(k).translate(_SUPERSCRIPTS)}") for k in powers if k % each == 0])
+        if self.log and span >= 0.7:
+            return self._within(
+                [(m * 10.0**k, f"{m * 10.0**k:.3g}".replace("e-0", "e-")) for k in powers for m in (1, 2, 5)]
+            )
+        low, high = (10**self.first, 10**self.last) if self.log else (self.first, self.last)
+        step = 10 ** math.floor(math.log10((high - low) / count))
+        step *= next(nice for nice in (1, 2, 5, 10) if (high - low) / (step * nice) <= count)
+        marks = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+        return [(self(mark), f"{mark:.10g}".replace("e-0", "e-")) for mark in marks if mark > 0 or not self.log]
+
+    def _within(self, marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
+        ends = self.first - 1e-9, self.last + 1e-9
+        return [(self(mark), text) for mark, text in marks if ends[0] <= math.log10(mark) <= ends[1]]
+
+
+@dataclass
+class Chart:
+    """The geometry of a chart; `templates/charts.html.j2` draws it."""
+
+    label: str  # in words, for those who do not see it
+    x: Scale
+    y: Scale
+    x_name: str = ""
+    y_name: str = ""
+    paths: list[tuple[str, str]] = field(default_factory=list)  # CSS class and SVG path, in order
+    texts: list[tuple[float, float, str, str]] = field(default_factory=list)  # x, y, anchor, text
+    links: list[tuple[float, float, str, str, str]] = field(default_factory=list)  # x, y, CSS class, href, title
+    x_ticks: list[tuple[float, str]] | None = None
+
+    WIDTH, HEIGHT = 520, 270
+    LEFT, RIGHT, TOP, BOTTOM = 58, 508, 34, 222
+
+    def has(self, kind: str) -> bool:
+        """Whether something of a CSS class is in it: then the legend names it."""
+        return any(
+            kind in other.split() for other in [path[0] for path in self.paths] + [link[2] for link in self.links]
+        )
+
+    def line(self, kind: str, xs: Values, ys: Values) -> None:
+        """A line through points; not-a-number ends it, and it goes on behind."""
+        parts, pen = [], "M"
+        for x, y in zip(xs, ys, strict=True):
+            if math.isfinite(y):
+                parts.append(f"{pen}{self.x(x):g} {self.y(y):g}")
+                pen = "L"
+            else:
+                pen = "M"
+        self.paths.append((kind, "".join(parts)))
+
+    def dots(self, kind: str, xs: Values, ys: Values) -> None:
+        """Dots: strokes of no length with round ends, in a tenth of the bytes of circles."""
+        pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
+        self.paths.append((kind, "".join(f"M{self.x(x):g} {self.y(y):g}h0" for x, y in pairs)))
+
+    def upright(self, kind: str, x: float) -> None:
+        """A line from top to bottom."""
+        self.paths.append((kind, f"M{self.x(x):g} {self.TOP}V{self.BOTTOM}"))
+
+    def band(self, kind: str, low: float, high: float) -> None:
+        """An area from top to bottom."""
+        self.paths.append((kind, f"M{self.x(low):g} {self.TOP}H{self.x(high):g}V{self.BOTTOM}H{self.x(low):g}z"))
+
+
+def box(
+    x: tuple[float, float], y: tuple[float, float], *, log_x: bool = False, log_y: bool = False
+) -> tuple[Scale, Scale]:
+    """Scales over the whole of a chart."""
+    return Scale(*x, Chart.LEFT, Chart.RIGHT, log=log_x), Scale(*y, Chart.BOTTOM, Chart.TOP, log=log_y)
+
+
+def padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:
+    """A range with some air at both ends."""
+    gap = (high - low) * share or abs(high) * share or 1.0
+    return low - gap, high + gap
+
+
+def thinned(length: int, most: int) -> Any:
+    """Indices of at most so many of `length` points, evenly, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)) if length else slice(0)

@@ -1,0 +1,178 @@
+"""The command `autolr`: `autolr report DIRECTORY` makes the report of a search, or serves it while the search runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import autolr
+from autolr.errors import RecordError
+from autolr.records import write_atomically
+from autolr.report import render, write_report
+from autolr.search_folder import find_project, read_search
+
+HOST, PORT = "127.0.0.1", 8765  # this machine alone: a report holds tracebacks and names of files
+LOOK_SECONDS = 1.0
+WRONG = 2  # exit code of what argparse finds wrong; it fits what we find, too
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: What follows `autolr` on the command line. Defaults to this process's own.
+
+    Returns:
+        The exit code: 0; 2 with one line on standard error that says what is wrong; 130 if interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.watch:
+            watch(options.directory, port=options.port, output=options.output)
+        else:
+            path = write_report(options.directory, options.output or "report.html")
+            print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).")
+    except (RecordError, ImportError, OSError) as error:
+        print(f"autolr report: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        if options.watch:
+            print("\nNo longer watching.")
+            return 0
+        return 130  # what a shell makes of an interrupt
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="autolr", description=autolr.__doc__.splitlines()[0] if autolr.__doc__ else ""
+    )
+    parser.add_argument("--version", action="version", version=f"autolr {autolr.__version__}")
+    report = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "report",
+        help="make one self-contained HTML page of a search",
+        description="Make one self-contained HTML page of a finished, running, failed or interrupted search. "
+        "Needs neither Keras nor TensorFlow.",
+    )
+    report.add_argument(
+        "directory", metavar="DIRECTORY", help="folder of the search: directory/project_name in the tuner's arguments"
+    )
+    report.add_argument("-o", "--output", metavar="FILE", help="file to write (default: report.html)")
+    report.add_argument(
+        "--watch",
+        action="store_true",
+        help=f"serve the page on {HOST} and keep it up to date until Ctrl-C; writes FILE only if -o is given",
+    )
+    report.add_argument(
+        "--port", type=_port, default=PORT, help="port to serve on, 0 for any that is free (default: %(default)s)"
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 65535. Received: {port}")
+    return port
+
+
+class _Page:
+    """The page as last made. The main thread makes it; the server's threads only read, and see one pair at a time."""
+
+    def __init__(self, directory: str | os.PathLike[str], output: str | None) -> None:
+        self.folder, self.output = find_project(directory), output
+        self.current = ("", b"")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make the page again if the search has written something."""
+        version = self._version()
+        if version == self.current[0]:
+            return
+        search = read_search(self.folder)
+        if self.output:
+            write_atomically(Path(self.output), render(search))
+        self.current = (version, render(search, version=version).encode())
+
+    def _version(self) -> str:
+        """Changes when a file of the search does, and every minute, as the page tells the time since."""
+        stamp = [int(time.time() // 60)]
+        for path in [*self.folder.glob("*.json"), *self.folder.glob("trial_*/*.json")]:
+            with contextlib.suppress(OSError):  # gone in the meantime
+                stamp.append(path.stat().st_mtime_ns)
+        return f"{hash(tuple(stamp)) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def watch(directory: str | os.PathLike[str], *, port: int = PORT, output: str | None = None) -> None:
+    """Serve a search's report on this machine and keep it up to date, until interrupted.
+
+    Args:
+        directory: Folder of the search.
+        port: Port to serve on, 0 for any that is free.
+        output: A file to keep up to date as well, or None.
+
+    Raises:
+        RecordError: If there is no search in `directory`, or more than one.
+        OSError: If the port is taken.
+        KeyboardInterrupt: When the user ends it.
+    """
+    page = _Page(directory, output)
+    try:
+        server = ThreadingHTTPServer((HOST, port), _handler(page))
+    except OSError as error:
+        raise OSError(f"Port {port} cannot be used ({error.strerror}). Try --port 0 for any that is free.") from error
+    server.daemon_threads = True
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            print(f"Watching {page.folder.name!r} at http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+            while True:
+                time.sleep(LOOK_SECONDS)
+                # A folder that is moved or half written now is looked at again in a second.
+                with contextlib.suppress(RecordError, OSError):
+                    page.refresh()
+        finally:
+            server.shutdown()
+
+
+def _handler(page: _Page) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            version, content = page.current
+            # A web page elsewhere can name this address by a name of its own: only the two real ones get an answer.
+            name, _, _ = self.headers.get("Host", "").partition(":")
+            if name not in (HOST, "localhost"):
+                self._answer(403, "text/plain", b"Ask for 127.0.0.1.\n")
+            elif self.path.partition("?")[0] == "/":
+                self._answer(200, "text/html", content)
+            elif self.path.partition("?")[0] == "/version":
+                self._answer(200, "text/plain", version.encode())
+            else:
+                self._answer(404, "text/plain", b"There is nothing here.\n")
+
+        def _answer(self, code: int, kind: str, content: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # the browser has left
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing: a page that asks every other second would fill the terminal."""
+
+    return Handler
+
+
+if __name__ == "__main__":
+    sys.exit(main())

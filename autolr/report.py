@@ -1,0 +1,112 @@
+"""A search as one HTML page that needs no network; making it needs neither Keras nor TensorFlow.
+
+Numbers first, pictures second: `report_views` and `charts` make plain values and geometry, `templates/` draws them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import time
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import autolr
+from autolr.records import write_atomically
+from autolr.report_views import Overview, TrialView, number, own, rate, value
+from autolr.search_folder import Search, read_search
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+    """Write the report of a search: one HTML file that opens from disk.
+
+    The search may be finished, running, failed or interrupted, and of any Keras Tuner tuner: what is missing is said
+    in the report.
+
+    Args:
+        directory: The folder of the search, `directory/project_name` in the arguments of the tuner; or the folder
+            above it, if it holds one search only.
+        path: The file to write. One that exists is replaced.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RecordError: If there is no search in `directory`, or more than one.
+        ImportError: If Jinja2 is not installed.
+
+    Example:
+    ```python
+    autolr.write_report("runs/mnist", "report.html")
+    ```
+    """
+    path = Path(path)
+    write_atomically(path, render(read_search(directory)))
+    return path
+
+
+def render(search: Search, *, version: str = "") -> str:
+    """The report as HTML.
+
+    Args:
+        search: The search.
+        version: For a page that is served: it asks for `version` every other second and loads again when the answer
+            is no longer this.
+    """
+    environment = _environment()
+    script, style = (environment.get_template(name).render() for name in ("report.js", "report.css"))
+    return environment.get_template("report.html.j2").render(
+        search=search,
+        overview=Overview(search),
+        trials=[TrialView(trial, search) for trial in search.trials],
+        version=version,
+        now=datetime.now(),
+        silence=_length(time.time() - search.last_write),
+        autolr_version=autolr.__version__,
+        script=script,
+        style=style,
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise ImportError("Reports need Jinja2. Install it with: pip install jinja2") from error
+    environment = Environment(
+        loader=PackageLoader("autolr"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(rate=rate, number=number, value=value, literal=literal, own=own)
+    return environment
+
+
+def _hash(source: str) -> str:
+    """What a content security policy names a script by: then no other script can run, escaped or not."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def literal(x: Any) -> str:
+    """A value as Python code."""
+    return repr(x) if not isinstance(x, float) or math.isfinite(x) else f'float("{x}")'
+
+
+def _length(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' * (count > 1)}"
+    return "less than a minute"

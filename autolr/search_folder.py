@@ -1,0 +1,336 @@
+"""A Keras Tuner project folder as it lies on disk: finished or running, whole or not.
+
+Standard library only. A search that is running is read while it writes, one that was killed may have left half a file
+behind, and one that never ran under autolr has no records: nothing in such a folder is an error but that there is no
+search in it at all. What could not be read is said in `problems`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from autolr.errors import RecordError
+from autolr.records import TrialRecord, same_values
+
+FOUND_PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # values that are no choice of the search
+UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
+
+# A search says nothing while a trial trains. It counts as interrupted after this long, or, where trials take longer,
+# after the longest trial three times over.
+PATIENCE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial, as far as it can be read.
+
+    Attributes:
+        trial_id: Keras Tuner's name of the trial.
+        status: Keras Tuner's status, or `UNREADABLE`.
+        score: Value of the objective, None without one.
+        message: Keras Tuner's message: the traceback of a failure.
+        values: Hyperparameter values, what was found by the trial (`autolr/…`) and Keras Tuner's (`tuner/…`) included.
+        metrics: Best value of each metric.
+        directions: "min" or "max" of each metric.
+        executions: How often the trial was trained.
+        record: What autolr recorded, None without a usable record.
+        problems: What is missing or broken, in sentences.
+    """
+
+    trial_id: str
+    status: str = UNREADABLE
+    score: float | None = None
+    message: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    directions: Mapping[str, str] = field(default_factory=dict)
+    executions: int = 1
+    record: TrialRecord | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def bounds_status(self) -> str:
+        """Status of the bounds found, "" without a record."""
+        return str(self.record.bounds["status"]) if self.record else ""
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether something is wrong with this trial, its range test or its files."""
+        bad = self.status in ("FAILED", "INVALID", UNREADABLE)
+        return bad or bool(self.problems) or self.bounds_status not in ("", "ok")
+
+    @property
+    def steps_tested(self) -> int:
+        """Optimizer steps its range test took."""
+        return int(self.record.range_test["steps_spent"]) if self.record and self.record.range_test else 0
+
+    @property
+    def steps_trained(self) -> int | None:
+        """Optimizer steps of its training as planned, all executions; None if unknown."""
+        if self.record is None or not self.record.schedule["steps_per_epoch"]:
+            return None
+        schedule = self.record.schedule
+        own = schedule["edges"][-1] - schedule["initial_epoch"] * schedule["steps_per_epoch"]
+        return max(0, int(own)) * self.executions
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search, as far as it can be read.
+
+    Attributes:
+        name: Name of its folder.
+        state: "finished", "running", "interrupted" (a trial is under way, but nothing has been written for long),
+            "failed" (its last trials failed) or "empty" (no trial yet).
+        objective: Name of the objective. Keras Tuner does not write it down: it is the metric that the scores are
+            the best values of, or "score" if there is none.
+        direction: "min" or "max".
+        trials: In the order in which they began.
+        ongoing: Trial under way by tuner: one, or one for each worker.
+        started: When the search began, None if unknown.
+        last_write: When something in the folder was last written, in seconds since the epoch.
+        problems: What is missing or broken, in sentences.
+    """
+
+    name: str
+    state: str
+    objective: str
+    direction: str
+    trials: tuple[Trial, ...]
+    ongoing: Mapping[str, str]
+    started: datetime | None
+    last_write: float
+    problems: tuple[str, ...]
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """The completed trials with a score, best first."""
+        scored = [trial for trial in self.trials if trial.status == "COMPLETED" and trial.score is not None]
+        return sorted(scored, key=lambda trial: trial.score or 0.0, reverse=self.direction == "max")
+
+    @property
+    def best(self) -> Trial | None:
+        """The completed trial with the best finite score."""
+        return next((trial for trial in self.ranked if math.isfinite(trial.score or 0.0)), None)
+
+
+def find_project(directory: str | os.PathLike[str]) -> Path:
+    """The project folder of a search: `directory` itself, or the only search in it.
+
+    Raises:
+        RecordError: If there is no search, or more than one.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise RecordError(f"There is no folder {str(directory)!r}.")
+    if _is_project(folder):
+        return folder
+    projects = sorted(child for child in folder.iterdir() if child.is_dir() and _is_project(child))
+    if len(projects) == 1:
+        return projects[0]
+    if projects:
+        names = ", ".join(repr(project.name) for project in projects)
+        raise RecordError(f"{str(directory)!r} holds more than one search. Name one of them: {names}.")
+    raise RecordError(
+        f"{str(directory)!r} is no search: it holds neither oracle.json nor trial_* folders. Give the folder that "
+        "Keras Tuner wrote, `directory/project_name` in the arguments of the tuner."
+    )
+
+
+def read_search(directory: str | os.PathLike[str], *, now: float | None = None) -> Search:
+    """Read a search; `now` (seconds since the epoch) is for tests.
+
+    Raises:
+        RecordError: If there is no search in `directory`, or more than one.
+    """
+    folder = find_project(directory)
+    oracle, problems = _read_json(folder / "oracle.json")
+    order = [str(name) for name in _list(oracle.get("start_order"))]
+    found = {path.name.removeprefix("trial_"): path for path in folder.glob("trial_*") if path.is_dir()}
+    names = [name for name in order if name in found] + sorted(set(found) - set(order))
+    trials = tuple(_read_trial(found[name], name) for name in names)
+    if gone := [name for name in order if name not in found]:
+        problems.append(f"The folders of these trials are missing: {', '.join(gone)}.")
+    objective, direction = _objective(trials)
+    if objective == "score":
+        problems.append("The objective is not known; lower scores are taken to be better.")
+    display = _dict(oracle.get("display"))
+    # A trial that has just ended may still be listed: Keras Tuner saves before it crosses it out.
+    running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
+    ongoing = {str(tuner): str(name) for tuner, name in _dict(oracle.get("ongoing_trials")).items()}
+    last_write = _last_write(folder)
+    silence = (time.time() if now is None else now) - last_write
+    return Search(
+        name=folder.resolve().name,
+        state=_state(trials, patient=silence < _patience(display)),
+        objective=objective,
+        direction=direction,
+        trials=trials,
+        ongoing={tuner: name for tuner, name in ongoing.items() if name in running},
+        started=_time(display.get("search_start")),
+        last_write=last_write,
+        problems=tuple(problems),
+    )
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
+
+
+def _read_trial(folder: Path, name: str) -> Trial:
+    state, problems = _read_json(folder / "trial.json")
+    values = _dict(_dict(state.get("hyperparameters")).get("values"))
+    metrics, directions, executions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
+    record = None
+    try:
+        record = _usable(TrialRecord.read(folder))
+        if values and not same_values(values, record.values, FOUND_PREFIX):
+            record = None
+            problems.append("The record of autolr in its folder belongs to other hyperparameter values: it is stale.")
+    except (RecordError, RecursionError) as error:  # the latter of nonsense nested very deep
+        # The folder's own path says nothing to whom the report is sent.
+        why = str(error).replace(f"{folder}{os.sep}", "")
+        if state.get("status") != "RUNNING":  # one that has just begun has none yet
+            problems.append(why)
+    return Trial(
+        trial_id=name,
+        status=str(state.get("status") or UNREADABLE),
+        score=_number(state.get("score")),
+        message=str(state.get("message") or ""),
+        values=values,
+        metrics=metrics,
+        directions=directions,
+        executions=executions,
+        record=record,
+        problems=tuple(problems),
+    )
+
+
+def _usable(record: TrialRecord) -> TrialRecord:
+    """The record, if what its readers lean on is there."""
+    try:
+        if not _is_sound(record):
+            raise ValueError("its numbers make no sense")
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RecordError(f"autolr.json is no trial record of autolr: {error}") from error
+    return record
+
+
+def _is_sound(record: TrialRecord) -> bool:
+    bounds, schedule, curve = record.bounds, record.schedule, record.range_test
+    edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
+    sound = isinstance(record.values, dict) and isinstance(record.source, str)
+    sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
+    sound &= 0 < bounds["min_lr"] <= bounds["max_lr"] < math.inf and 0 < schedule["lr_decay"] <= 1
+    sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
+    sound &= edges[0] >= 0 and all(a < b for a, b in itertools.pairwise(edges))
+    sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)
+    if curve is not None:
+        rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
+        sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
+        sound &= all(len(burst) == 2 and burst[0] > 0 for burst in curve.get("bursts", []))
+        sound &= isinstance(curve["diverged"], bool) and all(0 < a < b for a, b in itertools.pairwise(rates))
+    return bool(sound)
+
+
+def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str], int]:
+    """Best value and direction of each metric, as Keras Tuner defines them, and the number of executions."""
+    best, directions, executions = {}, {}, 1
+    for name, config in configs.items():
+        direction = _dict(config).get("direction")
+        means = []
+        for observation in _list(_dict(config).get("observations")):
+            values = [
+                number for value in _list(_dict(observation).get("value")) if (number := _number(value)) is not None
+            ]
+            if values:
+                executions = max(executions, len(values))
+                means.append(sum(values) / len(values))
+        if real := [mean for mean in means if not math.isnan(mean)]:
+            best[name] = max(real) if direction == "max" else min(real)
+            directions[name] = "max" if direction == "max" else "min"
+    return best, directions, executions
+
+
+def _objective(trials: Sequence[Trial]) -> tuple[str, str]:
+    """The metric that every score is the best value of: validation metrics first."""
+    scored = [trial for trial in trials if trial.score is not None and math.isfinite(trial.score)]
+    if not scored:
+        return "objective", "min"
+    candidates = [
+        name
+        for name in scored[0].metrics
+        if all(math.isclose(trial.metrics.get(name, math.nan), trial.score or 0.0, rel_tol=1e-9) for trial in scored)
+    ]
+    if not candidates:
+        return "score", "min"
+    name = min(candidates, key=lambda name: not name.startswith("val_"))
+    return name, scored[0].directions[name]
+
+
+def _state(trials: Sequence[Trial], *, patient: bool) -> str:
+    ended = [trial.status for trial in trials if trial.status not in ("RUNNING", "INVALID")]  # INVALID: to be retried
+    pending = len(ended) < len(trials)
+    if patient and (pending or not trials):
+        return "running"
+    if not trials:
+        return "empty"
+    # Keras Tuner gives up at the third failure in a row, and then does not write down that this one has failed.
+    if (ended[-2:] == ["FAILED"] * 2 and pending) or set(ended) == {"FAILED"}:
+        return "failed"
+    return "interrupted" if pending else "finished"
+
+
+def _patience(display: Mapping[str, Any]) -> float:
+    begun = sorted(moment for moment in map(_time, _dict(display.get("trial_start")).values()) if moment)
+    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(begun)]
+    return max([PATIENCE_SECONDS, *(3 * gap for gap in gaps)])
+
+
+def _last_write(folder: Path) -> float:
+    written = [0.0]
+    for path in [*folder.glob("*.json"), *folder.glob("trial_*/*")]:
+        try:
+            written.append(path.stat().st_mtime)
+        except OSError:  # gone in the meantime: a search is writing
+            continue
+    return max(written)
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The object in a file, and what is wrong with it: then the object is empty."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, [f"{path.name} is missing."]
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, [f"{path.name} cannot be read ({error}): it may be half written."]
+    return (content, []) if isinstance(content, dict) else ({}, [f"{path.name} is not Keras Tuner's."])
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,714 @@
+"""The report: any search folder in, one safe, small, self-contained page out; and what reads the folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from autolr import RangeTest
+from autolr.charts import Scale
+from autolr.cli import main
+from autolr.errors import RecordError
+from autolr.plots import plot_search
+from autolr.records import TrialRecord
+from autolr.report import literal, write_report
+from autolr.report_views import number, rate
+from autolr.search_folder import find_project, read_search
+from autolr.sgdr import fitted_edges
+
+ANCIENT = 1_700_000_000.0  # long before any test runs
+
+
+def curve(seed: int = 0, num_steps: int = 100) -> RangeTest:
+    """A range test that starts level, falls and blows up, as real ones do."""
+    lrs = np.geomspace(1e-7, 10, num_steps)
+    log = np.log10(lrs)
+    noise = 0.05 * np.random.default_rng(seed).normal(size=num_steps)
+    losses = 2.3 - 1.6 / (1 + np.exp(-3 * (log + 2.5))) + np.exp(4 * (log - 0.2)) + noise
+    losses[-1] = math.inf
+    return RangeTest(lrs, losses, diverged=True)
+
+
+class Folder:
+    """A Keras Tuner project folder, written as Keras Tuner writes it."""
+
+    def __init__(self, path: Path, *, objective: str = "val_accuracy", direction: str = "max"):
+        self.path, self.objective, self.direction = path, objective, direction
+        self.order: list[str] = []
+        self.ongoing: dict[str, str] = {}
+        path.mkdir(parents=True, exist_ok=True)
+
+    def trial(
+        self, name, score=0.9, *, status="COMPLETED", message=None, record=True, bounds=(), executions=1, **values
+    ):
+        folder = self.path / f"trial_{name}"
+        folder.mkdir()
+        self.order.append(name)
+        values = {"units": 64, "optimizer": "adam", "cycle_length": 2, "mult_factor": 1.5, "lr_decay": 0.9, **values}
+        if record:
+            test = curve(len(self.order))
+            found = {**test.bounds().to_dict(), **dict(bounds)}
+            values.update({"autolr/min_lr": found["min_lr"], "autolr/max_lr": found["max_lr"]})
+            edges = fitted_edges(600, cycle_length=2, mult_factor=1.5, steps_per_epoch=100)
+            choices = {name: values[name] for name in ("cycle_length", "mult_factor", "lr_decay")}
+            schedule = {**choices, "epochs": 6, "initial_epoch": 0, "steps_per_epoch": 100, "edges": edges.tolist()}
+            source = "range test"
+            TrialRecord(name, values, found, schedule, test.to_dict(), source).write(folder)
+        metrics = {}
+        if score is not None:
+            for metric, direction, x in ((self.objective, self.direction, score), ("loss", "min", 0.1)):
+                metrics[metric] = {"direction": direction, "observations": [{"value": [x] * executions, "step": 5}]}
+        state = {
+            "trial_id": name,
+            "hyperparameters": {"space": [], "values": values},
+            "metrics": {"metrics": metrics},
+            "score": score,
+            "best_step": 5,
+            "status": status,
+            "message": message,
+        }
+        (folder / "trial.json").write_text(json.dumps(state), encoding="utf-8")
+        if status == "RUNNING":
+            self.ongoing[f"tuner{len(self.ongoing)}"] = name
+        return folder
+
+    def done(self, *, age: float | None = None):
+        oracle = {"ongoing_trials": self.ongoing, "start_order": self.order, "end_order": []}
+        oracle["display"] = {"search_start": "2026-01-31T12:00:00", "trial_start": {}}
+        (self.path / "oracle.json").write_text(json.dumps(oracle), encoding="utf-8")
+        (self.path / "tuner0.json").write_text("{}", encoding="utf-8")
+        if age is not None:
+            for file in self.path.rglob("*"):
+                os.utime(file, (time.time() - age,) * 2)
+        return self.path
+
+
+def finished(path: Path, trials: int = 5) -> Path:
+    folder = Folder(path)
+    for n in range(trials):
+        folder.trial(
+            f"{n:03d}", 0.9 + 0.001 * (n * 7 % 11), units=[32, 64, 128][n % 3], optimizer=["sgd", "adam"][n % 2]
+        )
+    return folder.done()
+
+
+class Page(HTMLParser):
+    """The text of a page, its tags and the addresses in it."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.words.append(data)
+
+
+def report(folder: Path) -> Page:
+    page = write_report(folder, folder.parent / "report.html")
+    return Page(page.read_text(encoding="utf-8"))
+
+
+# --- reading a folder ------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_search_is_read(tmp_path):
+    search = read_search(finished(tmp_path / "mnist"))
+    assert (search.name, search.state, search.objective, search.direction) == (
+        "mnist",
+        "finished",
+        "val_accuracy",
+        "max",
+    )
+    assert [trial.trial_id for trial in search.trials] == ["000", "001", "002", "003", "004"]
+    assert search.best.trial_id == "003"
+    assert search.problems == ()
+    assert not any(trial.needs_a_look for trial in search.trials)
+    assert search.trials[0].steps_tested == 100
+    assert search.trials[0].steps_trained == 600
+
+
+def test_the_only_search_in_a_folder_is_found(tmp_path):
+    finished(tmp_path / "one")
+    assert find_project(tmp_path).name == "one"
+    assert find_project(tmp_path / "one").name == "one"
+    finished(tmp_path / "two")
+    with pytest.raises(RecordError, match="'one', 'two'"):
+        find_project(tmp_path)
+
+
+def test_lower_is_better_where_keras_tuner_says_so(tmp_path):
+    folder = Folder(tmp_path / "s", objective="val_loss", direction="min")
+    for n, score in enumerate([0.5, 0.2, math.inf, 0.9]):
+        folder.trial(str(n), score)
+    search = read_search(folder.done())
+    assert (search.objective, search.direction, search.best.trial_id) == ("val_loss", "min", "1")
+    assert [trial.trial_id for trial in search.ranked] == ["1", "0", "3", "2"]
+
+
+def test_a_score_that_is_no_metric_says_so(tmp_path):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0", 0.5) / "trial.json"
+    path.write_text(path.read_text().replace('"score": 0.5', '"score": 7.0'))
+    search = read_search(folder.done())
+    assert search.objective == "score"
+    assert "not known" in search.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "age", "state"),
+    [
+        (["COMPLETED", "RUNNING"], 5, "running"),
+        (["COMPLETED", "RUNNING", "RUNNING"], 5, "running"),
+        (["COMPLETED", "RUNNING"], 3600, "interrupted"),
+        (["COMPLETED", "INVALID"], 5, "running"),
+        (["COMPLETED", "INVALID"], 3600, "interrupted"),
+        (["COMPLETED", "FAILED"], 5, "finished"),
+        (["FAILED", "FAILED", "FAILED"], 5, "failed"),
+        # What three failures in a row leave behind: the third is not written down.
+        (["COMPLETED", "FAILED", "FAILED", "RUNNING"], 3600, "failed"),
+        ([], 5, "running"),
+        ([], 3600, "empty"),
+    ],
+)
+def test_the_state_of_a_search(tmp_path, statuses, age, state):
+    folder = Folder(tmp_path / "s")
+    for n, status in enumerate(statuses):
+        score = 0.9 if status == "COMPLETED" else None
+        folder.trial(str(n), score, status=status, message="Traceback" if status == "FAILED" else None)
+    search = read_search(folder.done(age=age))
+    assert search.state == state
+    assert state in report(folder.path).text
+
+
+def test_workers_and_what_they_train_are_named(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0")
+    folder.trial("1", None, status="RUNNING")
+    folder.trial("2", None, status="RUNNING", record=False)
+    folder.ongoing["done already"] = "0"
+    search = read_search(folder.done())
+    assert search.ongoing == {"tuner0": "1", "tuner1": "2"}
+    assert not search.trials[2].needs_a_look, "one that has just begun has no record yet"
+    assert "trial 1 (tuner0), trial 2 (tuner1)." in report(folder.path).text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("name", ["oracle.json", "trial_001/trial.json", "trial_001/autolr.json"])
+def test_a_file_cut_off_anywhere_is_a_gap_and_no_error(tmp_path, name, share):
+    path = finished(tmp_path / "s")
+    content = (path / name).read_bytes()
+    (path / name).write_bytes(content[: int(share * len(content))])
+    search = read_search(path)
+    assert len(search.trials) == 5
+    assert search.best is not None
+    if name == "oracle.json":
+        assert "oracle.json cannot be read" in search.problems[0]
+    else:
+        assert name.partition("/")[2] in search.trials[1].problems[0]
+        assert search.trials[1].needs_a_look
+    text = report(path).text
+    assert name.rpartition("/")[2] in text
+    assert str(tmp_path) not in text, "the path of a machine is nobody's business"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "7", "null", '"text"', "[" * 100_000, "{}", '{"a": {}}', '{"metrics": [1], "score": "x"}']
+)
+@pytest.mark.parametrize("name", ["oracle.json", "trial_001/trial.json", "trial_001/autolr.json"])
+def test_files_of_others_are_no_error(tmp_path, name, content):
+    path = finished(tmp_path / "s")
+    (path / name).write_text(content)
+    assert len(read_search(path).trials) == 5
+    report(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("bounds", {"min_lr": "x"}),
+        ("bounds", {"min_lr": 10.0}),
+        ("bounds", {"min_lr": -1}),
+        ("bounds", {"max_lr": math.inf}),
+        ("bounds", {"status": None}),
+        ("bounds", {"reason": 3}),
+        ("bounds", None),
+        ("schedule", {"edges": []}),
+        ("schedule", {"edges": [0]}),
+        ("schedule", {"edges": [0, 5, 5]}),
+        ("schedule", {"edges": [-5, 5]}),
+        ("schedule", {"edges": [0, 5.5]}),
+        ("schedule", {"edges": "none"}),
+        ("schedule", {"steps_per_epoch": "many"}),
+        ("schedule", {"steps_per_epoch": 0}),
+        ("schedule", {"lr_decay": None}),
+        ("schedule", {"initial_epoch": "x"}),
+        ("schedule", 5),
+        ("range_test", {"lrs": [1], "losses": []}),
+        ("range_test", {"lrs": [2, 1], "losses": [1, 1]}),
+        ("range_test", {"bursts": [[1]]}),
+        ("range_test", {"bursts": [["x", 1]]}),
+        ("range_test", 7),
+        ("values", 3),
+        ("source", 3),
+    ],
+)
+def test_records_that_make_no_sense_are_no_error(tmp_path, where, what):
+    path = finished(tmp_path / "s")
+    file = path / "trial_001" / "autolr.json"
+    record = json.loads(file.read_text())
+    record[where] = {**record[where], **what} if isinstance(what, dict) else what
+    file.write_text(json.dumps(record))
+    assert read_search(path).trials[1].record is None
+    assert read_search(path).trials[0].record is not None
+    assert "autolr.json is no trial record" in report(path).text
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        {"losses": ["inf"] * 100},
+        {"losses": ["nan"] * 100},
+        {"lrs": [], "losses": []},
+        {"lrs": [1], "losses": [2]},
+        None,
+    ],
+)
+@pytest.mark.parametrize("plan", [{}, {"steps_per_epoch": None, "edges": [0, 2, 6]}, {"edges": [0, 1]}])
+def test_unusual_records_are_drawn_as_far_as_they_go(tmp_path, test, plan):
+    path = finished(tmp_path / "s")
+    file = path / "trial_001" / "autolr.json"
+    record = json.loads(file.read_text())
+    record["range_test"] = test and {**record["range_test"], **test}
+    record["schedule"].update(plan)
+    file.write_text(json.dumps(record))
+    assert read_search(path).trials[1].record is not None
+    assert "Schedule as planned" in report(path).text
+
+
+def test_a_record_of_other_values_is_stale(tmp_path):
+    path = finished(tmp_path / "s")
+    shutil.copy(path / "trial_000" / "autolr.json", path / "trial_001" / "autolr.json")
+    trial = read_search(path).trials[1]
+    assert trial.record is None
+    assert "stale" in trial.problems[0]
+
+
+def test_missing_records_and_trials_are_named(tmp_path):
+    path = finished(tmp_path / "s")
+    (path / "trial_002" / "autolr.json").unlink()
+    shutil.rmtree(path / "trial_003")
+    page = report(path)
+    assert "autolr.json does not exist" in page.text
+    assert "folders of these trials are missing: 003" in page.text
+    assert "No trial has a record" not in page.text
+    for file in path.glob("*/autolr.json"):
+        file.unlink()
+    assert "No trial has a record of autolr" in report(path).text
+
+
+def test_bursts_are_drawn_where_there_were_some(tmp_path):
+    path = finished(tmp_path / "s", 1)
+    assert "rate tried longer" not in report(path).text
+    file = path / "trial_000" / "autolr.json"
+    record = json.loads(file.read_text())
+    record["range_test"]["bursts"] = [[1e-3, -0.5], [1e-2, "inf"]]
+    file.write_text(json.dumps(record))
+    page = report(path)
+    assert "rate tried longer" in page.text
+    assert sum(attributes.get("class") == "burst" for _, attributes in page.tags) == 2
+
+
+def test_executions_are_counted(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", executions=3)
+    assert read_search(folder.done()).trials[0].steps_trained == 1800
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_there_is(tmp_path):
+    page = report(finished(tmp_path / "mnist"))
+    assert "Best val_accuracy 0.91" in page.text
+    assert "14.3 % 500 of 3,500 planned steps" in page.text
+    assert "5 completed" in page.text
+    assert "no bad status" in page.text
+    assert "autolr.SGDRScheduler.from_hyperparameters(hp)" in page.text
+    assert sum(tag == "details" for tag, _ in page.tags) == 5
+
+
+def test_the_page_asks_the_network_for_nothing(tmp_path):
+    path = finished(tmp_path / "s")
+    html = write_report(path, tmp_path / "r.html").read_text(encoding="utf-8")
+    for _, attributes in Page(html).tags:
+        for name in ("src", "href", "action", "srcset", "data"):
+            assert (attributes.get(name) or "#")[0] == "#" or attributes[name] == "data:,"
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert "default-src 'none'" in html
+
+
+def test_links_within_the_page_lead_somewhere(tmp_path):
+    page = report(finished(tmp_path / "s"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"][1:] for tag, attributes in page.tags if tag == "a"}
+    assert targets <= set(ids)
+    for _, attributes in page.tags:
+        assert set((attributes.get("aria-labelledby") or "").split()) <= set(ids)
+
+
+EVIL = "<script>alert(1)</script>\"'&</style></pre><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+def test_names_and_messages_are_text(tmp_path):
+    folder = Folder(tmp_path / "s<b>", objective=EVIL)
+    folder.trial("0", 0.5, message=EVIL, **{EVIL: EVIL, "autolr/" + EVIL: 1})
+    folder.trial("<i>1", 0.6, bounds={"reason": EVIL, "status": EVIL, "confidence": EVIL}, **{EVIL: 3})
+    folder.trial('"2', None, status=EVIL, message=EVIL)
+    folder.ongoing[EVIL] = '"2'
+    page = report(folder.done())
+    assert {tag for tag, _ in page.tags}.isdisjoint({"img", "b", "i"} - {"i"})
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+
+
+def test_a_large_search_is_a_small_page_made_quickly(tmp_path):
+    path = finished(tmp_path / "s", 100)
+    begun = time.process_time()  # on a machine shared with others, the clock on the wall measures them too
+    page = write_report(path, tmp_path / "r.html")
+    assert time.process_time() - begun < 5
+    assert page.stat().st_size < 3_000_000
+
+
+def test_very_many_cycles_and_steps_stay_small(tmp_path):
+    path = finished(tmp_path / "s", 1)
+    file = path / "trial_000" / "autolr.json"
+    record = json.loads(file.read_text())
+    record["schedule"]["edges"] = list(range(0, 5_000_000, 100))
+    record["range_test"] = curve(num_steps=5000).to_dict()
+    file.write_text(json.dumps(record))
+    assert write_report(path, tmp_path / "r.html").stat().st_size < 100_000
+
+
+def test_a_later_rung_of_hyperband(tmp_path):
+    folder = Folder(tmp_path / "s")
+    file = folder.trial("0001", **{"tuner/epochs": 6, "tuner/trial_id": "0000"}) / "autolr.json"
+    record = json.loads(file.read_text())
+    record.update(source="trial 0000", range_test=None)
+    record["schedule"].update(initial_epoch=2, steps_per_epoch=100)
+    file.write_text(json.dumps(record))
+    page = report(folder.done())
+    assert read_search(folder.path).trials[0].steps_trained == 400
+    assert "None: the bounds are from trial 0000." in page.text
+    assert "trained by an earlier trial" in page.text
+    assert "Set by Keras Tuner" in page.text
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    path = finished(tmp_path / "s")
+    with pytest.raises(OSError, match="none"):
+        write_report(path, tmp_path / "none" / "r.html")
+    assert write_report(str(path), str(tmp_path / "r.html")) == tmp_path / "r.html"
+
+
+def test_numbers_in_words():
+    assert [rate(1e-7), rate(0.0123), rate(1.96)] == ["1.0e-7", "1.2e-2", "2.0e0"]
+    assert number(0.123456789) == "0.12346"
+    assert number(None) != ""
+    assert eval(literal(math.inf)) == math.inf
+    assert eval(literal({"a": [1.5, "x'"]})) == {"a": [1.5, "x'"]}
+
+
+@pytest.mark.parametrize("span", [(0, 1), (0.9651, 0.9652), (-3, 1e6), (0, 1e-5), (5, 5), (1e-12, 1e12)])
+@pytest.mark.parametrize("log", [False, True])
+def test_ticks_are_few_distinct_and_within(span, log):
+    low, high = (max(x, 1e-9) for x in span) if log else span
+    ticks = Scale(low, high, 0, 100, log=log).ticks()
+    assert len(ticks) <= 11
+    assert len({text for _, text in ticks}) == len(ticks)
+    assert all(0 <= at <= 100 for at, _ in ticks)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_the_report(tmp_path, capsys, monkeypatch):
+    path = finished(tmp_path / "s")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(path)]) == 0
+    assert (tmp_path / "report.html").exists()
+    assert main(["report", str(path), "-o", "other.html"]) == 0
+    assert (tmp_path / "other.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "other.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("watching", [[], ["--watch", "--port", "0"]])
+def test_what_is_no_search_is_one_line_and_exit_code_2(tmp_path, capsys, watching):
+    (tmp_path / "file").write_text("")
+    for directory in ("none", "file", "."):
+        assert main(["report", str(tmp_path / directory), *watching]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("autolr report: ")
+        assert error.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, capsys):
+    path = finished(tmp_path / "s")
+    assert main(["report", str(path), "-o", str(tmp_path / "none" / "r.html")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["report"], ["report", "x", "--port", "70000"], ["report", "x", "--port", "a"]]
+)
+def test_wrong_arguments_are_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert "usage: autolr" in capsys.readouterr().err
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"tensorflow", "keras", "keras_tuner", "jax", "torch", "tensorboard"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_the_command_works_without_keras_and_tensorflow(tmp_path):
+    path = finished(tmp_path / "s")
+    code = f"{BLOCK}from autolr.cli import main\nsys.exit(main(['report', {str(path)!r}, '-o', 'r.html']))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    blocked = subprocess.run(
+        [sys.executable, "-c", f"{BLOCK}import keras"], capture_output=True, text=True, check=False
+    )
+    assert "is blocked" in blocked.stderr, "the hook must do what this test leans on"
+
+
+class Watched:
+    """`autolr report --watch` as a process of its own, on a port that was free."""
+
+    def __init__(self, path: Path, *arguments: str):
+        command = [sys.executable, "-m", "autolr.cli", "report", str(path), "--watch", "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.line = self.process.stdout.readline()
+        self.url = re.search(r"http://127\.0\.0\.1:\d+/", self.line)[0]
+
+    def get(self, path="", **headers) -> str:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=20) as answer:
+            return answer.read().decode()
+
+    def end(self) -> tuple[int, str]:
+        self.process.send_signal(2)
+        out, err = self.process.communicate(timeout=20)
+        assert "Traceback" not in err, err
+        return self.process.returncode, out
+
+
+@pytest.fixture
+def watched(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", 0.9)
+    folder.trial("1", None, status="RUNNING")
+    process = Watched(folder.done(), "-o", str(tmp_path / "kept.html"))
+    process.folder = folder
+    yield process
+    if process.process.poll() is None:
+        process.end()
+
+
+def until(question, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < end, "in vain"
+        time.sleep(0.1)
+    return answer
+
+
+def test_watch_follows_the_search_and_ends_cleanly(watched, tmp_path):
+    before = watched.get("version")
+    assert f'data-version="{before}"' in watched.get()
+    assert "trial 1 (tuner0)" in watched.get()
+    watched.folder.trial("2", 0.95)
+    watched.folder.done()
+    until(lambda: watched.get("version") != before)
+    until(lambda: "0.95" in watched.get())
+    assert "0.95" in (tmp_path / "kept.html").read_text(encoding="utf-8")
+    assert "data-version" not in (tmp_path / "kept.html").read_text(encoding="utf-8"), "a file asks nobody"
+    code, out = watched.end()
+    assert code == 0
+    assert "No longer watching." in out
+
+
+def test_watch_answers_this_machine_alone_and_only_what_is_there(watched):
+    assert "127.0.0.1" in watched.line
+    for path, headers, code in (
+        ("oracle.json", {}, 404),
+        ("../oracle.json", {}, 404),
+        ("", {"Host": "evil.example"}, 403),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            watched.get(path, **headers)
+        assert raised.value.code == code
+        raised.value.close()
+    assert "<!doctype html>" in watched.get("?again")
+    shutil.rmtree(watched.folder.path)
+    time.sleep(1.5)
+    assert "<!doctype html>" in watched.get(), "the last page stays while the folder is away"
+
+
+def test_a_port_that_is_taken_is_said(watched, capsys):
+    port = watched.url.rsplit(":", 1)[1].strip("/")
+    assert main(["report", str(watched.folder.path), "--watch", "--port", port]) == 2
+    assert "--port 0" in capsys.readouterr().err
+
+
+def test_a_reader_never_sees_half_a_page_while_the_search_writes(tmp_path):
+    path = finished(tmp_path / "s", 3)
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            for file in (path / "oracle.json", path / "trial_001" / "trial.json"):
+                text = file.read_text() or "{}"
+                file.write_text(text[: len(text) // 2])
+                file.write_text(text)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            assert len(read_search(path).trials) == 3
+            report(path)
+    finally:
+        stop.set()
+        writer.join()
+
+
+# --- the picture of a search -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _figures():
+    yield
+    pyplot.close("all")
+
+
+@pytest.mark.usefixtures("_figures")
+class TestPlotSearch:
+    def test_best_so_far(self, tmp_path):
+        path = finished(tmp_path / "s")
+        ax = plot_search(path)
+        best = next(line for line in ax.lines if line.get_label() == "best so far")
+        scores = [trial.score for trial in read_search(path).trials]
+        np.testing.assert_array_equal(best.get_ydata(), np.maximum.accumulate(scores))
+        assert ax.get_ylabel() == "val_accuracy"
+        by_steps = plot_search(path, kind="steps").lines[0]
+        assert by_steps.get_xdata().tolist() == [700, 1400, 2100, 2800, 3500]
+
+    @pytest.mark.parametrize(
+        "kind", ["trials", "steps", "bounds", "cycle_length", "mult_factor", "lr_decay", "optimizer"]
+    )
+    def test_every_kind_draws_on_the_axes_given(self, tmp_path, kind, capsys):
+        search = read_search(finished(tmp_path / "s"))
+        ax = pyplot.figure().add_subplot()
+        assert plot_search(search, kind=kind, ax=ax) is ax
+        ax.figure.canvas.draw()
+        assert len(pyplot.get_fignums()) == 1
+        assert capsys.readouterr() == ("", "")
+
+    def test_bounds_are_drawn_by_optimizer(self, tmp_path):
+        ax = plot_search(finished(tmp_path / "s"), kind="bounds")
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["sgd", "adam"]
+        assert ax.get_yscale() == "log"
+
+    def test_what_is_not_there_is_an_error_that_names_what_is(self, tmp_path):
+        with pytest.raises(ValueError, match=r"kind='nonsense'.*units"):
+            plot_search(finished(tmp_path / "s"), kind="nonsense")
+        with pytest.raises(ValueError, match="none"):
+            plot_search(Folder(tmp_path / "empty").done())
+
+
+# --- a real search ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, data):
+    import keras
+
+    import autolr
+
+    def build_model(hp):
+        layers = [keras.layers.Dense(hp.Choice("units", [4, 8]), activation="relu"), keras.layers.Dense(3)]
+        model = keras.Sequential([keras.Input((6,)), *layers])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(hp.Choice("optimizer", ["sgd", "adam"]), loss, metrics=["accuracy"])
+        return model
+
+    x, y = data
+    where = tmp_path_factory.mktemp("real")
+    tuner = autolr.RandomSearch(
+        build_model, objective="val_accuracy", max_trials=2, directory=where, project_name="tiny", seed=0
+    )
+    with warnings.catch_warnings():  # data this small may give curves that autolr warns of
+        warnings.simplefilter("ignore")
+        tuner.search(x, y, validation_split=0.25, epochs=2, batch_size=16, verbose=0)
+    return tuner, build_model, x, y
+
+
+def test_the_report_agrees_with_keras_tuner(real):
+    tuner, *_ = real
+    search = read_search(tuner.project_dir)
+    best = tuner.oracle.get_best_trials()[0]
+    assert search.best.trial_id == best.trial_id
+    assert search.best.score == best.score
+    assert (search.objective, search.direction) == (tuner.oracle.objective.name, tuner.oracle.objective.direction)
+    assert search.state == "finished"
+    assert all(trial.record is not None and not trial.problems for trial in search.trials)
+    assert (
+        main(["report", str(Path(tuner.project_dir).parent), "-o", str(Path(tuner.project_dir).parent / "r.html")]) == 0
+    )
+
+
+def test_the_code_in_the_report_trains_the_winner(real, tmp_path):
+    tuner, build_model, x, y = real
+    html = write_report(tuner.project_dir, tmp_path / "r.html").read_text(encoding="utf-8")
+    code = "".join(Page(re.search(r'<code id="code">.*?</code>', html, re.DOTALL)[0]).words)
+    known = {"build_model": build_model, "x": x, "y": y}
+    exec(code, known)
+    best = tuner.get_best_hyperparameters()[0].values
+    assert {name: known["hp"].values[name] for name in best} == best
+    peak = known["schedule"].history["lr"][0]
+    assert peak == pytest.approx(best["autolr/max_lr"])
