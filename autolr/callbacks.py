@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,11 +14,9 @@ from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import invalid
-from autolr.sgdr import FloatArray, IntArray, check_schedule, cycle_edges, fitted_edges, rate_on_edges
+from autolr.optimizers import batches_per_update
+from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 DEFAULT_START_LR = 1e-7
 DEFAULT_END_LR = 10.0
@@ -101,13 +100,19 @@ class LRFinder(keras.callbacks.Callback):
         self._result = None
         self._losses: list[float] = []
         self._ended = self._diverged = False
-        # Keras calls back once per execution: one rate and one loss for all its batches.
-        self._steps_per_point = int(self.model.steps_per_execution or 1)
-        self._lrs = self._lay_out(max(2, self.num_steps // self._steps_per_point))
+        # Keras calls back once per execution, and the optimizer may gather the gradients of several batches for one
+        # update: a rate is held, and the mean loss recorded, for as many batches as are whole ones of both.
+        execution, update = int(self.model.steps_per_execution or 1), batches_per_update(self.model.optimizer)
+        batches = math.lcm(execution, update)
+        self._calls_per_point, self._updates_per_point = batches // execution, batches // update
+        self._call_losses: list[float] = []
+        self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
         # The loss Keras reports is the mean since the epoch began, which lags (keras #17167): forget it each step.
-        # Resetting its tracker alone is much cheaper than resetting all metrics.
+        # Resetting its tracker alone is much cheaper than resetting all metrics, among which a training step of the
+        # user's own may have its own tracker.
         trackers = [metric for metric in self.model.metrics if metric.name == "loss"]
-        self._forget = trackers[0].reset_state if trackers else self.model.reset_metrics
+        own_step = type(self.model).train_step is not keras.Model.train_step
+        self._forget = trackers[0].reset_state if trackers and not own_step else self.model.reset_metrics
         self._before = Snapshot.of(self.model) if self._restore else None
 
     def _lay_out(self, points: int) -> FloatArray:
@@ -128,7 +133,11 @@ class LRFinder(keras.callbacks.Callback):
                 "The model's training step must report a loss called `loss` for a range test to record. "
                 f"Received: logs with {sorted(logs or {})}."
             )
-        self._losses.append(float(logs["loss"]))
+        self._call_losses.append(float(logs["loss"]))
+        if len(self._call_losses) < self._calls_per_point:
+            return
+        self._losses.append(sum(self._call_losses) / self._calls_per_point)
+        self._call_losses.clear()
         self._diverged = has_diverged(self._losses)
         if self._diverged or len(self._losses) == len(self._lrs):
             self._ended = self.model.stop_training = True
@@ -146,250 +155,12 @@ class LRFinder(keras.callbacks.Callback):
             lrs=self._lrs[:done],
             losses=np.array(self._losses),
             diverged=self._diverged,
-            steps_spent=done * self._steps_per_point,
+            steps_spent=done * self._updates_per_point,
         )
         return self._result
 
 
-class SGDRScheduler(keras.callbacks.Callback):
-    """Cosine annealing with warm restarts, step by step.
-
-    The rate is set *before* each step, so the first step of a cycle trains at the peak. Nothing of the arguments is
-    changed by training: one instance serves any number of fits, and a `fit` with `initial_epoch` goes on where the
-    schedule is then.
-
-    Args:
-        min_lr: Rate that each cycle falls to.
-        max_lr: Rate at the start of the first cycle.
-        cycle_length: Epochs in the first cycle. Defaults to 10.
-        mult_factor: After each cycle it becomes `ceil(length * mult_factor)` epochs long. Defaults to 2.
-        lr_decay: After each cycle the peak is multiplied by this, though never below `min_lr`. Defaults to 1.
-        fit_budget: Whether to stretch the cycles so that the last one ends with the last step of `fit`, as the
-            tuners do. Defaults to False: cycles are exactly as many epochs long as said.
-        steps_per_epoch: Optimizer steps in an epoch. Only needed for data whose size Keras cannot tell; without it,
-            the rate on such data stands still within the first epoch, while its steps are counted.
-        restore_weights: What to do when training ends inside a cycle, where the rate is high and the model worse
-            than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
-            monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched.
-
-    Attributes:
-        history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate.
-        cycle_end_weights: Weights at the end of the latest whole cycle, a list of arrays as `get_weights` returns;
-            None before there was one.
-
-    Raises:
-        ValueError: If an argument is out of its range; when training begins, if the learning rate is not a number.
-
-    Example:
-    ```python
-    schedule = autolr.SGDRScheduler(min_lr=0.01, max_lr=0.5, cycle_length=3, mult_factor=1.5, lr_decay=0.9)
-    model.fit(x, y, epochs=16, callbacks=[schedule])  # cycles of 3, 5 and 8 epochs
-    ```
-
-    Reference:
-        Loshchilov & Hutter, 2017, [SGDR: Stochastic Gradient Descent with Warm Restarts](https://arxiv.org/abs/1608.03983).
-    """
-
-    def __init__(
-        self,
-        min_lr: float,
-        max_lr: float,
-        *,
-        cycle_length: int = 10,
-        mult_factor: float = 2.0,
-        lr_decay: float = 1.0,
-        fit_budget: bool = False,
-        steps_per_epoch: int | None = None,
-        restore_weights: bool = True,
-    ) -> None:
-        super().__init__()
-        check_schedule(
-            min_lr=min_lr,
-            max_lr=max_lr,
-            cycle_length=cycle_length,
-            mult_factor=mult_factor,
-            lr_decay=lr_decay,
-            steps_per_epoch=1 if steps_per_epoch is None else steps_per_epoch,
-        )
-        self.min_lr, self.max_lr, self.lr_decay = float(min_lr), float(max_lr), float(lr_decay)
-        self.cycle_length, self.mult_factor = int(cycle_length), float(mult_factor)
-        self.fit_budget, self.steps_per_epoch = fit_budget, steps_per_epoch
-        self.restore_weights = restore_weights
-        self.history: dict[str, list[Any]] = {"step": [], "lr": []}
-        self.cycle_end_weights: list[Any] | None = None
-
-    @classmethod
-    def from_hyperparameters(cls, hp: Any, **overrides: Any) -> SGDRScheduler:
-        """The schedule a trial was trained with, from the hyperparameters of that trial.
-
-        Args:
-            hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`.
-            **overrides: Arguments of this class that take precedence. `fit_budget` defaults to True here, as in
-                the tuners: `fit` for as many epochs as the trial had, and the schedule is the same.
-
-        Raises:
-            ValueError: If `hp` holds no bounds.
-
-        Example:
-        ```python
-        hp = tuner.get_best_hyperparameters()[0]
-        schedule = autolr.SGDRScheduler.from_hyperparameters(hp)
-        tuner.hypermodel.build(hp).fit(x, y, epochs=12, callbacks=[schedule])
-        ```
-        """
-        names = {"min_lr": f"{compat.TRIAL_PREFIX}min_lr", "max_lr": f"{compat.TRIAL_PREFIX}max_lr"}
-        names.update({name: name for name in ("cycle_length", "mult_factor", "lr_decay")})
-        arguments = {argument: hp.values[name] for argument, name in names.items() if name in hp.values}
-        missing = {"min_lr", "max_lr"} - {*arguments, *overrides}
-        if missing:
-            raise ValueError(
-                "Argument `hp` must hold the bounds a trial found, as `autolr/min_lr` and `autolr/max_lr`. "
-                f"Received: hp.values={hp.values!r}. Take it from a finished AutoLR search, or pass "
-                f"{' and '.join(sorted(missing))}."
-            )
-        return cls(**{"fit_budget": True, **arguments, **overrides})
-
-    def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
-        """Draw the schedule of a training without training.
-
-        Args:
-            epochs: Epochs of the training.
-            steps_per_epoch: Optimizer steps in an epoch. Defaults to 100, enough for a smooth line.
-            ax: Axes to draw on. Defaults to those of a new figure.
-        """
-        from autolr.plots import plot_schedule  # needs matplotlib, and sits above this file
-
-        return plot_schedule(
-            self._edges_of(epochs, steps_per_epoch),
-            min_lr=self.min_lr,
-            max_lr=self.max_lr,
-            lr_decay=self.lr_decay,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=epochs * steps_per_epoch,
-            ax=ax,
-        )
-
-    def ends_cycle(self, epoch: int) -> bool:
-        """Whether a cycle of the running training ends with this epoch, counted from 0."""
-        # In the first epoch of data of unknown size, cycles are still counted in epochs.
-        return (epoch + 1) * (self._steps or 1) in self._ends
-
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start afresh: nothing is left of an earlier training."""
-        check_assignable_rate(self.model)
-        self.history = {"step": [], "lr": []}
-        self.cycle_end_weights = None
-        self._cycle_end_loss = math.nan
-        self._steps: int | None = self.steps_per_epoch or self.params.get("steps")
-        self._lay_out_cycles()
-
-    def _edges_of(self, epochs: int, steps_per_epoch: int) -> IntArray:
-        return (fitted_edges if self.fit_budget else cycle_edges)(
-            epochs * steps_per_epoch,
-            cycle_length=self.cycle_length,
-            mult_factor=self.mult_factor,
-            steps_per_epoch=steps_per_epoch,
-        )
-
-    def _lay_out_cycles(self) -> None:
-        self._edges = self._edges_of(int(self.params["epochs"]), self._steps or 1)
-        self._ends = frozenset(self._edges[1:].tolist())
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Place the schedule at this epoch."""
-        self._epoch, self._batches = epoch, 0
-
-    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Set this step's rate."""
-        self._step = self._epoch * (self._steps or 1) + (batch if self._steps else 0)
-        self._rate = float(
-            rate_on_edges(self._step, self._edges, min_lr=self.min_lr, max_lr=self.max_lr, lr_decay=self.lr_decay)
-        )
-        self.model.optimizer.learning_rate = self._rate
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Record the step; keep the weights when a cycle ends with it."""
-        # Not before the step: Keras also announces the step at which data of unknown size turns out to have ended.
-        self.history["step"].append(self._step)
-        self.history["lr"].append(self._rate)
-        self._batches = batch + 1
-        if self._steps and self._epoch * self._steps + self._batches in self._ends:
-            self._keep_weights()
-
-    def _keep_weights(self) -> None:
-        self.cycle_end_weights = self.model.get_weights()
-        self._cycle_end_loss = math.nan  # until the epoch's end tells, if this is one
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Report the rate, and note how good the end of a cycle was."""
-        logs = {} if logs is None else logs
-        if self.history["lr"]:
-            logs["learning_rate"] = self.history["lr"][-1]
-        self._loss = float(logs.get("val_loss", logs.get("loss", math.nan)))
-        if self._steps is None and self._batches:
-            # Data of unknown size: now that it is known, the schedule moves within epochs, too.
-            self._steps = self._batches
-            self._lay_out_cycles()
-            if (epoch + 1) * self._steps in self._ends:
-                self._keep_weights()
-        self._last_step = (epoch + 1) * (self._steps or 1)
-        if self._last_step in self._ends:
-            self._cycle_end_loss = self._loss
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Put the latest cycle's end back if training ended inside a cycle, and worse."""
-        if self.cycle_end_weights is None or not self.restore_weights or self._last_step in self._ends:
-            return
-        if self._loss > self._cycle_end_loss:  # false if either is NaN: then there is no reason to undo training
-            self.model.set_weights(self.cycle_end_weights)
-
-
-class CycleEarlyStopping(keras.callbacks.EarlyStopping):
-    """Early stopping that looks only at the ends of cycles.
-
-    Inside a cycle the loss is high because the rate was just restarted, not because training has stopped getting
-    better: ordinary early stopping ends it there, at its worst.
-
-    Args:
-        scheduler: The `SGDRScheduler` of the same `fit`. Not needed in an AutoLR search, where each trial has its own.
-        patience: How many cycles may end without an improvement. Defaults to 1.
-        restore_best_weights: Whether to put back the weights of the best end of a cycle. Defaults to True.
-        **options: The other arguments of `keras.callbacks.EarlyStopping`: `monitor` (default `"val_loss"`), `mode`,
-            `min_delta`, `baseline`, `verbose`, `start_from_epoch` (in epochs).
-
-    Raises:
-        ValueError: When training begins without a scheduler.
-
-    Example:
-    ```python
-    schedule = autolr.SGDRScheduler(0.01, 0.5, cycle_length=3, mult_factor=1.5)
-    stop = autolr.CycleEarlyStopping(schedule, patience=2)
-    model.fit(x, y, validation_split=0.1, epochs=100, callbacks=[schedule, stop])
-    ```
-    """
-
-    def __init__(
-        self,
-        scheduler: SGDRScheduler | None = None,
-        *,
-        patience: int = 1,
-        restore_best_weights: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
-        self.scheduler = scheduler
-
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start counting."""
-        if self.scheduler is None:
-            raise ValueError(
-                "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
-                "Received: scheduler=None. Pass it to both: `callbacks=[schedule, CycleEarlyStopping(schedule)]`."
-            )
-        super().on_train_begin(logs)
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Judge, if a cycle ends here."""
-        assert self.scheduler is not None
-        if self.scheduler.ends_cycle(epoch):
-            super().on_epoch_end(epoch, logs)
+def __getattr__(name: str) -> Any:
+    if name in ("SGDRScheduler", "CycleEarlyStopping"):  # moved; gone once all imports know
+        return getattr(importlib.import_module("autolr.scheduler"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

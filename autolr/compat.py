@@ -1,12 +1,22 @@
 """The only file that touches names Keras, TensorFlow or Keras Tuner do not promise to keep, each with why.
 
-`tests/test_compat.py` fails with a clear message when one of them is gone.
+`tests/test_compat.py` and `tests/test_dropin_compat.py` fail with a clear message when one of them is gone.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # The mixin goes in front of any tuner class; to a type checker it looks like the most general one.
+    from keras_tuner import Tuner as _Tuner
+else:
+    _Tuner = object
 
 TRIAL_PREFIX = "autolr/"
 
@@ -26,21 +36,82 @@ def optimizer_is_scaled(optimizer: Any) -> bool:
     return hasattr(optimizer, "inner_optimizer")
 
 
+def is_multi_optimizer(optimizer: Any) -> bool:
+    """Whether the optimizer hands variables to several others; older Keras has no such one."""
+    import keras
+
+    return isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ()))
+
+
 def learning_rate_source(optimizer: Any) -> Any:
-    """What the optimizer was given as its rate: a variable, a schedule or a callable.
+    """What the optimizer was given as its rate: a variable, a schedule or a callable; a list of these for several.
 
     The public property `learning_rate` evaluates a schedule or callable, and so cannot tell them from a number.
     """
     inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
+    if is_multi_optimizer(inner) and not isinstance(inner, _in_step_class()):
+        return [part._learning_rate for part in inner.optimizers]
     return inner._learning_rate
+
+
+def multi_optimizer_in_step(optimizer: Any, with_number: Callable[[Any, float], Any]) -> Any:
+    """A `MultiOptimizer` like this one, unbuilt, that takes one number as its rate.
+
+    Keras's own refuses to be asked for a rate or given one. Which optimizer a variable goes to is known to the
+    private `_optimizer_map` alone: a mapping or the user's function.
+
+    Args:
+        optimizer: Keras's `MultiOptimizer`.
+        with_number: Makes a copy of an optimizer with a number as its rate.
+    """
+    return _in_step_class()(optimizer._optimizer_map, optimizer.loss_scale_factor, with_number)
+
+
+@functools.cache
+def _in_step_class() -> type:
+    import keras
+
+    class MultiOptimizerInStep(keras.optimizers.MultiOptimizer):
+        """A `MultiOptimizer` whose optimizers keep the ratios of their rates to that of the first."""
+
+        def __init__(self, choose: Any, loss_scale_factor: Any, with_number: Callable[[Any, float], Any]) -> None:
+            # No attributes: Keras would track them, and save the originals, too. The originals are kept, so that no
+            # other object can come to have their id.
+            copies: dict[int, tuple[Any, Any]] = {}
+
+            def copy_of(original: Any) -> Any:
+                if id(original) not in copies:
+                    rate = float(keras.ops.convert_to_numpy(original.learning_rate))
+                    copies[id(original)] = original, with_number(original, rate)
+                return copies[id(original)][1]
+
+            @functools.cache
+            def ratios() -> list[float]:
+                rates = [float(keras.ops.convert_to_numpy(original.learning_rate)) for original, _ in copies.values()]
+                return [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+
+            super().__init__(lambda variable: copy_of(choose(variable)), loss_scale_factor)
+            self.ratios = ratios
+
+        @property
+        def learning_rate(self) -> Any:
+            return self.optimizers[0].learning_rate
+
+        @learning_rate.setter
+        def learning_rate(self, rate: float) -> None:  # once it is built, and all its optimizers are known
+            for part, ratio in zip(self.optimizers, self.ratios(), strict=True):
+                part.learning_rate = rate * ratio
+
+    return MultiOptimizerInStep
 
 
 def global_seed_variables() -> list[Any]:
     """The variable of Keras's global seed generator, which unseeded random operations draw from, if there is one."""
     from keras.src.backend.common import global_state
-    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+    from keras.src.random import seed_generator
 
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    name = getattr(seed_generator, "GLOBAL_SEED_GENERATOR", "global_seed_generator")  # older Keras names it nowhere
+    generator = global_state.get_global_attribute(name)
     return [] if generator is None else [generator.state]
 
 
@@ -59,6 +130,10 @@ def set_tensorflow_seed_state(state: Any) -> None:
     rng = _tensorflow_rng()
     if rng is not None and state is not None:
         rng.setstate(state)
+        from tensorflow.python.eager import context
+
+        # A kernel is kept by its seed and counts on: the same seed drawn again would not give the same numbers.
+        context.context().clear_kernel_cache()
 
 
 def _tensorflow_rng() -> Any:
@@ -87,7 +162,7 @@ def ignore_found_values(oracle: Any) -> None:
     def _compute_values_hash(values: dict[str, Any]) -> str:
         return hash_values(without_found(values))
 
-    def _populate_space(trial_id: str) -> dict[str, Any]:
+    def populate_with_choices(trial_id: str) -> dict[str, Any]:
         response = populate_space(trial_id)
         values = response.get("values")
         if values and "tuner/trial_id" not in values:
@@ -95,4 +170,103 @@ def ignore_found_values(oracle: Any) -> None:
         return response
 
     oracle._compute_values_hash = _compute_values_hash
-    oracle.populate_space = _populate_space
+    oracle.populate_space = populate_with_choices
+
+
+class TunerSeams(_Tuner):
+    """Keras Tuner's seams for subclasses, whose names begin with an underscore, under names of ours.
+
+    AutoKeras overrides the same ones, so Keras Tuner keeps them (its comments say so for the first two).
+    """
+
+    def _populate_initial_space(self) -> None:  # the space is known now, and not yet searched
+        super()._populate_initial_space()
+        self.complete_space()
+
+    def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # once for each execution
+        return self.around_execution(
+            trial, lambda: super(TunerSeams, self)._build_and_fit_model(trial, *args, **kwargs)
+        )
+
+    def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
+        model = super()._try_build(hp)
+        self.on_model_built(hp, model)
+        return model
+
+    def _get_tuner_fname(self) -> str:
+        # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
+        # chief looks for its own, and would begin anew over what a chief has left.
+        name = str(super()._get_tuner_fname())
+        if "KERASTUNER_ORACLE_IP" not in os.environ and not os.path.exists(name):
+            chiefs = [file for file in sorted(os.listdir(self.project_dir)) if re.fullmatch(r".*chief.*\.json", file)]
+            return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
+        return name
+
+    def complete_space(self) -> None:
+        """Add to the search space what the build function has not declared."""
+        raise NotImplementedError
+
+    def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
+        """Run `execute`, one building and fitting of a trial's model, and return its results."""
+        raise NotImplementedError
+
+    def on_model_built(self, hp: Any, model: Any) -> None:
+        """Called with each model Keras Tuner builds, for whatever it is built."""
+        raise NotImplementedError
+
+
+def is_worker(tuner: Any) -> bool:
+    """Whether the tuner's oracle is only a line to the chief's."""
+    return bool(tuner._is_worker())
+
+
+def checkpoint_of(tuner: Any, trial_id: str) -> str:
+    """File of a trial's best weights and optimizer state."""
+    return str(tuner._get_checkpoint_fname(trial_id))
+
+
+def mend_after_reload(oracle: Any) -> None:
+    """Undo what a kill between two writes of Keras Tuner leaves behind.
+
+    A trial is written before the oracle that knows of it: one that is on no list would never be run, and yet count.
+    A trial is taken off the ongoing ones only after the oracle is written: one that has ended would be run again.
+    """
+    known = set(oracle.start_order)
+    for trial_id in [trial_id for trial_id in oracle.trials if trial_id not in known]:
+        del oracle.trials[trial_id]
+    for tuner_id, trial in list(oracle.ongoing_trials.items()):
+        if trial.status in ("COMPLETED", "FAILED"):
+            del oracle.ongoing_trials[tuner_id]
+            if trial.trial_id not in oracle.end_order:
+                oracle.end_order.append(trial.trial_id)
+
+
+def write_whole(oracle: Any, base: Any) -> None:
+    """Make the oracle write its files aside and move them into place: a kill would leave half of one otherwise.
+
+    Keras Tuner opens the file itself for writing, and cannot take up a search whose `oracle.json` is cut short.
+    Files of remote file systems are left to it.
+
+    Args:
+        oracle: Any oracle.
+        base: `keras_tuner.Oracle`. An oracle with another `save` than that one's is left alone.
+    """
+
+    def write(path: str, write_to: Callable[[str], Any]) -> None:
+        if "://" in path:
+            write_to(path)
+            return
+        aside = f"{path}.{uuid.uuid4().hex}"
+        try:
+            write_to(aside)
+            os.replace(aside, path)
+        finally:
+            if os.path.exists(aside):
+                os.unlink(aside)
+
+    def save_trial(trial: Any) -> None:
+        write(os.path.join(oracle._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
+
+    if type(oracle).save is base.save:
+        oracle.save = lambda: write(oracle._get_oracle_fname(), super(base, oracle).save)
+        oracle._save_trial = save_trial

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import threading
+from collections import deque
 from collections.abc import Iterator
+from types import GeneratorType
 from typing import Any
 
 import keras
@@ -45,59 +47,87 @@ def count_steps(
     return len(x) if hasattr(x, "__len__") else None
 
 
-class Rewindable:
-    """An iterator that remembers what was drawn from it, so that a range test takes no batch away from training.
+class Replay:
+    """A generator that remembers what was drawn from it, so that a range test takes no batch away from training.
+
+    Keras takes generators for data, but no other iterators: what it is given are generators of this class's.
 
     Args:
-        source: Any iterator of batches, finite or not.
+        source: The user's generator, finite or not.
     """
 
     def __init__(self, source: Iterator[Any]) -> None:
-        self._source, self._drawn, self._at = source, [], 0  # type: tuple[Iterator[Any], list[Any], int]
-
-    def __iter__(self) -> Rewindable:
-        return self
+        self._source = source
+        self._drawn: list[Any] = []
+        self._passes = 0
+        # Keras reads ahead in another thread, which may live a little longer than its `fit`.
+        self._lock = threading.Lock()
 
     def __next__(self) -> Any:
-        if self._at == len(self._drawn):
+        """Another batch, remembered."""
+        with self._lock:
             self._drawn.append(next(self._source))
-        self._at += 1
-        return self._drawn[self._at - 1]
+            return self._drawn[-1]
 
-    def rewind(self) -> None:
-        """Begin again with the first batch drawn."""
-        self._at = 0
+    def first(self) -> Any:
+        """The first batch."""
+        return self._drawn[0] if self._drawn else next(self)
+
+    def replay(self) -> Iterator[Any]:
+        """From the first batch drawn, and again from there when the source ends; ends an earlier replay."""
+        self._passes += 1
+        return self._replay(self._passes)
+
+    def _replay(self, number: int) -> Iterator[Any]:
+        at = 0
+        while True:
+            with self._lock:
+                if number != self._passes:
+                    return
+                if at == len(self._drawn):
+                    try:
+                        self._drawn.append(next(self._source))
+                    except StopIteration:
+                        if not at:
+                            return
+                        at = 0
+                batch = self._drawn[at]
+            at += 1
+            yield batch
 
     def release(self) -> Iterator[Any]:
-        """The whole data from the first batch drawn, remembered no longer."""
-        return itertools.chain(self._drawn, self._source)
+        """The whole data from the first batch drawn, once and remembered no longer; ends an earlier replay."""
+        with self._lock:
+            self._passes += 1
+        waiting = deque(self._drawn)
+        self._drawn.clear()
+        return self._rest(waiting)
+
+    def _rest(self, waiting: deque[Any]) -> Iterator[Any]:
+        while waiting:
+            yield waiting.popleft()
+        yield from self._source
 
 
-def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any]:
-    """One batch to learn shapes and types from, and the data again, none of it lost.
+def replayable(x: Any) -> Any:
+    """Data that a range test can draw from more than once: a generator is wrapped, anything else can be already."""
+    return Replay(x) if isinstance(x, GeneratorType) else x
+
+
+def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """One batch to learn shapes and types from, as `x`, `(x, y)` or `(x, y, sample_weight)`.
 
     Args:
-        x: What `fit` takes as `x`.
+        x: What `fit` takes as `x`; no generator, but `replayable` of one, so that nothing is lost.
         y: What it takes as `y`.
         sample_weight: What it takes as `sample_weight`.
-
-    Returns:
-        The batch as `x`, `(x, y)` or `(x, y, sample_weight)`, and what to pass on as `x`: the same object, but for
-        an iterator that cannot be rewound, whose first batch had to be drawn and is put in front again.
     """
     if is_array_data(x):
         parts = (x, y) if sample_weight is None else (x, y, sample_weight)
-        return keras.tree.map_structure(lambda array: np.asarray(array[:1]), parts), x
+        return keras.tree.map_structure(lambda array: np.asarray(array[:1]), parts)
     if isinstance(x, keras.utils.PyDataset):
-        return _as_arrays(x[0]), x
-    if isinstance(x, Rewindable):
-        batch = next(x)
-        x.rewind()
-        return _as_arrays(batch), x
-    if hasattr(x, "__next__"):
-        batch = next(x)
-        return _as_arrays(batch), itertools.chain([batch], x)
-    return _as_arrays(next(iter(x))), x
+        return _as_arrays(x[0])
+    return _as_arrays(x.first() if isinstance(x, Replay) else next(iter(x)))
 
 
 def _as_arrays(batch: Any) -> Any:

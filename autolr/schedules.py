@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from autolr.errors import invalid
-from autolr.sgdr import check_schedule, cycle_edges, fitted_edges
+from autolr.sgdr import check_schedule, check_total_steps, lay_out, rate_in_cycle
 
 _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 
@@ -18,9 +18,9 @@ _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Cosine annealing with warm restarts as a `LearningRateSchedule`: compiled into the model and saved with it.
 
-    The same rates as `sgdr_lr` and `SGDRScheduler`, computed in the graph from the optimizer's own step count. Keras's
-    `CosineDecayRestarts` differs: its floor `alpha` is a fraction of the initial rate and its cycles need not be whole
-    steps, since restarts are found from a logarithm.
+    The same rates as `sgdr_lr` and `SGDRScheduler`, computed in the graph from the optimizer's own step count, so they
+    cost next to nothing and are exact with `steps_per_execution`, too. Keras's `CosineDecayRestarts` differs: it
+    shrinks the range above its floor, not the peak; its cycles need not be whole steps; it finds them by a logarithm.
 
     Args:
         min_lr: Rate that each cycle falls to.
@@ -31,6 +31,12 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         lr_decay: After each cycle the peak is multiplied by this, though never below `min_lr`. Defaults to 1.
         total_steps: When given, cycles are stretched to end with this many steps, and the rate stays at `min_lr` after
             them.
+        shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
+            A schedule cannot move the momentum: for a one-cycle with momentum use `SGDRScheduler`.
+        warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line.
+            Defaults to 0.
+        gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras asks a schedule for the
+            rate of each batch, and only every so many of them are a step.
         name: Name of the schedule in the graph.
 
     Raises:
@@ -56,6 +62,9 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         mult_factor: float = 2.0,
         lr_decay: float = 1.0,
         total_steps: int | None = None,
+        shape: str = "cosine",
+        warmup: int = 0,
+        gradient_accumulation_steps: int | None = None,
         name: str = "SGDRSchedule",
     ) -> None:
         super().__init__()
@@ -66,41 +75,57 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "mult_factor": mult_factor,
             "lr_decay": lr_decay,
             "steps_per_epoch": steps_per_epoch,
+            "shape": shape,
+            "warmup": warmup,
         }
         check_schedule(**schedule)  # type: ignore[arg-type]
-        self._levels = float(min_lr), float(max_lr), float(lr_decay)
-        self._config = {**schedule, "total_steps": total_steps, "name": name}
-        cycles = {"cycle_length": cycle_length, "mult_factor": mult_factor, "steps_per_epoch": steps_per_epoch}
-        if total_steps is not None:
-            if not total_steps >= 1:
-                raise invalid("total_steps", "be a positive whole number or None", total_steps)
-            self._edges = fitted_edges(int(total_steps), **cycles)  # type: ignore[arg-type]
-        elif mult_factor == 1:
-            self._edges = cycle_edges(0, **cycles)  # type: ignore[arg-type] # one cycle, and all others are like it
-        else:
-            self._edges = np.minimum(cycle_edges(_LAST_STEP, **cycles), _LAST_STEP + 1)  # type: ignore[arg-type]
-        self._endless = total_steps is None and mult_factor == 1
+        check_total_steps(total_steps)
+        if gradient_accumulation_steps is not None and not gradient_accumulation_steps >= 1:
+            raise invalid("gradient_accumulation_steps", "be 1 or more, or None", gradient_accumulation_steps)
+        self._config: dict[str, Any] = {
+            **schedule,
+            "total_steps": total_steps,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "name": name,
+        }
+        self._levels: dict[str, Any] = {"min_lr": float(min_lr), "max_lr": float(max_lr), "lr_decay": float(lr_decay)}
+        self._batches_per_step = int(gradient_accumulation_steps or 1)
+        # Equal cycles without end are one, again and again: a table of them all would be long.
+        self._endless = total_steps is None and mult_factor == 1 and shape != "one_cycle"
+        edges = lay_out(
+            (0 if self._endless else _LAST_STEP) if total_steps is None else int(total_steps),
+            fit_budget=total_steps is not None,
+            cycle_length=cycle_length,
+            mult_factor=mult_factor,
+            steps_per_epoch=steps_per_epoch,
+            shape=shape,
+            warmup=warmup,
+        )
+        edges = edges[:2] if self._endless else edges
+        self._lengths = np.diff(edges).astype("float32")
+        self._edges = np.minimum(edges, _LAST_STEP + 1).astype("int32")
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step, a scalar tensor."""
-        min_lr, max_lr, lr_decay = self._levels
-        step = ops.cast(step, "int32")
+        step = ops.floor_divide(ops.cast(step, "int32"), self._batches_per_step)
+        first = int(self._edges[0])
         if self._endless:
-            length = ops.cast(int(self._edges[1]), "int32")
-            cycle = ops.floor_divide(step, length)
-            done = step - cycle * length
+            each = int(self._edges[1]) - first
+            past = ops.maximum(step - first, 0)
+            cycle = ops.floor_divide(past, each)
+            done, length = past - cycle * each, float(self._lengths[0])
         else:
-            edges = ops.convert_to_tensor(self._edges.astype("int32"))
+            edges = ops.convert_to_tensor(self._edges)
             passed = ops.sum(ops.cast(ops.greater_equal(step, edges), "int32"))
-            cycle = ops.minimum(passed - 1, len(self._edges) - 2)
-            start = ops.take(edges, cycle)
-            length = ops.take(edges, cycle + 1) - start
-            done = ops.minimum(step - start, length)
+            cycle = ops.clip(passed - 1, 0, len(self._lengths) - 1)
+            done = ops.maximum(step - ops.take(edges, cycle), 0)
+            length = ops.take(ops.convert_to_tensor(self._lengths), cycle)
         # Whole steps are subtracted before anything becomes a 32-bit float: late steps are as exact as early ones.
-        fraction = ops.cast(done, "float32") / ops.cast(length, "float32")
-        peak = ops.maximum(min_lr, max_lr * ops.power(lr_decay, ops.cast(cycle, "float32")))
-        weight = 0.5 * (1.0 + ops.cos(np.pi * fraction))
-        return min_lr * (1.0 - weight) + peak * weight
+        fraction = ops.minimum(ops.cast(done, "float32") / length, 1.0)
+        rate = rate_in_cycle(fraction, ops.cast(cycle, "float32"), shape=self._config["shape"], xp=ops, **self._levels)
+        if first == 0:
+            return rate
+        return rate * ops.minimum((ops.cast(step, "float32") + 1.0) / (first + 1.0), 1.0)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, to save and to clone."""

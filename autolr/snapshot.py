@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from autolr import compat
+from autolr.optimizers import scope_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Snapshot:
                 "Call it on a batch of data first, or use `autolr.range_test`, which builds it."
             )
         if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+            with scope_of(model):
+                model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
         variables += compat.global_seed_variables()
         unique = {id(variable): variable for variable in variables}.values()

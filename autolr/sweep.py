@@ -14,10 +14,13 @@ from autolr import compat
 from autolr.bursts import BURST_STEPS, MAX_BURSTS, Burst, next_rate
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Rewindable, first_batch
+from autolr.data import Replay, first_batch, replayable
 from autolr.errors import invalid
+from autolr.optimizers import batches_per_update, scope_of, takes_a_number, with_number_as_rate
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
+
+NEVER = 2**31  # epochs between two validations
 
 
 def range_test(
@@ -80,24 +83,25 @@ def range_test(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
-    x = build(model, x, y, fit_arguments.get("sample_weight"))
+    x = replayable(x)
+    build(model, x, y, fit_arguments.get("sample_weight"))
 
     def train(recorder: LRFinder) -> RangeTest:
         try:
-            # As many epochs as steps: enough even when an epoch is a single batch. The callback ends it in time.
+            # Enough epochs even when each is a single batch. The callback ends training in time, and Keras must not
+            # evaluate the share held out in between.
             model.fit(
-                x,
+                x.replay() if isinstance(x, Replay) else x,
                 y,
                 batch_size=batch_size,
-                epochs=recorder.num_steps,
+                epochs=recorder.num_steps * batches_per_update(model.optimizer),
+                validation_freq=NEVER,
                 callbacks=[recorder],
                 verbose=0,
                 **fit_arguments,
             )
         finally:
             before.restore()
-            if isinstance(x, Rewindable):
-                x.rewind()
         return recorder.result
 
     original = Snapshot.of(model)
@@ -134,41 +138,31 @@ class BurstRecorder(LRFinder):
         return np.full(points, self.start_lr)
 
 
-def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """Create the variables of a model that has none yet, and return `x` with no batch lost."""
-    if model.built and all(layer.built for layer in model.layers):
-        return x
-    batch, x = first_batch(x, y, sample_weight)
-    compat.symbolic_build(model, batch)
-    return x
+def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+    """Create the variables that a model and its optimizer have not got yet."""
+    with scope_of(model):
+        if not (model.built and all(layer.built for layer in model.layers)):
+            compat.symbolic_build(model, first_batch(x, y, sample_weight))
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
 
 
 @contextmanager
 def number_as_rate(model: keras.Model) -> Iterator[None]:
-    """Let callbacks set the rate of a model that was compiled with a schedule or a callable as its rate.
+    """Let callbacks set the rate of a model that was compiled with a schedule, a callable or several rates.
 
     Such an optimizer refuses to be assigned a number. A copy that differs in that alone takes its place for a while;
     the training step is traced anew for each.
     """
-    if isinstance(compat.learning_rate_source(model.optimizer), keras.Variable):
+    if takes_a_number(model.optimizer):
         yield
         return
     original = model.optimizer
     try:
-        model.optimizer = with_number_as_rate(original)
+        with scope_of(model):
+            model.optimizer = with_number_as_rate(original)
         model.train_function = None
         yield
     finally:
         model.optimizer = original
         model.train_function = None
-
-
-def with_number_as_rate(optimizer: keras.optimizers.Optimizer, rate: float = 0.001) -> keras.optimizers.Optimizer:
-    """An optimizer like this one, unbuilt, whose learning rate is a number."""
-    config = optimizer.get_config()
-    if compat.optimizer_is_scaled(optimizer):
-        inner = with_number_as_rate(optimizer.inner_optimizer, rate)
-        return type(optimizer)(
-            inner, **{k: v for k, v in config.items() if k not in ("inner_optimizer", "learning_rate")}
-        )
-    return type(optimizer).from_config({**config, "learning_rate": rate})

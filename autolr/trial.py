@@ -6,7 +6,6 @@ At that point the final arguments are known, whoever chose them: the search, a `
 from __future__ import annotations
 
 import inspect
-import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,25 +16,69 @@ import numpy as np
 
 from autolr import compat
 from autolr.bounds import LRBounds
-from autolr.bursts import BURST_STEPS, MAX_BURSTS
-from autolr.callbacks import DEFAULT_NUM_STEPS, CycleEarlyStopping, SGDRScheduler
+from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe, plan, range_test_budget
+from autolr.bursts import BURST_STEPS
+from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Rewindable, count_steps
+from autolr.data import Replay, replayable
 from autolr.errors import AutoLRWarning
+from autolr.optimizers import (
+    batches_per_update,
+    current_rate,
+    default_rate,
+    scope_of,
+    several_optimizers,
+    takes_a_number,
+    with_number_as_rate,
+)
 from autolr.records import TrialRecord
-from autolr.sgdr import fitted_edges
-from autolr.sweep import range_test, with_number_as_rate
+from autolr.reuse import compiled_setup, measured_setup
+from autolr.scheduler import CycleEarlyStopping, SGDRScheduler
+from autolr.sweep import build, range_test
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
-DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
-
-RANGE_TEST_SHARE = 0.1
-RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + MAX_BURSTS * BURST_STEPS  # a whole sweep, and all bursts it may need
-MIN_RANGE_TEST_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
-MIN_BURSTS = 3  # the rate in doubt, one below it and one above
 
 # The arguments of `fit` that decide what a training step sees.
 TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
+
+# Callbacks that set the rate themselves. Of two that do, the last in the list wins each step or epoch.
+RATE_CALLBACKS = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    LRFinder,
+    SGDRScheduler,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user of a tuner may choose: see `autolr.AutoLRMixin`."""
+
+    range_test_share: float = RANGE_TEST_SHARE
+    range_test_steps: int = RANGE_TEST_STEPS
+    rate_callbacks: str = "replace"
+    reuse_bounds: bool = False
+
+
+@dataclass
+class SearchMemory:
+    """What the trials of one search share.
+
+    Attributes:
+        warned: What the search has been warned of, so that each thing is said once.
+        found: By what a range test depends on, the trial that ran it and what it found.
+        quiet: Whether to print nothing.
+    """
+
+    warned: set[str] = field(default_factory=set)
+    found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
+    quiet: bool = False
+
+    def warn_once(self, topic: str, text: str) -> None:
+        """Warn, unless the search has been warned of this before."""
+        if topic not in self.warned:
+            self.warned.add(topic)
+            warnings.warn(text, AutoLRWarning, stacklevel=2)
 
 
 @dataclass
@@ -45,113 +88,198 @@ class AssistedTrial:
     Attributes:
         trial: The `keras_tuner` trial.
         folder: Where its record goes.
-        range_test_share: Largest share of the trial's own steps that a range test may add.
-        range_test_steps: Steps of a range test where the share allows it.
-        quiet: Whether to print nothing.
-        warned: What the search has been warned of, so that each thing is said once.
-        bounds: What was found; every further `fit` of the trial uses it.
+        checkpoint_of: Gives the file with the best weights of a trial.
+        options: What the user chose.
+        search: What the trials share.
+        fitted: How often the `fit` of one of its models was called.
+        bounds: What was found; every further `fit` of the trial that is set up alike uses it.
     """
 
     trial: Any
     folder: str
-    range_test_share: float
-    range_test_steps: int
-    quiet: bool = False
-    warned: set[str] = field(default_factory=set)
+    checkpoint_of: Callable[[str], str]
+    options: Options = Options()
+    search: SearchMemory = field(default_factory=SearchMemory)
+    fitted: int = 0
     bounds: LRBounds | None = None
+    _setups: frozenset[str] = frozenset()
 
     def attach(self, model: keras.Model) -> None:
         """Make this model's `fit` a range test and a `fit` on the schedule."""
         original: Callable[..., Any] = model.fit
         signature = inspect.signature(keras.Model.fit)
+        seen: list[Any] = []  # optimizers this model was trained with
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             model.fit = original  # the range test is a `fit`, too
+            self.fitted += 1
             try:
                 try:
                     arguments = dict(signature.bind(model, *args, **kwargs).arguments)
                 except TypeError as error:
-                    self.warn_once(
+                    self.search.warn_once(
                         "signature",
                         f"The model's `fit` takes other arguments than Keras's ({error}). It trains without AutoLR.",
                     )
                     return original(*args, **kwargs)
                 del arguments["self"]
-                return original(**self.prepare(model, arguments))
+                fresh = model.optimizer not in seen
+                arguments = self.assist(model, arguments, fresh=fresh)
+                seen.append(model.optimizer)
+                return original(**arguments)
             finally:
                 model.fit = fit
 
         model.fit = fit
 
-    def prepare(self, model: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `fit` with the schedule added, once the trial's bounds are known.
+    def assist(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool = True) -> dict[str, Any]:
+        """The arguments of `fit` with the schedule added; as they were, if the trial can't be or shall not be helped.
 
         Args:
             model: The freshly built model.
             arguments: The arguments its `fit` was called with, by name.
+            fresh: Whether its optimizer was not trained with yet.
 
         Returns:
             Arguments to call `fit` with instead.
         """
-        self._replace_rate(model)
+        if self._leave_alone(model, arguments):
+            return arguments
+        data = replayable(arguments.get("x"))  # what the test draws from a generator is put back for training
+        before, optimizer = arguments, model.optimizer
+        try:
+            arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
+        except Exception as error:  # AutoLR's own: the user's would show in training, too
+            arguments, model.optimizer, model.train_function = before, optimizer, None
+            self.search.warn_once(
+                "unprepared",
+                f"Trial {self.trial.trial_id} could not be prepared ({type(error).__name__}: {error}). "
+                "It trains without AutoLR, at the rate its model is compiled with.",
+            )
+        return {**arguments, "x": data.release()} if isinstance(data, Replay) else arguments
+
+    def _leave_alone(self, model: keras.Model, arguments: dict[str, Any]) -> bool:
+        if getattr(model, "optimizer", None) is None:  # not compiled: Keras will say so
+            return True
+        if several_optimizers(model):
+            self.search.warn_once(
+                "several",
+                "The model has optimizers of its own beside the one it is compiled with, and one range test cannot "
+                "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
+            )
+            return True
+        return self.options.rate_callbacks == "keep" and any(
+            isinstance(callback, RATE_CALLBACKS) for callback in callbacks_of(arguments)
+        )
+
+    def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
+        values = self.trial.hyperparameters.values
+        parent = values.get("tuner/trial_id")
+        if fresh:
+            self._replace_rate(model, arguments)
+            if parent:
+                self._load_optimizer(model, parent)
+        callbacks = self._without_rate_callbacks(callbacks_of(arguments))
+        setup = compiled_setup(model, arguments)
         first = self.bounds is None
         test, source = None, ""
-        if self.bounds is None:
-            data: Any = arguments.get("x")
-            if hasattr(data, "__next__"):  # what the test draws from an iterator is put back for training
-                data = Rewindable(data)
-            self.bounds, test, source = self._find_bounds(model, {**arguments, "x": data})
-            if isinstance(data, Rewindable):
-                arguments = {**arguments, "x": data.release()}
-        values = self.trial.hyperparameters.values
-        # Python floats: NumPy's break JSON and the chief-worker protocol.
-        values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
+        if self.bounds is None or setup not in self._setups:
+            self.bounds, test, source = self._find_bounds(model, arguments)
+            # Before and after: an unbuilt model's variables are only there now.
+            self._setups |= {setup, compiled_setup(model, arguments)}
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         schedule = plan(choices, arguments)
+        # Python floats: NumPy's break JSON and the chief-worker protocol.
+        values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
         self._say(describe(schedule))
         if first:
             self._record(schedule, test, source)
         scheduler = SGDRScheduler(
             self.bounds.min_lr, self.bounds.max_lr, fit_budget=True, restore_weights=False, **choices
         )
-        callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
         return {**arguments, "callbacks": [scheduler, *callbacks]}
 
-    def _replace_rate(self, model: keras.Model) -> None:
-        rate = compat.learning_rate_source(model.optimizer)
-        if not isinstance(rate, keras.Variable):
+    def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> None:
+        if not takes_a_number(model.optimizer):
+            several = isinstance(compat.learning_rate_source(model.optimizer), list)
             # Freshly built and never trained, so nothing of the optimizer is lost.
-            model.optimizer = with_number_as_rate(model.optimizer)
+            with scope_of(model):
+                model.optimizer = with_number_as_rate(model.optimizer)
+            model.train_function = None  # should it have been traced with the other one
+            if several:  # their ratio, which is what was chosen, is kept
+                build(model, arguments["x"], arguments.get("y"), arguments.get("sample_weight"))
+                return
             compiled = "schedule"
-        elif (value := np.float32(keras.ops.convert_to_numpy(rate))) != np.float32(default_rate(model.optimizer)):
+        elif (value := np.float32(current_rate(model.optimizer))) != np.float32(default_rate(model.optimizer)):
             compiled = f"of {value:g}"
         else:
             return  # nobody chose it, so nobody need be told
-        self.warn_once(
-            "replaced",
-            f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's own. "
-            "It can be left out of the build function.",
-        )
+        if not self.trial.hyperparameters.values.get("tuner/trial_id"):  # else it was loaded, not chosen
+            self.search.warn_once(
+                "replaced",
+                f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
+                "own. It can be left out of the build function.",
+            )
+
+    def _load_optimizer(self, model: keras.Model, parent: str) -> None:
+        """Give a later rung of Hyperband its parent's optimizer state, too.
+
+        Keras Tuner loads the parent's checkpoint into a model whose optimizer has no variables yet, and Keras passes
+        over what finds no place.
+        """
+        try:
+            with scope_of(model):
+                if not model.optimizer.built:
+                    model.optimizer.build(model.trainable_variables)
+                model.load_weights(self.checkpoint_of(parent))
+        except Exception as error:  # whatever it was, the weights are there
+            self.search.warn_once(
+                "optimizer",
+                f"The optimizer's state of trial {parent} could not be loaded ({type(error).__name__}: {error}). "
+                f"Trial {self.trial.trial_id} goes on with its weights and a fresh optimizer.",
+            )
+
+    def _without_rate_callbacks(self, callbacks: list[Any]) -> list[Any]:
+        theirs = [callback for callback in callbacks if isinstance(callback, RATE_CALLBACKS)]
+        if theirs:
+            names = ", ".join(sorted({type(callback).__name__ for callback in theirs}))
+            self.search.warn_once(
+                "callbacks",
+                f"Callbacks that set the learning rate are left out of the trials, since AutoLR sets it: {names}. "
+                'To train with them and without AutoLR\'s schedule, pass `rate_callbacks="keep"` to the tuner.',
+            )
+        return [callback for callback in callbacks if callback not in theirs]
 
     def _find_bounds(self, model: keras.Model, arguments: dict[str, Any]) -> tuple[LRBounds, RangeTest | None, str]:
         """Bounds, the curve they were found on, and where they come from."""
         values = self.trial.hyperparameters.values
         parent = values.get("tuner/trial_id")
         if parent and MIN_LR in values and MAX_LR in values:  # a later rung of Hyperband, with its parent's weights
-            self._say(f"range test: none, goes on with the bounds of trial {parent}")
-            taken = LRBounds(values[MIN_LR], values[MAX_LR], "ok", f"Taken over from trial {parent}.", "high")
-            return taken, None, f"trial {parent}"
-        steps, bursts = self._budget(arguments)
+            return self._taken_over(parent, LRBounds(values[MIN_LR], values[MAX_LR], "ok", "", "high"))
+        measured = measured_setup(model, arguments, values) if self.options.reuse_bounds else ""
+        if measured in self.search.found:
+            return self._taken_over(*self.search.found[measured])
+        steps, bursts = range_test_budget(
+            arguments,
+            share=self.options.range_test_share,
+            most=self.options.range_test_steps,
+            batches_per_update=batches_per_update(model.optimizer),
+            batches_per_call=int(model.steps_per_execution or 1),
+        )
         self._say(f"range test: up to {steps + bursts * BURST_STEPS} steps ...")
         try:
             chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
+            if arguments.get("validation_data") is not None:
+                chosen.pop("validation_split", None)  # Keras ignores it then
             test = range_test(model, arguments["x"], arguments.get("y"), num_steps=steps, max_bursts=bursts, **chosen)
             bounds = test.bounds()
         except Exception as error:  # whatever it was, training itself will show it too, or go well
             test, bounds = None, fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
+        if bounds.ok and measured:
+            self.search.found[measured] = str(self.trial.trial_id), bounds
         if not bounds.ok:
             warnings.warn(f"Trial {self.trial.trial_id}: {bounds.status}. {bounds.reason}", AutoLRWarning, stacklevel=2)
         spent = f", {test.steps_spent} steps" if test else ""
@@ -159,22 +287,14 @@ class AssistedTrial:
         self._say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
         return bounds, test, "range test" if test else "fallback"
 
-    def _budget(self, arguments: dict[str, Any]) -> tuple[int, int]:
-        """Steps of the sweep and number of bursts: a share of the trial's own steps, but enough to see something.
-
-        A whole sweep comes first, then bursts, of which fewer than three decide nothing.
-        """
-        budget, per_epoch = self.range_test_steps, steps_per_epoch(arguments)
-        if per_epoch is not None:
-            epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
-            affordable = int(self.range_test_share * per_epoch * epochs)
-            budget = min(budget, max(affordable, MIN_RANGE_TEST_STEPS))
-        least = MIN_BURSTS * BURST_STEPS
-        # A sweep may give up a third of its points for the sake of bursts, no more.
-        enough = budget - least >= 2 * DEFAULT_NUM_STEPS // 3
-        sweep = min(DEFAULT_NUM_STEPS, budget - least if enough else budget)
-        bursts = min(MAX_BURSTS, (budget - sweep) // BURST_STEPS)
-        return sweep, bursts if bursts >= MIN_BURSTS else 0
+    def _taken_over(self, trial_id: str, bounds: LRBounds) -> tuple[LRBounds, None, str]:
+        self._say(f"range test: none, goes on with the bounds of trial {trial_id}")
+        reason = f"Taken over from trial {trial_id}."
+        return (
+            LRBounds(bounds.min_lr, bounds.max_lr, bounds.status, reason, bounds.confidence),
+            None,
+            f"trial {trial_id}",
+        )
 
     def _record(self, schedule: dict[str, Any], test: RangeTest | None, source: str) -> None:
         assert self.bounds is not None
@@ -189,72 +309,23 @@ class AssistedTrial:
         try:
             record.write(self.folder)
         except (OSError, TypeError, ValueError) as error:
-            warnings.warn(
-                f"Trial {self.trial.trial_id}: its range test could not be recorded ({error}). The trial goes on.",
-                AutoLRWarning,
-                stacklevel=2,
+            self.search.warn_once(
+                "record",
+                f"The range test of trial {self.trial.trial_id} could not be recorded ({error}). The trial goes on.",
             )
 
     def _say(self, text: str) -> None:
         """One line about a phase of the trial."""
-        if not self.quiet:
+        if not self.search.quiet:
             print(f"AutoLR trial {self.trial.trial_id} | {text}", flush=True)
 
-    def warn_once(self, topic: str, text: str) -> None:
-        """Warn, unless the search has been warned of this before."""
-        if topic not in self.warned:
-            self.warned.add(topic)
-            warnings.warn(text, AutoLRWarning, stacklevel=2)
+
+def callbacks_of(arguments: dict[str, Any]) -> list[Any]:
+    """The user's callbacks, one or a nest of them, as a list."""
+    return list(keras.tree.flatten(arguments.get("callbacks") or []))
 
 
-def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`."""
-    epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments)
-    edges = fitted_edges(
-        epochs * (per_epoch or 1),
-        cycle_length=choices["cycle_length"],
-        mult_factor=choices["mult_factor"],
-        steps_per_epoch=per_epoch or 1,
-    )
-    return {
-        **choices,
-        "epochs": epochs,
-        "initial_epoch": int(arguments.get("initial_epoch", 0)),
-        "steps_per_epoch": per_epoch,
-        "edges": edges.tolist(),
-    }
-
-
-def describe(schedule: dict[str, Any]) -> str:
-    """A planned schedule in words."""
-    edges, per_epoch = schedule["edges"], schedule["steps_per_epoch"] or 1
-    lengths = [f"{(end - begin) / per_epoch:.3g}" for begin, end in itertools.pairwise(edges)]
-    shown = ", ".join([*lengths[:6], "..."] if len(lengths) > 6 else lengths)
-    start = f", from epoch {schedule['initial_epoch']}" if schedule["initial_epoch"] else ""
-    return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epochs{start}"
-
-
-def steps_per_epoch(arguments: dict[str, Any]) -> int | None:
-    """Steps in an epoch of a `fit` with these arguments, None if it cannot be known beforehand."""
-    return count_steps(
-        arguments.get("x"),
-        batch_size=arguments.get("batch_size"),
-        steps_per_epoch=arguments.get("steps_per_epoch"),
-        validation_split=0.0
-        if arguments.get("validation_data") is not None
-        else arguments.get("validation_split", 0.0),
-    )
-
-
-def default_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The rate an optimizer of this class has when none is given."""
-    if compat.optimizer_is_scaled(optimizer):
-        return default_rate(optimizer.inner_optimizer)
-    parameter = inspect.signature(type(optimizer).__init__).parameters.get("learning_rate")
-    return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
-
-
-def fallback(optimizer: keras.optimizers.Optimizer, what_happened: str) -> LRBounds:
+def fallback(optimizer: Any, what_happened: str) -> LRBounds:
     """Bounds when there is no curve at all: the optimizer's default rate, and a 25th of it."""
     rate = default_rate(optimizer)
     return LRBounds(rate / 25, rate, "failed", f"{what_happened}. The optimizer's default rate is used.", "low")

@@ -5,14 +5,16 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras_tuner as kt
 
 from autolr import compat
+from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.errors import RecordError, invalid
 from autolr.records import TrialRecord
-from autolr.trial import DEFAULTS, MAX_LR, MIN_LR, RANGE_TEST_SHARE, RANGE_TEST_STEPS, AssistedTrial, describe
+from autolr.trial import MAX_LR, MIN_LR, AssistedTrial, Options, SearchMemory
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
 # cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.
@@ -21,14 +23,7 @@ MULT_FACTORS = [1.0, 1.5, 2.0]
 LR_DECAYS = [0.8, 0.9, 1.0]
 
 
-if TYPE_CHECKING:
-    # The mixin goes in front of any tuner class; to a type checker it looks like the most general one.
-    from keras_tuner import Tuner as _Tuner
-else:
-    _Tuner = object
-
-
-class AutoLRMixin(_Tuner):
+class AutoLRMixin(compat.TunerSeams):
     """Adds AutoLR to a Keras Tuner tuner class; put it first among the base classes.
 
     Before each trial trains, a learning-rate range test runs on its freshly built model, which is then put back
@@ -43,10 +38,18 @@ class AutoLRMixin(_Tuner):
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 220: a sweep of
             100, and up to five bursts of 24 where it leaves doubts. A test has at least 40 steps, or what is asked
             for here if that is less: with fewer it could not see anything.
+        rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
+            `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
+            the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
+            has one trains without AutoLR, at the rate its model is compiled with.
+        reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
+            found in this call of `search`. Defaults to False: it saves the tests' steps (8 % in
+            `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
         **kwargs: Arguments of the tuner class.
 
     Raises:
-        ValueError: If `range_test_share` is not in (0, 1] or `range_test_steps` is less than 2.
+        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` is less than 2, or `rate_callbacks` is
+            neither `"replace"` nor `"keep"`.
 
     Example:
     ```python
@@ -60,22 +63,28 @@ class AutoLRMixin(_Tuner):
         *args: Any,
         range_test_share: float = RANGE_TEST_SHARE,
         range_test_steps: int = RANGE_TEST_STEPS,
+        rate_callbacks: str = "replace",
+        reuse_bounds: bool = False,
         **kwargs: Any,
     ) -> None:
         if not 0 < range_test_share <= 1:
             raise invalid("range_test_share", "be in (0, 1]", range_test_share)
         if not range_test_steps >= 2:
             raise invalid("range_test_steps", "be 2 or more", range_test_steps)
-        self.range_test_share, self.range_test_steps = range_test_share, range_test_steps
+        if rate_callbacks not in ("replace", "keep"):
+            raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
+        self._options = Options(range_test_share, range_test_steps, rate_callbacks, reuse_bounds)
+        self._memory = SearchMemory()
         self._assisted: AssistedTrial | None = None
-        self._warned: set[str] = set()
-        self._quiet = False
+        self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
         super().__init__(*args, **kwargs)
-        if not self._is_worker():  # a worker's oracle is only a line to the chief's
+        if not compat.is_worker(self):  # a worker's oracle is only a line to the chief's
             compat.ignore_found_values(self.oracle)
+            compat.write_whole(self.oracle, kt.Oracle)
+            compat.mend_after_reload(self.oracle)
 
-    def _populate_initial_space(self) -> None:
-        super()._populate_initial_space()
+    def complete_space(self) -> None:
+        """Add the schedule's hyperparameters to the space, but for those that are there."""
         space = self.oracle.get_space()
         known = {parameter.name for parameter in space.space}
         if known >= set(DEFAULTS) or not self.oracle.allow_new_entries:
@@ -90,7 +99,10 @@ class AutoLRMixin(_Tuner):
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
-        self._quiet = fit_kwargs.get("verbose", "auto") == 0
+        # What was found on one call's data says nothing about another's.
+        self._memory = SearchMemory(warned=self._memory.warned, quiet=fit_kwargs.get("verbose", "auto") == 0)
+        # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
+        self.save()
         super().search(*fit_args, **fit_kwargs)
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,24 +117,39 @@ class AutoLRMixin(_Tuner):
         return AssistedTrial(
             trial=trial,
             folder=self.get_trial_dir(trial.trial_id),
-            range_test_share=self.range_test_share,
-            range_test_steps=self.range_test_steps,
-            quiet=self._quiet,
-            warned=self._warned,
+            checkpoint_of=lambda trial_id: compat.checkpoint_of(self, trial_id),
+            options=self._options,
+            search=self._memory,
         )
 
-    def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        # A user's own `run_trial` may call this without ours.
-        if self._assisted is None or self._assisted.trial is not trial:
-            self._assisted = self._assist(trial)
-        return super()._build_and_fit_model(trial, *args, **kwargs)
+    def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
+        """Run an execution of a trial with its model's `fit` watched."""
+        # A user's own `run_trial` may come here without ours.
+        outer = self._assisted
+        assisted = outer if outer is not None and outer.trial is trial else self._assist(trial)
+        self._assisted = assisted
+        try:
+            return execute()
+        finally:
+            self._assisted = outer
+            if assisted.fitted:
+                self._helped = trial
 
-    def _try_build(self, hp: Any) -> Any:
-        model = super()._try_build(hp)
+    def on_model_built(self, hp: Any, model: Any) -> None:
+        """Watch the `fit` of a model that is built for a trial."""
         # Keras Tuner also builds models to explore the space or to load weights: those are not trained.
         if self._assisted is not None and hp is self._assisted.trial.hyperparameters:
             self._assisted.attach(model)
-        return model
+
+    def on_trial_end(self, trial: Any) -> None:
+        """Say so if the trial was trained where AutoLR could not see it."""
+        if trial.status == "COMPLETED" and self._helped is not trial:
+            self._memory.warn_once(
+                "unseen",
+                f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
+                "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
+            )
+        super().on_trial_end(trial)
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,3 +29,8 @@ def data():
 def pytest_configure(config):
     # Keras 3.15 on NumPy 2.4, at every look at a variable.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
+def pytest_collection_finish(session):
+    # Keras Tuner collects garbage twice for each model it builds; TensorFlow's million objects need no looking at.
+    gc.freeze()

@@ -318,7 +318,7 @@ class TestSGDRScheduler:
         assert spy.fits[0] == expected(range(18), steps_per_epoch=3).astype("float32").tolist()
 
     def test_the_end_of_a_cycle_is_judged_by_the_same_loss_as_the_end_of_training(self):
-        # BUG: with `validation_freq=2` the cycle's end (epoch 3) has no `val_loss`, and a training loss is compared
+        # With `validation_freq=2` the cycle's end (epoch 3) has no `val_loss`; a training loss must not be compared
         # with the `val_loss` of the last epoch.
         schedule, weights, model = SGDRScheduler(**SCHEDULE), BatchEndWeights(), one_weight()
         # Validation always gets better, but is a thousand larger.

@@ -96,7 +96,7 @@ def test_tensorflows_seed_counter_can_be_put_back():
         pytest.skip("no such counter on this backend")
     import tensorflow as tf
 
-    # BUG: kernels are cached by their seed and keep counting, so that a seed drawn again gives other numbers.
+    # Kernels are cached by their seed and keep counting, so that a seed drawn again gives other numbers.
     draws = [tf.random.uniform((4,)).numpy() for _ in range(2)]
     compat.set_tensorflow_seed_state(state)
     again = [tf.random.uniform((4,)).numpy() for _ in range(2)]

@@ -129,7 +129,7 @@ def test_a_record_error_is_a_value_error():
 
 @pytest.mark.skipif(os.name != "posix", reason="permission bits")
 def test_others_may_read_a_record_as_they_may_any_other_file(tmp_path):
-    # BUG: `tempfile.mkstemp` makes files that only their owner can read, a chief's or a colleague's report cannot.
+    # `tempfile.mkstemp` makes files that only their owner can read: a chief's or a colleague's report could not.
     (tmp_path / "plain").write_text("")
     write_atomically(tmp_path / "record", "text")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}

@@ -8,21 +8,71 @@ import pytest
 from helpers import one_weight
 
 from autolr import SGDRSchedule, sgdr_lr
+from autolr.sgdr import lay_out
 
 SCHEDULES = {
     "the method's": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5},
     "equal cycles": {"cycle_length": 2, "mult_factor": 1, "lr_decay": 0.9, "steps_per_epoch": 7},
     "fitted": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5, "total_steps": 100},
     "defaults": {"steps_per_epoch": 3},
+    "triangular": {"cycle_length": 2, "mult_factor": 1.5, "steps_per_epoch": 7, "shape": "triangular"},
+    "triangular2": {"cycle_length": 2, "mult_factor": 1, "steps_per_epoch": 7, "shape": "triangular2"},
+    "one cycle": {"cycle_length": 12, "steps_per_epoch": 7, "shape": "one_cycle"},
+    "warm-up": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5, "warmup": 4},
+    "equal cycles, warm-up": {"cycle_length": 2, "mult_factor": 1, "steps_per_epoch": 7, "warmup": 3},
+    "all at once": {"steps_per_epoch": 4, "total_steps": 120, "warmup": 3, "shape": "triangular2", "cycle_length": 5},
 }
+LONG = {**SCHEDULES, "long": {**SCHEDULES["the method's"], "steps_per_epoch": 469}}
+LONG["fractional"] = {"cycle_length": 7, "mult_factor": 1.3, "lr_decay": 0.97, "steps_per_epoch": 391}
+LONG["threes"] = {"cycle_length": 1, "mult_factor": 3, "steps_per_epoch": 1}
 BOUNDS = {"min_lr": 0.1, "max_lr": 2.0}
+
+
+def as_number(tensor):
+    return float(keras.ops.convert_to_numpy(tensor))
+
+
+def at(schedule, steps):
+    """The rates at many steps at once, in a graph as `fit` makes one."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.jit(lambda all_steps: jax.lax.map(schedule, all_steps))(np.asarray(steps, "int32")))
+    import tensorflow as tf
+
+    in_graph = tf.function(lambda all_steps: tf.map_fn(schedule, all_steps, fn_output_signature="float32"))
+    return in_graph(tf.constant(steps, "int32")).numpy()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_step_has_the_rate_of_the_pure_function(schedule):
-    in_graph = SGDRSchedule(**BOUNDS, **schedule)
-    rates = [float(keras.ops.convert_to_numpy(in_graph(step))) for step in range(145)]
+    rates = at(SGDRSchedule(**BOUNDS, **schedule), np.arange(145))
     np.testing.assert_allclose(rates, sgdr_lr(np.arange(145), **BOUNDS, **schedule), rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", LONG.values(), ids=LONG)
+def test_boundaries_up_to_a_million_steps_agree_eagerly_and_in_a_graph(schedule):
+    budget = schedule.get("total_steps")
+    cycles = {name: schedule[name] for name in ("cycle_length", "mult_factor", "shape", "warmup") if name in schedule}
+    cycles = {"cycle_length": 10, "mult_factor": 2.0, **cycles, "steps_per_epoch": schedule["steps_per_epoch"]}
+    edges = lay_out(budget or 10**6, fit_budget=budget is not None, **cycles)
+    chosen = edges if len(edges) < 60 else edges[np.linspace(0, len(edges) - 1, 60).astype(int)]
+    steps = np.unique(np.concatenate([chosen - 1, chosen, chosen + 1]))
+    steps = steps[(steps >= 0) & (steps <= 10**6)]
+    in_graph = SGDRSchedule(**BOUNDS, **schedule)
+    expected = sgdr_lr(steps, **BOUNDS, **schedule)
+    np.testing.assert_allclose(at(in_graph, steps), expected, rtol=2e-5)
+    few = slice(None, None, max(1, len(steps) // 12))
+    np.testing.assert_allclose([as_number(in_graph(int(s))) for s in steps[few]], expected[few], rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", LONG.values(), ids=LONG)
+def test_a_million_steps_agree(schedule):
+    steps = np.arange(10**6)
+    in_graph, expected = SGDRSchedule(**BOUNDS, **schedule), sgdr_lr(steps, **BOUNDS, **schedule)
+    for part in np.array_split(steps, 10):
+        np.testing.assert_allclose(at(in_graph, part), expected[part], rtol=5e-5)
 
 
 def test_late_steps_are_exact():
@@ -37,20 +87,52 @@ def test_late_steps_are_exact():
 def test_it_trains_at_its_rates_and_survives_its_config():
     schedule = SCHEDULES["the method's"]
     copied = SGDRSchedule.from_config(SGDRSchedule(**BOUNDS, **schedule).get_config())
-    model, weights = one_weight(copied), [0.0]
-    x = np.ones((20, 1), "float32")
-    note = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs=None: weights.append(model.get_weights()[0][0, 0])
-    )
-    model.fit(x, x, epochs=4, batch_size=4, verbose=0, callbacks=[note])
+    model, x, weights = one_weight(copied), np.ones((20, 1), "float32"), [0.0]
+
+    class Note(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            weights.append(self.model.get_weights()[0][0, 0])  # on JAX, only here is the model up to date
+
+    model.fit(x, x, epochs=4, batch_size=4, verbose=0, callbacks=[Note()])
     np.testing.assert_allclose(-np.diff(weights), sgdr_lr(np.arange(20), **BOUNDS, **schedule), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["the method's", "equal cycles", "all at once"])
+def test_a_model_compiled_with_it_is_saved_and_loaded(name, tmp_path):
+    schedule = SGDRSchedule(**BOUNDS, **SCHEDULES[name])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(schedule), "mse")
+    x = np.ones((20, 1), "float32")
+    model.fit(x, x, epochs=2, batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 10
+    assert as_number(loaded.optimizer.learning_rate) == as_number(schedule(10))
+    model.fit(x, x, batch_size=4, verbose=0)
+    loaded.fit(x, x, batch_size=4, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], loaded.get_weights()[0])
+
+
+def test_under_gradient_accumulation_a_step_is_an_update():
+    schedule = SGDRSchedule(0.1, 1.0, steps_per_epoch=2, cycle_length=1, gradient_accumulation_steps=3)
+    rates = [as_number(schedule(batch)) for batch in range(12)]
+    expected = sgdr_lr(np.arange(12) // 3, min_lr=0.1, max_lr=1.0, steps_per_epoch=2, cycle_length=1)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("min_lr", -1), ("max_lr", 0), ("cycle_length", 0), ("total_steps", 0), ("total_steps", 2.5)],
+    [
+        ("min_lr", -1),
+        ("max_lr", 0),
+        ("cycle_length", 0),
+        ("total_steps", 0),
+        ("total_steps", 2.5),
+        ("shape", "sine"),
+        ("warmup", 0.5),
+        ("gradient_accumulation_steps", 0),
+    ],
 )
 def test_bad_arguments_are_refused_at_once(argument, value):
-    # BUG: `total_steps=2.5` is cut to 2, where `sgdr_lr` refuses it.
     with pytest.raises(ValueError, match=rf"^Argument `{argument}` must .*Received: "):
         SGDRSchedule(**{**BOUNDS, **SCHEDULES["fitted"], argument: value})

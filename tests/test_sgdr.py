@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import sgdr_lr
-from autolr.sgdr import cycle_edges, fitted_edges, rate_on_edges
+from autolr.sgdr import ONE_CYCLE_FLOOR, SHAPES, cycle_edges, fitted_edges, rate_on_edges
 
 # The schedule of the method's source, here with five steps an epoch: cycles of 3, 5, 8 and 12 epochs.
 METHOD = {"min_lr": 0.1, "max_lr": 2.0, "cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5}
@@ -216,9 +216,65 @@ def test_a_budget_of_whole_epochs_is_divided_into_whole_epochs(cycles, epochs):
 
 
 def test_a_cycle_beyond_any_budget_is_still_one_cycle():
-    # BUG: the product of the three overflows 64 bits.
+    # The product of the three overflows 64 bits.
     edges = fitted_edges(10**6 + 1, cycle_length=10**9, mult_factor=2, steps_per_epoch=10**4)
     assert edges.tolist() == [0, 10**6 + 1]
+
+
+SMITH = {"min_lr": 0.1, "max_lr": 0.9, "cycle_length": 4, "mult_factor": 1, "steps_per_epoch": 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "rates"),
+    [
+        ("triangular", [0.1, 0.5, 0.9, 0.5, 0.1, 0.5, 0.9, 0.5, 0.1]),
+        ("triangular2", [0.1, 0.5, 0.9, 0.5, 0.1, 0.3, 0.5, 0.3, 0.1]),  # 0.8 above min_lr, then 0.4
+    ],
+)
+def test_triangles_worked_by_hand(shape, rates):
+    np.testing.assert_allclose(sgdr_lr(np.arange(9), **SMITH, shape=shape), rates, rtol=1e-12)
+
+
+def test_triangles_grow_and_decay_as_cosines_do():
+    rates = sgdr_lr([0, 2, 4, 8, 12, 20], **{**SMITH, "mult_factor": 2}, lr_decay=0.5, shape="triangular")
+    np.testing.assert_allclose(rates, [0.1, 0.9, 0.1, 0.45, 0.1, 0.225], rtol=1e-12)
+
+
+def test_one_cycle_worked_by_hand():
+    one = {"min_lr": 0.1, "max_lr": 1.0, "steps_per_epoch": 10, "shape": "one_cycle"}
+    # 20 steps: up to the peak at 9, back at 18, then down to a hundredth at 20, where it stays.
+    rates = sgdr_lr([0, 3, 9, 15, 18, 19, 20, 1000], **one, cycle_length=2)
+    np.testing.assert_allclose(rates, [0.1, 0.4, 1.0, 0.4, 0.1, 0.0505, 0.001, 0.001], rtol=1e-12)
+    np.testing.assert_array_equal(sgdr_lr([0, 3, 9], **one, total_steps=20), rates[:3])  # whatever the cycle's length
+    assert sgdr_lr(9, **one, total_steps=20, cycle_length=7, mult_factor=3, lr_decay=0.5) == 1.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_warm_up_is_a_straight_line_in_front_of_any_shape(shape):
+    schedule = {**METHOD, "shape": shape}
+    plain, warmed = sgdr_lr(np.arange(200), **schedule), sgdr_lr(np.arange(210), **schedule, warmup=2)
+    np.testing.assert_array_equal(warmed[10:], plain)
+    np.testing.assert_allclose(warmed[:11], plain[0] * np.arange(1, 12) / 11, rtol=1e-12)
+
+
+def test_a_budget_includes_the_warm_up():
+    rates = sgdr_lr(np.arange(130), **METHOD, total_steps=110, warmup=2)
+    np.testing.assert_array_equal(rates[10:], sgdr_lr(np.arange(120), **METHOD, total_steps=100))
+    with pytest.raises(ValueError, match=r"^Argument `warmup` must be shorter than the training, 2 epochs"):
+        sgdr_lr(0, **METHOD, total_steps=10, warmup=2)
+
+
+@given(rates_in_order, cycles, decays, st.sampled_from(SHAPES), st.integers(0, 5))
+def test_no_shape_leaves_the_bounds(bounds, cycles, decay, shape, warmup):
+    rates = sgdr_lr(np.arange(1000), **bounds, **cycles, lr_decay=decay, shape=shape, warmup=warmup)
+    assert rates.max() <= bounds["max_lr"] * (1 + 1e-15)
+    lowest = ONE_CYCLE_FLOOR if shape == "one_cycle" else 1
+    assert rates[warmup * cycles["steps_per_epoch"] :].min(initial=np.inf) >= lowest * bounds["min_lr"] * (1 - 1e-12)
+    assert rates.min() >= 0
+
+
+def test_edges_beyond_64_bits_are_cut_off():
+    assert np.all(np.diff(cycle_edges(10**6, cycle_length=1, mult_factor=1e300, steps_per_epoch=10**6)) > 0)
 
 
 GOOD = {**METHOD, "step": 0}
@@ -248,6 +304,9 @@ GOOD = {**METHOD, "step": 0}
         ("step", math.nan),
         ("total_steps", 0),
         ("total_steps", 2.5),
+        ("shape", "square"),
+        ("warmup", -1),
+        ("warmup", 0.5),
     ],
 )
 def test_a_bad_argument_is_named_with_what_was_received(argument, value):

@@ -138,7 +138,7 @@ def test_an_interrupted_test_gives_a_schedule_back(data):
 @pytest.mark.parametrize("kind", ["sequential", "unbuilt subclass"])
 def test_a_generator_loses_only_the_batches_trained_on_and_those_keras_reads_ahead(data, kind):
     # What holds: a generator cannot be rewound, so what the test trains on is spent.
-    # BUG: an unbuilt model gets its first batch back in an `itertools.chain`, which Keras does not take for data.
+    # An unbuilt model gets its first batch back, in a generator: Keras does not take an `itertools.chain` for data.
     x, y = data
     drawn = []
 
@@ -169,7 +169,7 @@ def test_the_share_held_out_for_validation_is_left_out(data):
 
 
 def test_nothing_is_validated_during_the_test(data):
-    # BUG: with `validation_split`, Keras evaluates the share held out after each of the test's epochs.
+    # With `validation_split`, Keras would evaluate the share held out after each of the test's epochs.
     x, y = data
     validated = []
 

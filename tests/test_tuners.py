@@ -220,7 +220,7 @@ class TestEveryTuner:
             assert rates
 
     def test_warns_of_no_learning_rate_that_nobody_chose(self, finished):
-        # BUG: with Hyperband, the rate that a later rung loads with its parent's weights is taken for the user's.
+        # With Hyperband, a later rung loads a rate with its parent's weights; it is not the user's.
         assert not [text for text in finished.warned if "compiled with" in text]
 
     def test_searches_the_schedule_too(self, finished):
@@ -408,7 +408,7 @@ class OnlyEager(keras.Model):
 
 
 def test_a_model_that_cannot_be_built_beforehand_still_trains(tmp_path, data):
-    # BUG: `AssistedTrial.prepare` builds the model outside its `try`, so that such a model fails every trial.
+    # Building it is part of what may fail in a range test, and must not fail the trial.
     found = search(tmp_path, data, lambda hp: ready(OnlyEager(), run_eagerly=True))
     assert_completed(*found.trials)
     assert found.warned
@@ -454,7 +454,7 @@ def test_executions_of_a_trial_share_one_range_test(tmp_path, data):
 
 @pytest.mark.parametrize("cls", [keras.Sequential, Late], ids=["built", "unbuilt"])
 def test_the_range_test_takes_no_batch_of_a_generator_away(tmp_path, data, cls):
-    # BUG: Keras takes a generator for data, but neither `Rewindable` nor `itertools.chain`: every such trial failed.
+    # Keras takes a generator for data, but no other iterator: what is put back must be one.
     x, y = data
 
     def batches():  # as many as the training needs
@@ -521,8 +521,7 @@ def test_a_fit_with_arguments_of_its_own_trains_unassisted_and_says_so(tmp_path,
 
 
 def test_a_space_that_may_not_grow_is_left_alone_and_the_winner_can_be_trained_again(tmp_path, data):
-    # BUG: a trial without the three trains with `trial.DEFAULTS` (one cycle), `from_hyperparameters` with the
-    # scheduler's own defaults (cycles of 10 epochs).
+    # A trial without the three trains on one cycle; the scheduler's own defaults are others.
     hp = kt.HyperParameters()
     hp.Fixed("units", 4)
     found = search(tmp_path, data, hyperparameters=hp, allow_new_entries=False)

@@ -1,0 +1,87 @@
+"""How long a trial is, how much of it a range test may take, and the schedule laid over it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from autolr.bursts import BURST_STEPS, MAX_BURSTS
+from autolr.callbacks import DEFAULT_NUM_STEPS
+from autolr.data import count_steps
+from autolr.sgdr import fitted_edges
+
+DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
+
+RANGE_TEST_SHARE = 0.1
+RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + MAX_BURSTS * BURST_STEPS  # a whole sweep, and all bursts it may need
+MIN_RANGE_TEST_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
+MIN_BURSTS = 3  # the rate in doubt, one below it and one above
+
+
+def range_test_budget(
+    arguments: dict[str, Any], *, share: float, most: int, batches_per_update: int = 1, batches_per_call: int = 1
+) -> tuple[int, int]:
+    """Steps of the sweep and number of bursts: a share of the trial's own steps, but enough to see something.
+
+    A whole sweep comes first, then bursts, of which fewer than three decide nothing.
+
+    Args:
+        arguments: The arguments of `fit`.
+        share: Largest share of the trial's steps.
+        most: Steps where the share allows it.
+        batches_per_update: More than 1 under gradient accumulation; a step is an update.
+        batches_per_call: `steps_per_execution`: Keras shows one loss for so many batches.
+    """
+    budget, per_epoch = most, steps_per_epoch(arguments)
+    if per_epoch is not None:
+        epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
+        affordable = int(share * per_epoch * epochs / batches_per_update)
+        budget = min(budget, max(affordable, MIN_RANGE_TEST_STEPS))
+    steps_per_point = math.lcm(batches_per_update, batches_per_call) // batches_per_update
+    whole_sweep, burst = DEFAULT_NUM_STEPS * steps_per_point, BURST_STEPS * steps_per_point
+    least = MIN_BURSTS * burst
+    # A sweep may give up a third of its points for the sake of bursts, no more.
+    enough = budget - least >= 2 * whole_sweep // 3
+    sweep = min(whole_sweep, budget - least if enough else budget)
+    bursts = min(MAX_BURSTS, (budget - sweep) // burst)
+    return sweep, bursts if bursts >= MIN_BURSTS else 0
+
+
+def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`."""
+    epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments)
+    edges = fitted_edges(
+        epochs * (per_epoch or 1),
+        cycle_length=choices["cycle_length"],
+        mult_factor=choices["mult_factor"],
+        steps_per_epoch=per_epoch or 1,
+    )
+    return {
+        **choices,
+        "epochs": epochs,
+        "initial_epoch": int(arguments.get("initial_epoch", 0)),
+        "steps_per_epoch": per_epoch,
+        "edges": edges.tolist(),
+    }
+
+
+def describe(schedule: dict[str, Any]) -> str:
+    """A planned schedule in words."""
+    edges, per_epoch = schedule["edges"], schedule["steps_per_epoch"] or 1
+    lengths = [f"{(end - begin) / per_epoch:.3g}" for begin, end in itertools.pairwise(edges)]
+    shown = ", ".join([*lengths[:6], "..."] if len(lengths) > 6 else lengths)
+    start = f", from epoch {schedule['initial_epoch']}" if schedule["initial_epoch"] else ""
+    return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epochs{start}"
+
+
+def steps_per_epoch(arguments: dict[str, Any]) -> int | None:
+    """Steps in an epoch of a `fit` with these arguments, None if it cannot be known beforehand."""
+    return count_steps(
+        arguments.get("x"),
+        batch_size=arguments.get("batch_size"),
+        steps_per_epoch=arguments.get("steps_per_epoch"),
+        validation_split=0.0
+        if arguments.get("validation_data") is not None
+        else arguments.get("validation_split", 0.0),
+    )

@@ -1,0 +1,230 @@
+"""Snapshot ensembles: the weights a training had at the ends of its cycles, kept on disk and joined in one model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from autolr.data import is_array_data, num_samples
+from autolr.errors import invalid
+
+SUFFIX = ".weights.h5"
+Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:
+    """Write a model's weights at the end of a cycle, whole or not at all, and remove all but the last `keep` of them.
+
+    Args:
+        model: The model.
+        folder: Where to; made if it is not there.
+        cycle: Number of the cycle that ended, from 1.
+        keep: How many to keep.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".aside{SUFFIX}"
+    model.save_weights(aside, overwrite=True)
+    os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
+    for path in snapshot_paths(folder)[:-keep]:
+        path.unlink()
+
+
+def drop_snapshots(folder: Path, *, after: int) -> None:
+    """Remove the weights of cycles later than `after`, which are those of a training given up."""
+    for path in snapshot_paths(folder):
+        if _number(path) > after:
+            path.unlink()
+
+
+def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:
+    """The weights that `SGDRScheduler(snapshot_folder=...)` has kept in a folder, the earliest cycle first."""
+    return sorted(Path(folder).glob(f"cycle-*{SUFFIX}"), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name[len("cycle-") : -len(SUFFIX)])
+
+
+def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | None = None) -> keras.Model:
+    """One model that averages the predictions of a model's snapshots.
+
+    Each cycle ends in another minimum, and their errors differ: the average of their predictions is often better than
+    the best of them, for the price of one training; predicting costs as many times more as there are snapshots.
+
+    Args:
+        model: The model that was trained, or one built alike. It is not changed. Sequential, functional, or of a class
+            whose `get_config` is enough to make it again and that has been called.
+        snapshots: The folder given to `SGDRScheduler(snapshot_folder=...)`, or paths of weights as
+            `model.save_weights` writes them.
+        last: Use the last so many only. Defaults to all.
+
+    Returns:
+        A plain functional Keras model, compiled with the loss and the metrics of `model` if that is compiled, and not
+        trainable. Save it with `save("ensemble.keras")`.
+
+    Raises:
+        ValueError: If there are no snapshots, or the model has not been built.
+
+    Example:
+    ```python
+    schedule = autolr.SGDRScheduler(0.01, 0.5, cycle_length=4, mult_factor=1, snapshot_folder="cycles")
+    model.fit(x, y, epochs=20, callbacks=[schedule])
+    autolr.snapshot_ensemble(model, "cycles").predict(x)
+    ```
+
+    Reference:
+        Huang et al., 2017, [Snapshot Ensembles: Train 1, get M for free](https://arxiv.org/abs/1704.00109).
+    """
+    members = [_with_weights(model, path) for path in _resolve(snapshots, last)]
+    for number, member in enumerate(members, start=1):
+        member.name = f"{member.name}_{number}"  # a model's layers must have names of their own
+    inputs = _inputs_like(model)
+    each = [member(inputs) for member in members]
+    names = getattr(model, "output_names", None) or [None] * len(keras.tree.flatten(each[0]))
+    together = zip(*map(keras.tree.flatten, each), strict=True)
+    means = [keras.layers.Average(name=name)(list(outputs)) for name, outputs in zip(names, together, strict=True)]
+    ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=f"{model.name}_ensemble")
+    ensemble.trainable = False
+    return _compiled_like(model, ensemble)
+
+
+def averaged_weights(
+    model: keras.Model, snapshots: Snapshots, x: Any = None, *, batch_size: int = 128, last: int | None = None
+) -> keras.Model:
+    """One model with the average of a model's snapshots as its weights, which predicts at the price of one.
+
+    That helps where the snapshots lie in one basin, as those of the last short cycles of a training often do; across a
+    barrier the average is worse than either. The moving statistics of BatchNormalization belong to the weights they
+    were gathered with, so they are gathered anew, in one pass over `x`.
+
+    Args:
+        model: The model that was trained, or one built alike, as for `snapshot_ensemble`. It is not changed.
+        snapshots: A folder or paths, likewise.
+        x: Training data to gather the statistics of BatchNormalization on: arrays or tensors, a `PyDataset` or a
+            `tf.data.Dataset` of finite size; targets are left aside. Not needed without such layers.
+        batch_size: Samples in a batch of arrays. Defaults to 128; best that of training.
+        last: Use the last so many only. Defaults to all.
+
+    Returns:
+        A model like `model`, compiled with its loss and metrics if that is compiled.
+
+    Raises:
+        ValueError: If there are no snapshots, the model has not been built, or `x` is needed and not given.
+
+    Example:
+    ```python
+    averaged = autolr.averaged_weights(model, "cycles", x_train, last=3)
+    averaged.evaluate(x_test, y_test)
+    ```
+
+    Reference:
+        Izmailov et al., 2018, [Averaging Weights Leads to Wider Optima and Better
+        Generalization](https://arxiv.org/abs/1803.05407).
+    """
+    paths = _resolve(snapshots, last)
+    averaged = _with_weights(model, paths[-1])
+    normalizers = [layer for layer in _all_layers(averaged) if isinstance(layer, keras.layers.BatchNormalization)]
+    if normalizers and x is None:
+        raise invalid("x", "be data to gather the statistics of BatchNormalization on", x, "Pass the training data.")
+    sums = [np.zeros(weight.shape) for weight in averaged.weights]
+    for path in paths:
+        averaged.load_weights(path)
+        sums = [total + weight for total, weight in zip(sums, averaged.get_weights(), strict=True)]
+    # What is not a float, a count for instance, stays as the last snapshot has it.
+    averaged.set_weights(
+        [
+            total / len(paths) if np.issubdtype(weight.dtype, np.inexact) else weight
+            for total, weight in zip(sums, averaged.get_weights(), strict=True)
+        ]
+    )
+    if normalizers:
+        _gather_statistics(averaged, normalizers, _batches(x, batch_size))
+    return _compiled_like(model, averaged)
+
+
+def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
+    if last is not None and not last >= 1:
+        raise invalid("last", "be 1 or more, or None for all", last)
+    if isinstance(snapshots, (str, os.PathLike)):
+        paths = snapshot_paths(snapshots) if Path(snapshots).is_dir() else []
+    else:
+        paths = [Path(path) for path in snapshots]
+    if not paths:
+        hint = "They are written by `SGDRScheduler(snapshot_folder=...)` at the end of each cycle."
+        raise invalid("snapshots", "be a folder with snapshots, or paths of them", snapshots, hint)
+    return paths[-last:] if last else paths
+
+
+def _with_weights(model: keras.Model, path: Path) -> keras.Model:
+    """A model like this one, with the weights in a file."""
+    if not model.built:
+        raise invalid("model", "be built", model, "Call it on a batch of data first.")
+    try:
+        copy = type(model).from_config(model.get_config())
+    except (TypeError, NotImplementedError) as error:
+        hint = "Let its `get_config` return the arguments of its `__init__`."
+        raise invalid("model", "be of a class that can be made again from its config", model, hint) from error
+    if not copy.built:
+        copy(_inputs_like(model))
+    copy.load_weights(path)
+    return copy
+
+
+def _inputs_like(model: keras.Model) -> Any:
+    if isinstance(model, keras.Sequential):
+        tensors = model.inputs[0]
+    elif getattr(model, "inputs", None):
+        tensors = model.input
+    else:  # a class of the user's own knows the shapes it was built with
+        shapes = list(model.get_build_config().values())
+        if len(shapes) != 1:
+            raise invalid("model", "take one input, if it is of a class of your own", model)
+        return keras.Input(batch_shape=(None, *shapes[0][1:]), dtype=model.input_dtype)
+    return keras.tree.map_structure(
+        lambda tensor: keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name), tensors
+    )
+
+
+def _compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
+    """Compile for `evaluate`; a model like this is not trained any further, so its optimizer does not matter."""
+    config = model.get_compile_config() if model.compiled else None
+    if config:
+        metrics = keras.saving.deserialize_keras_object(config.get("metrics"))
+        other.compile("sgd", loss=model.loss, metrics=metrics)
+    return other
+
+
+def _all_layers(model: keras.Model) -> Iterator[Any]:
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _all_layers(layer)
+
+
+def _gather_statistics(model: keras.Model, normalizers: Sequence[Any], batches: Iterator[Any]) -> None:
+    """Make the moving statistics the means over all batches, each weighted by its size."""
+    momenta = [layer.momentum for layer in normalizers]
+    seen = 0
+    try:
+        for batch in batches:
+            size = num_samples(batch)
+            for layer in normalizers:
+                layer.momentum = seen / (seen + size)  # 0 for the first: nothing is left of what was there
+            model(batch, training=True)
+            seen += size
+    finally:
+        for layer, momentum in zip(normalizers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def _batches(x: Any, batch_size: int) -> Iterator[Any]:
+    if is_array_data(x):
+        for start in range(0, num_samples(x), batch_size):
+            yield keras.tree.map_structure(lambda array: array[start : start + batch_size], x)  # noqa: B023
+    else:
+        for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(len(x))):
+            yield batch[0] if isinstance(batch, tuple) else batch

@@ -1,0 +1,80 @@
+"""Momentum that a callback can change between two steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from autolr.optimizers import parts, scope_of
+
+NAMES = ("momentum", "beta_1")  # of SGD, RMSprop and Muon; of Adam and its kin
+
+
+class _Momentum(keras.Variable):
+    """A variable where Keras expects a number: `if self.momentum != 0` must be decided while tracing."""
+
+    __hash__ = keras.Variable.__hash__
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    def __gt__(self, other: object) -> bool:
+        return True
+
+
+class CycledMomentum:
+    """Takes over the momentum of a model's optimizer until it is given back.
+
+    Keras reads momentum as a number when it traces the training step, so that a number assigned later changes nothing.
+    A variable in its place is read at every step. It is not one of the optimizer's own variables: checkpoints saved
+    meanwhile look as ever, and hold the optimizer's own momentum. The training step is traced anew for it, and once
+    more afterwards.
+
+    Args:
+        model: A compiled model. An optimizer without momentum, or with one of 0, is left alone.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model, self._taken = model, []  # type: Any, list[tuple[Any, str, float, _Momentum]]
+        with scope_of(model):
+            for part in parts(model.optimizer):
+                for name in NAMES:
+                    value = getattr(part, name, None)
+                    if isinstance(value, float) and value > 0:
+                        self._taken.append((part, name, value, _Momentum(value, trainable=False, dtype="float32")))
+        for part, name, value, variable in self._taken:
+            # Past `__setattr__`, which would make it one of the optimizer's variables.
+            vars(part)[name] = variable
+            vars(part)["get_config"] = _config_with(part, name, value)
+        self._retrace()
+
+    def __bool__(self) -> bool:
+        return bool(self._taken)
+
+    def assign(self, value: float) -> None:
+        """Set the momentum of the next step."""
+        for *_, variable in self._taken:
+            variable.assign(np.float32(value))
+
+    def give_back(self) -> None:
+        """Give the optimizer its own momentum again."""
+        for part, name, value, _ in self._taken:
+            vars(part)[name] = value
+            vars(part).pop("get_config", None)
+        self._retrace()
+        self._taken = []
+
+    def _retrace(self) -> None:
+        if self._taken:
+            self._model.make_train_function(force=True)
+
+
+def _config_with(optimizer: Any, name: str, value: float) -> Any:
+    original = type(optimizer).get_config
+
+    def get_config() -> dict[str, Any]:
+        return {**original(optimizer), name: value}
+
+    return get_config

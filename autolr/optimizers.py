@@ -1,0 +1,84 @@
+"""What AutoLR needs to know of an optimizer, and one like it whose rate a callback can set."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+
+from autolr import compat
+
+
+def scope_of(model: Any) -> AbstractContextManager[Any]:
+    """Where variables must be made to fit those of the model: on TensorFlow, its distribution strategy."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
+
+
+def parts(optimizer: Any) -> list[Any]:
+    """The optimizers that hold a learning rate: one, or several for a `MultiOptimizer`."""
+    if compat.optimizer_is_scaled(optimizer):
+        return parts(optimizer.inner_optimizer)
+    return list(optimizer.optimizers) if compat.is_multi_optimizer(optimizer) else [optimizer]
+
+
+def takes_a_number(optimizer: Any) -> bool:
+    """Whether a callback can set the optimizer's rate: not if it has a schedule, a callable, or several rates."""
+    return isinstance(compat.learning_rate_source(optimizer), keras.Variable)
+
+
+def batches_per_update(optimizer: Any) -> int:
+    """Batches that one optimizer update takes: more than one under gradient accumulation."""
+    return math.lcm(*(int(part.gradient_accumulation_steps or 1) for part in parts(optimizer)))
+
+
+def current_rate(optimizer: Any) -> float:
+    """The rate of the next update; for a `MultiOptimizer`, of the first of its optimizers."""
+    return float(keras.ops.convert_to_numpy(parts(optimizer)[0].learning_rate))
+
+
+def default_rate(optimizer: Any) -> float:
+    """The rate an optimizer of this class has when none is given; for a `MultiOptimizer`, that of its first."""
+    first = next(iter(parts(optimizer)), optimizer)
+    parameter = inspect.signature(type(first).__init__).parameters.get("learning_rate")
+    return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
+
+
+def several_optimizers(model: keras.Model) -> bool:
+    """Whether the model has optimizers of its own beside the one it was compiled with, as a GAN has.
+
+    The compiled one is a dummy then, and no single curve could tell of several. Models inside the model are not
+    looked into: a pretrained part may bring an optimizer that is never used.
+    """
+    own = {id(model.optimizer), *(id(part) for part in parts(model.optimizer))}
+    own.add(id(getattr(model.optimizer, "inner_optimizer", None)))
+    found = (value for attribute in vars(model).values() for value in _shallow(attribute))
+    return any(isinstance(value, keras.optimizers.Optimizer) and id(value) not in own for value in found)
+
+
+def _shallow(attribute: Any) -> list[Any]:
+    if isinstance(attribute, dict):
+        return list(attribute.values())
+    return list(attribute) if isinstance(attribute, (list, tuple)) else [attribute]
+
+
+def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
+    """An optimizer like this one, unbuilt, whose learning rate is a number.
+
+    Args:
+        optimizer: Any Keras optimizer. The optimizers of a `MultiOptimizer` get a common rate, that of the first;
+            the others keep their ratio to it.
+        rate: The rate to begin with.
+    """
+    config = optimizer.get_config() if not compat.is_multi_optimizer(optimizer) else {}
+    if compat.optimizer_is_scaled(optimizer):
+        inner = with_number_as_rate(optimizer.inner_optimizer, rate)
+        return type(optimizer)(
+            inner, **{name: value for name, value in config.items() if name not in ("inner_optimizer", "learning_rate")}
+        )
+    if compat.is_multi_optimizer(optimizer):
+        return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
+    return type(optimizer).from_config({**config, "learning_rate": rate})

@@ -1,0 +1,381 @@
+"""The schedule as a Keras callback, and early stopping that knows its cycles."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from autolr import compat
+from autolr.budget import DEFAULTS
+from autolr.callbacks import check_assignable_rate
+from autolr.ensemble import drop_snapshots, save_snapshot
+from autolr.errors import AutoLRWarning, invalid
+from autolr.momentum import CycledMomentum
+from autolr.optimizers import batches_per_update
+from autolr.sgdr import IntArray, check_schedule, height, lay_out, place, rate_on_edges
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLOCK = 1024  # steps whose rates are computed at once: NumPy takes nearly as long for one
+
+
+class SGDRScheduler(keras.callbacks.Callback):
+    """Cosine annealing with warm restarts, or another cyclical schedule, step by step.
+
+    The rate is set *before* each step, so the first step of a cycle trains at the peak. Nothing of the arguments is
+    changed by training: one instance serves any number of fits, and a `fit` with `initial_epoch` goes on where the
+    schedule is then. A step is an optimizer update: under gradient accumulation the rate changes once per update, and
+    with `steps_per_execution` once per execution, since Keras calls back no more often.
+
+    Args:
+        min_lr: Rate that each cycle falls to.
+        max_lr: Rate at the start of the first cycle.
+        cycle_length: Epochs in the first cycle. Defaults to 10.
+        mult_factor: After each cycle it becomes `ceil(length * mult_factor)` epochs long. Defaults to 2.
+        lr_decay: After each cycle the peak is multiplied by this, though never below `min_lr`. Defaults to 1.
+        fit_budget: Whether to stretch the cycles so that the last one ends with the last step of `fit`, as the
+            tuners do. Defaults to False: cycles are exactly as many epochs long as said.
+        steps_per_epoch: Optimizer steps in an epoch. Only needed for data whose size Keras cannot tell; without it,
+            the rate on such data stands still within the first epoch, while its steps are counted.
+        restore_weights: What to do when training ends inside a cycle, where the rate is high and the model worse
+            than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
+            monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched.
+        shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
+        warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line.
+            Defaults to 0.
+        momentum: What the optimizer's momentum (`momentum` or `beta_1`) is at the peak of a `"one_cycle"` and at its
+            ends. It moves against the rate, and the optimizer's own is put back when training ends. Defaults to
+            `(0.85, 0.95)`, as in the paper; None leaves momentum alone, as do the other shapes.
+        snapshot_folder: Where to keep the model's weights at the ends of the cycles, for `autolr.snapshot_ensemble`:
+            files `cycle-0001.weights.h5` and so on. Those of cycles that a `fit` trains again are removed when it
+            begins. Defaults to None: nothing is written.
+        num_snapshots: How many of the last cycles' ends to keep there. Defaults to 5.
+
+    Attributes:
+        history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate.
+        cycle_end_weights: Weights at the end of the latest whole cycle, a list of arrays as `get_weights` returns;
+            None before there was one.
+
+    Raises:
+        ValueError: If an argument is out of its range; when training begins, if the learning rate is not a number.
+
+    Example:
+    ```python
+    schedule = autolr.SGDRScheduler(min_lr=0.01, max_lr=0.5, cycle_length=3, mult_factor=1.5, lr_decay=0.9)
+    model.fit(x, y, epochs=16, callbacks=[schedule])  # cycles of 3, 5 and 8 epochs
+    ```
+
+    Reference:
+        Loshchilov & Hutter, 2017, [SGDR: Stochastic Gradient Descent with Warm Restarts](https://arxiv.org/abs/1608.03983);
+        one cycle with momentum: Smith, 2018, [A disciplined approach to neural network
+        hyper-parameters](https://arxiv.org/abs/1803.09820).
+    """
+
+    # Keras may call `on_train_batch_end` from other threads: then it need not wait for each step's results.
+    async_safe = True
+
+    def __init__(
+        self,
+        min_lr: float,
+        max_lr: float,
+        *,
+        cycle_length: int = 10,
+        mult_factor: float = 2.0,
+        lr_decay: float = 1.0,
+        fit_budget: bool = False,
+        steps_per_epoch: int | None = None,
+        restore_weights: bool = True,
+        shape: str = "cosine",
+        warmup: int = 0,
+        momentum: tuple[float, float] | None = (0.85, 0.95),
+        snapshot_folder: str | os.PathLike[str] | None = None,
+        num_snapshots: int = 5,
+    ) -> None:
+        super().__init__()
+        check_schedule(
+            min_lr=min_lr,
+            max_lr=max_lr,
+            cycle_length=cycle_length,
+            mult_factor=mult_factor,
+            lr_decay=lr_decay,
+            steps_per_epoch=1 if steps_per_epoch is None else steps_per_epoch,
+            shape=shape,
+            warmup=warmup,
+        )
+        if momentum is not None and not 0 <= momentum[0] <= momentum[1] < 1:
+            raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
+        if not num_snapshots >= 1:
+            raise invalid("num_snapshots", "be 1 or more", num_snapshots, "`snapshot_folder=None` keeps none.")
+        self.min_lr, self.max_lr, self.lr_decay = float(min_lr), float(max_lr), float(lr_decay)
+        self.cycle_length, self.mult_factor = int(cycle_length), float(mult_factor)
+        self.fit_budget, self.steps_per_epoch = fit_budget, steps_per_epoch
+        self.restore_weights = restore_weights
+        self.shape, self.warmup, self.momentum = shape, int(warmup), momentum
+        self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
+        self.num_snapshots = int(num_snapshots)
+        self.history: dict[str, list[Any]] = {"step": [], "lr": []}
+        self.cycle_end_weights: list[Any] | None = None
+        self._cycle_end_logs: Mapping[str, Any] = {}
+        self._momentum: CycledMomentum | None = None
+
+    @classmethod
+    def from_hyperparameters(cls, hp: Any, **overrides: Any) -> SGDRScheduler:
+        """The schedule a trial was trained with, from the hyperparameters of that trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`.
+            **overrides: Arguments of this class that take precedence. `fit_budget` defaults to True here, as in
+                the tuners: `fit` for as many epochs as the trial had, and the schedule is the same. What `hp` does
+                not hold is as the tuners have it then: one cycle.
+
+        Raises:
+            ValueError: If `hp` holds no bounds.
+
+        Example:
+        ```python
+        hp = tuner.get_best_hyperparameters()[0]
+        schedule = autolr.SGDRScheduler.from_hyperparameters(hp)
+        tuner.hypermodel.build(hp).fit(x, y, epochs=12, callbacks=[schedule])
+        ```
+        """
+        names = {"min_lr": f"{compat.TRIAL_PREFIX}min_lr", "max_lr": f"{compat.TRIAL_PREFIX}max_lr"}
+        names.update({name: name for name in ("cycle_length", "mult_factor", "lr_decay")})
+        arguments = {argument: hp.values[name] for argument, name in names.items() if name in hp.values}
+        missing = {"min_lr", "max_lr"} - {*arguments, *overrides}
+        if missing:
+            raise ValueError(
+                "Argument `hp` must hold the bounds a trial found, as `autolr/min_lr` and `autolr/max_lr`. "
+                f"Received: hp.values={hp.values!r}. Take it from a finished AutoLR search, or pass "
+                f"{' and '.join(sorted(missing))}."
+            )
+        return cls(**{"fit_budget": True, **DEFAULTS, **arguments, **overrides})
+
+    def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
+        """Draw the schedule of a training without training.
+
+        Args:
+            epochs: Epochs of the training.
+            steps_per_epoch: Optimizer steps in an epoch. Defaults to 100, enough for a smooth line.
+            ax: Axes to draw on. Defaults to those of a new figure.
+        """
+        from autolr.plots import plot_schedule  # needs matplotlib, and sits above this file
+
+        return plot_schedule(
+            self._edges_of(epochs, steps_per_epoch),
+            min_lr=self.min_lr,
+            max_lr=self.max_lr,
+            lr_decay=self.lr_decay,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=epochs * steps_per_epoch,
+            **({} if self.shape == "cosine" else {"shape": self.shape}),
+            ax=ax,
+        )
+
+    def ends_cycle(self, epoch: int) -> bool:
+        """Whether a cycle of the running training ends with this epoch, counted from 0."""
+        return self._batches_until(epoch + 1) in self._ends
+
+    def leave_weights_alone(self) -> None:
+        """Put no weights back in the running training: somebody else will."""
+        self._restores = False
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Start afresh: nothing is left of an earlier training."""
+        check_assignable_rate(self.model)
+        self._give_momentum_back()  # if that training was interrupted
+        self.history = {"step": [], "lr": []}
+        self.cycle_end_weights, self._cycle_end_logs = None, {}
+        self._restores = self.restore_weights
+        self._batches_per_update = batches_per_update(self.model.optimizer)
+        told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
+        self._batches_per_epoch: int | None = told or self.params.get("steps")
+        self._step = self._block_start = -1
+        self._lay_out_cycles()
+        self._is_new = True
+        if self.shape == "one_cycle" and self.momentum is not None:
+            self._take_momentum()
+
+    def _take_momentum(self) -> None:
+        if keras.backend.backend() == "jax":
+            # There a traced step sees the optimizer's own variables and nothing else.
+            warnings.warn(
+                "On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.",
+                AutoLRWarning,
+                stacklevel=2,
+            )
+        else:
+            self._momentum = CycledMomentum(self.model)
+
+    def _give_momentum_back(self) -> None:
+        if self._momentum is not None:
+            self._momentum.give_back()
+            self._momentum = None
+
+    def _edges_of(self, epochs: int, batches_per_epoch: int) -> IntArray:
+        return lay_out(
+            epochs * batches_per_epoch,
+            fit_budget=self.fit_budget,
+            cycle_length=self.cycle_length,
+            mult_factor=self.mult_factor,
+            steps_per_epoch=batches_per_epoch,
+            shape=self.shape,
+            warmup=self.warmup,
+        )
+
+    def _lay_out_cycles(self) -> None:
+        """Lay out the cycles in batches; until it is known how many an epoch has, in epochs."""
+        edges = self._edges_of(int(self.params["epochs"]), self._batches_per_epoch or 1)
+        self._ends = {end: number for number, end in enumerate(edges[1:].tolist(), start=1)}
+        # An update of several batches belongs to the cycle in which it begins.
+        self._edges = -(-edges // self._batches_per_update) if self._batches_per_epoch else edges
+        self._rates: list[float] = []
+
+    def _batches_until(self, epoch: int) -> int:
+        return epoch * (self._batches_per_epoch or 1)
+
+    def _step_of(self, batch: int) -> int:
+        if self._batches_per_epoch is None:
+            return self._epoch
+        return (self._epoch * self._batches_per_epoch + batch) // self._batches_per_update
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Place the schedule at this epoch."""
+        if self._is_new and self.snapshot_folder is not None:
+            done = sum(end <= self._batches_until(epoch) for end in self._ends)
+            drop_snapshots(self.snapshot_folder, after=done)
+        self._is_new = False
+        self._epoch = epoch
+        self._begun: list[int] = []  # batches at which a rate was set
+        self._ended: list[int] = []  # batches that were trained
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Set this step's rate."""
+        step = self._step_of(batch)
+        if step == self._step and self._batches_per_epoch:
+            return  # another batch of the same update
+        self._step = step
+        if not 0 <= step - self._block_start < len(self._rates):
+            self._compute_block(step)
+        rate = self._rates[step - self._block_start]
+        self.model.optimizer.learning_rate = rate
+        if self._momentum:
+            self._momentum.assign(self._momenta[step - self._block_start])
+        self._begun.append(batch)
+        self.history["step"].append(step)
+        self.history["lr"].append(rate)
+
+    def _compute_block(self, start: int) -> None:
+        steps = np.arange(start, start + BLOCK)
+        self._block_start = start
+        rates = rate_on_edges(
+            steps, self._edges, min_lr=self.min_lr, max_lr=self.max_lr, lr_decay=self.lr_decay, shape=self.shape
+        )
+        self._rates = rates.tolist()
+        if self.momentum is not None:
+            low, high = self.momentum
+            self._momenta = (high - (high - low) * height(place(steps, self._edges)[1], self.shape)).tolist()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Count the batches trained."""
+        self._ended.append(batch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Report the rate; keep the weights if a cycle ends here."""
+        logs = {} if logs is None else logs
+        self._settle_history()
+        if self.history["lr"]:
+            logs["learning_rate"] = self.history["lr"][-1]
+        self._last_epoch, self._last_logs = epoch, dict(logs)
+        if self.ends_cycle(epoch):
+            self.cycle_end_weights, self._cycle_end_logs = self.model.get_weights(), self._last_logs
+            if self.snapshot_folder is not None:
+                number = self._ends[self._batches_until(epoch + 1)]
+                save_snapshot(self.model, self.snapshot_folder, number, keep=self.num_snapshots)
+
+    def _settle_history(self) -> None:
+        """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
+        trained = max(self._ended, default=-1) + 1
+        # Keras also announces the step at which data of unknown size turn out to have ended.
+        while self._begun and self._begun[-1] >= trained:
+            self._begun.pop()
+            self.history["step"].pop()
+            self.history["lr"].pop()
+        if self._batches_per_epoch is None and trained:
+            self._batches_per_epoch = trained
+            self._lay_out_cycles()  # from here on the schedule moves within epochs, too
+            self.history["step"] = [self._step_of(batch) for batch in self._begun]
+        self._step = self.history["step"][-1] if self.history["step"] else -1
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Put the latest cycle's end back if training ended inside a cycle, and worse."""
+        self._give_momentum_back()
+        if self.cycle_end_weights is None or not self._restores or self.ends_cycle(self._last_epoch):
+            return
+        then, now = self._cycle_end_logs, self._last_logs
+        monitor = "val_loss" if "val_loss" in then and "val_loss" in now else "loss"
+        # False if either is NaN or missing: then there is no reason to undo training.
+        if now.get(monitor, math.nan) > then.get(monitor, math.nan):
+            self.model.set_weights(self.cycle_end_weights)
+
+
+class CycleEarlyStopping(keras.callbacks.EarlyStopping):
+    """Early stopping that looks only at the ends of cycles.
+
+    Inside a cycle the loss is high because the rate was just restarted, not because training has stopped getting
+    better: ordinary early stopping ends it there, at its worst. When training ends inside a cycle, that end is judged,
+    too: it is kept if it is better than the best end of a cycle, which is put back otherwise.
+
+    Args:
+        scheduler: The `SGDRScheduler` of the same `fit`. Not needed in an AutoLR search, where each trial has its own.
+        patience: How many cycles may end without an improvement. Defaults to 1.
+        restore_best_weights: Whether to put back the weights of the best end of a cycle. Defaults to True; then the
+            scheduler's `restore_weights` is not needed and does nothing.
+        **options: The other arguments of `keras.callbacks.EarlyStopping`: `monitor` (default `"val_loss"`), `mode`,
+            `min_delta`, `baseline`, `verbose`, `start_from_epoch` (in epochs).
+
+    Raises:
+        ValueError: When training begins without a scheduler.
+
+    Example:
+    ```python
+    schedule = autolr.SGDRScheduler(0.01, 0.5, cycle_length=3, mult_factor=1.5)
+    stop = autolr.CycleEarlyStopping(schedule, patience=2)
+    model.fit(x, y, validation_split=0.1, epochs=100, callbacks=[schedule, stop])
+    ```
+    """
+
+    def __init__(
+        self,
+        scheduler: SGDRScheduler | None = None,
+        *,
+        patience: int = 1,
+        restore_best_weights: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
+        self.scheduler = scheduler
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Start counting."""
+        if self.scheduler is None:
+            raise ValueError(
+                "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
+                "Received: scheduler=None. Pass it to both: `callbacks=[schedule, CycleEarlyStopping(schedule)]`."
+            )
+        super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Judge, if a cycle or the training ends here."""
+        assert self.scheduler is not None
+        if self.restore_best_weights:
+            self.scheduler.leave_weights_alone()
+        if self.scheduler.ends_cycle(epoch) or epoch + 1 == self.params["epochs"]:
+            super().on_epoch_end(epoch, logs)

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""What a schedule costs: a training step with it against a bare step of `fit` at a constant rate.
+
+    python benchmarks/schedules.py [--rounds 21] [--only cnn|perceptron]
+
+All kinds of `fit` take turns in one process, in another order each round, and each round gives one ratio to its own
+bare `fit`; the table shows the median of the ratios, their quartiles and their range. Two bare models are measured, so
+that the ratio of one to the other shows what is noise. The naive callback is the method's: it works out the rate,
+assigns it, reads it back and appends it to a list, at the end of every batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+from range_test import BATCH, method_cnn, perceptron
+
+import autolr
+
+CYCLES = {"cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
+BOUNDS = {"min_lr": 1e-6, "max_lr": 1e-5}  # nothing is learnt, and nothing diverges
+
+
+class NaiveScheduler(keras.callbacks.Callback):
+    """Cosine annealing with warm restarts as the method's source does it."""
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.steps_per_epoch, self.since_restart, self.lrs = steps_per_epoch, 0, []
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Work out, assign, read back."""
+        self.since_restart += 1
+        done = self.since_restart / self.steps_per_epoch
+        rate = BOUNDS["min_lr"] + 0.5 * (BOUNDS["max_lr"] - BOUNDS["min_lr"]) * (1 + math.cos(done * math.pi))
+        self.model.optimizer.learning_rate = rate
+        self.lrs.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+
+def measure(make: Callable[[], keras.Model], steps: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each kind of `fit` in each round, the first of all left out: it traces."""
+    rng = np.random.default_rng(0)
+    x = rng.random((steps * BATCH, 28, 28, 1), dtype="float32")
+    y = rng.integers(0, 10, steps * BATCH)
+
+    def model(rate: float | keras.optimizers.schedules.LearningRateSchedule) -> keras.Model:
+        made = make()
+        made.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return made
+
+    restarts = keras.optimizers.schedules.CosineDecayRestarts(BOUNDS["max_lr"], steps, t_mul=1.5, m_mul=0.9)
+    plain = model(1e-5)
+    kinds: dict[str, tuple[keras.Model, Callable[[], list[keras.callbacks.Callback]]]] = {
+        "bare": (plain, list),
+        "bare, again": (model(1e-5), list),
+        "`SGDRSchedule`": (model(autolr.SGDRSchedule(**BOUNDS, **CYCLES, steps_per_epoch=steps)), list),
+        "Keras's `CosineDecayRestarts`": (model(restarts), list),
+        "`SGDRScheduler`": (plain, lambda: [autolr.SGDRScheduler(**BOUNDS, **CYCLES)]),
+        "naive callback": (plain, lambda: [NaiveScheduler(steps)]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    for round_number in range(rounds + 1):
+        for name in random.Random(round_number).sample([*kinds], len(kinds)):
+            trained, callbacks = kinds[name]
+            began = time.perf_counter()
+            trained.fit(x, y, batch_size=BATCH, verbose=0, callbacks=callbacks())
+            if round_number:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def main() -> None:
+    """Print tables in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21, help="(default: 21)")
+    parser.add_argument("--only", choices=["cnn", "perceptron"], help="one of the two models")
+    options = parser.parse_args()
+    models = {"cnn": ("the method's CNN", method_cnn, 25), "perceptron": ("2-layer perceptron", perceptron, 400)}
+    for key, (name, make, steps) in models.items():
+        if options.only not in (None, key):
+            continue
+        seconds = {kind: np.array(values) for kind, values in measure(make, steps, options.rounds).items()}
+        bare = seconds.pop("bare")
+        print(
+            f"\n{name}: {1000 * np.median(bare) / steps:.2f} ms a bare step; {options.rounds} rounds of {steps} steps\n"
+        )
+        print("| kind of step | ÷ bare step, median | quartiles | range |")
+        print("|---|---|---|---|")
+        for kind, values in seconds.items():
+            low, q1, median, q3, high = np.quantile(values / bare, [0, 0.25, 0.5, 0.75, 1])
+            print(f"| {kind} | {median:.3f} | {q1:.3f} to {q3:.3f} | {low:.2f} to {high:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+#!/bin/sh
+# A search on several machines, played on one: a chief and two workers as processes on 127.0.0.1.
+#
+#     examples/distributed_search.sh [FOLDER]
+#
+# On real machines, run the same Python script once on each with the same three variables set, KERASTUNER_ORACLE_IP
+# naming the chief's machine, and FOLDER on a disk that all of them see. See docs/distributed.md.
+set -eu
+
+PYTHON=${PYTHON:-python3}
+FOLDER=${1:-$(mktemp -d)}
+SCRIPT=$(dirname "$0")/distributed_search.py
+
+export KERASTUNER_ORACLE_IP=127.0.0.1
+# A port that is free now.
+KERASTUNER_ORACLE_PORT=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
+export KERASTUNER_ORACLE_PORT
+
+# The chief must have "chief" in its name; every worker must have a name of its own, and keep it when it is restarted.
+KERASTUNER_TUNER_ID=chief "$PYTHON" "$SCRIPT" "$FOLDER" &
+chief=$!
+KERASTUNER_TUNER_ID=worker0 "$PYTHON" "$SCRIPT" "$FOLDER" &
+worker0=$!
+KERASTUNER_TUNER_ID=worker1 "$PYTHON" "$SCRIPT" "$FOLDER" &
+worker1=$!
+trap 'kill $chief $worker0 $worker1 2>/dev/null || true' INT TERM
+
+wait $worker0
+wait $worker1
+wait $chief # looks every 20 seconds whether all workers have left
+echo "The search is in $FOLDER."

@@ -1,0 +1,129 @@
+"""No private name of Keras, TensorFlow or Keras Tuner outside `compat.py`, and each one there still exists."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import keras
+import keras_tuner as kt
+import pytest
+
+import autolr
+from autolr import compat
+
+PACKAGE = Path(autolr.__file__).parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "compat")
+
+
+def private(owner):
+    """Names with one leading underscore that an object has."""
+    return {name for name in dir(owner) if name.startswith("_") and not name.startswith("__")}
+
+
+def model():
+    made = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    return made
+
+
+def owners():
+    oracle = kt.oracles.HyperbandOracle("loss", max_epochs=2)
+    callback = keras.callbacks.ReduceLROnPlateau()
+    return [model(), keras.optimizers.Adam(), oracle, callback, kt.Tuner, kt.Hyperband, kt.HyperParameters()]
+
+
+FOREIGN = set().union(*(private(owner) for owner in owners()))
+
+
+def assigned(tree):
+    """Private attributes that a module itself sets, which are its own."""
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_names_of_others_are_neither_used_nor_overridden_outside_compat(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    defined = {method.name for node in classes for method in node.body if isinstance(method, ast.FunctionDef)}
+    constants = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    touched = ((used - assigned(tree)) | defined | constants) & FOREIGN
+    assert not touched, f"autolr/{module}.py touches {sorted(touched)}: move it to autolr/compat.py and say why there."
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_names_are_asked_of_self_alone(module):
+    # Whatever is not `self._name`, `cls._name` or a private name of the same module belongs to somebody else.
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    own = assigned(tree) | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    strangers = [
+        f"{ast.unparse(node)} in line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        and node.attr not in own
+    ]
+    assert not strangers
+
+
+def test_every_private_name_in_compat_is_explained():
+    tree = ast.parse((PACKAGE / "compat.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+USED = {
+    "Model._symbolic_build": (lambda: keras.Model, "create the variables of an unbuilt model"),
+    "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
+    "Tuner._populate_initial_space": (lambda: kt.Tuner, "add the schedule's hyperparameters"),
+    "Tuner._build_and_fit_model": (lambda: kt.Tuner, "know which trial is at work"),
+    "Tuner._try_build": (lambda: kt.Tuner, "see a trial's model before its fit"),
+    "Tuner._get_tuner_fname": (lambda: kt.Tuner, "open what a chief has left"),
+    "Tuner._is_worker": (lambda: kt.Tuner, "leave the oracle of a worker alone"),
+    "Tuner._get_checkpoint_fname": (lambda: kt.Tuner, "load the optimizer's state of a Hyperband parent"),
+    "Oracle._compute_values_hash": (lambda: kt.Oracle, "keep what a trial found out of its hash"),
+    "Oracle._get_oracle_fname": (lambda: kt.Oracle, "write oracle.json whole"),
+    "Oracle._save_trial": (lambda: kt.Oracle, "write trial.json whole"),
+    "Oracle._get_trial_dir": (lambda: kt.Oracle, "write trial.json whole"),
+}
+
+
+@pytest.mark.parametrize("name", USED)
+def test_a_private_name_in_use_is_still_there(name):
+    make, purpose = USED[name]
+    attribute = name.split(".")[1]
+    assert hasattr(make(), attribute), f"{name} is gone. autolr/compat.py uses it to {purpose}."
+
+
+def test_this_file_names_all_private_names_that_compat_uses():
+    tree = ast.parse(inspect.getsource(compat))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    elsewhere = {"_optimizer_map", "_rng"}  # below, and in tests/test_compat.py
+    assert used & FOREIGN <= {name.split(".")[1] for name in USED} | elsewhere
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none")
+def test_a_multi_optimizer_still_knows_where_variables_go():
+    first, rest = keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.01)
+    multi = keras.optimizers.MultiOptimizer(lambda variable: first if "kernel" in variable.path else rest)
+    message = "MultiOptimizer has no `_optimizer_map` any more. autolr/compat.py copies it to set all rates at once."
+    assert hasattr(multi, "_optimizer_map"), message
+
+
+def test_a_full_oracle_file_is_left_when_a_write_is_cut_short(tmp_path, monkeypatch):
+    tuner = autolr.RandomSearch(lambda hp: model(), "loss", max_trials=1, directory=tmp_path, project_name="p")
+    tuner.save()
+    before = (tmp_path / "p" / "oracle.json").read_text()
+    monkeypatch.setattr(type(tuner.oracle), "get_state", lambda self: {"a": object()})  # JSON stops half-way
+    with pytest.raises(TypeError):
+        tuner.save()
+    assert (tmp_path / "p" / "oracle.json").read_text() == before
+    assert not list((tmp_path / "p").glob("oracle.json.*"))

@@ -1,0 +1,68 @@
+"""A chief and two workers as processes on 127.0.0.1, one of them killed in the middle of a trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_dropin_resume import start, stop_at
+
+from autolr.records import TrialRecord
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "distributed_search.sh"
+pytestmark = pytest.mark.slow
+
+
+def free_port():
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return str(any_socket.getsockname()[1])
+
+
+def test_all_trials_end_each_once_though_a_worker_is_killed_and_started_again(tmp_path):
+    environment = {
+        **os.environ,
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": free_port(),
+        "TRIALS": "4",
+    }
+
+    def member(name, *arguments):
+        return start(tmp_path, *arguments, env={**environment, "KERASTUNER_TUNER_ID": name})
+
+    members = [member("chief"), member("worker0", "training", "any")]
+    try:
+        stop_at(members[1], tmp_path, signal.SIGKILL)
+        members[1:] = [member("worker0"), member("worker1")]
+        outputs = [process.communicate(timeout=400) for process in members]
+    finally:
+        for process in members:
+            process.kill()
+    assert [process.returncode for process in members] == [0, 0, 0], outputs
+    trials = json.loads(outputs[0][0].splitlines()[-1])  # as the chief has them
+    assert [(trial_id, status) for trial_id, status, _ in trials] == [(str(n), "COMPLETED") for n in range(4)]
+    for trial_id, _, values in trials:
+        assert 0 < values["autolr/min_lr"] < values["autolr/max_lr"]
+        assert TrialRecord.read(tmp_path / "p" / f"trial_{trial_id}").values == values
+    log = (tmp_path / "log").read_text().splitlines()
+    assert sorted(line for line in log if line.startswith("ended")) == [f"ended {n}" for n in range(4)]
+    # A process that knows of no chief opens the folder.
+    process = start(tmp_path, env={**os.environ, "TRIALS": "4"})
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(printed.splitlines()[-1]) == trials
+
+
+def test_the_example_runs(tmp_path):
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = [str(EXAMPLE), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^Trial \d: \S+ to \S+ ", done.stdout, re.MULTILINE)) == 4, done.stdout

@@ -1,0 +1,238 @@
+"""What trials do beside the plain case: states loaded, bounds shared, rates in step, everything said once."""
+
+from __future__ import annotations
+
+import types
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import pytest
+from compatibility import Setup, model, search
+from compatibility_cases import adversaries, hyperband, multi, named
+from helpers import compiled, one_weight, sequential
+
+import autolr
+from autolr import LRFinder, compat, range_test
+from autolr.budget import range_test_budget
+from autolr.data import Replay
+from autolr.optimizers import several_optimizers, with_number_as_rate
+from autolr.records import TrialRecord
+
+
+def records(outcome):
+    folder = outcome.tuner.get_trial_dir
+    return [TrialRecord.read(folder(trial.trial_id)) for trial in outcome.trials]
+
+
+class AtFirstStep(keras.callbacks.Callback):
+    """Notes the optimizer's step count and slots as training begins; survives Keras Tuner's copying."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0 and (not self.seen or self.seen[-1][0] is not self.model):
+            optimizer = self.model.optimizer
+            slots = sum(float(np.abs(keras.ops.convert_to_numpy(v)).sum()) for v in optimizer.variables[2:])
+            self.seen.append((self.model, int(optimizer.iterations), slots))
+
+
+@pytest.mark.parametrize(
+    "scheduled",
+    [pytest.param(False, id="a number as rate"), pytest.param(True, id="a schedule as rate", marks=pytest.mark.slow)],
+)
+def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, scheduled):
+    def build(hp):
+        made = named(hp)
+        rate = keras.optimizers.schedules.CosineDecay(0.1, 99) if scheduled else 0.001
+        made.optimizer = keras.optimizers.Adam(rate)
+        return made
+
+    spy = AtFirstStep()
+    outcome = search(Setup(build, fit={"callbacks": [spy]}, tuner=hyperband), tmp_path)
+    later = 0
+    for trial, (_, steps, slots) in zip(outcome.trials, spy.seen, strict=True):
+        if "tuner/trial_id" in trial.hyperparameters.values:
+            later += 1
+            # The checkpoint is that of the parent's best epoch, which may not be its last.
+            assert steps > 0
+            assert steps % 8 == 0
+            assert slots > 0
+        else:
+            assert (steps, slots) == (0, 0.0)
+    assert later
+    assert not [text for text in outcome.warned if "optimizer's state" in text]
+
+
+def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_path):
+    def space():
+        hp = kt.HyperParameters()
+        hp.Choice("cycle_length", [1, 2])
+        hp.Fixed("mult_factor", 1.0)
+        hp.Fixed("lr_decay", 1.0)
+        hp.Choice("units", [4, 8])
+        return hp
+
+    def build(hp):
+        made = keras.Sequential([keras.Input((6,)), keras.layers.Dense(hp.get("units"), "relu"), keras.layers.Dense(3)])
+        made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return made
+
+    fit = {"epochs": 8}
+    options = {"max_trials": None, "reuse_bounds": True}
+    outcome = search(Setup(build, fit, autolr.GridSearch, options, space=space), tmp_path)
+    found = records(outcome)
+    assert len(found) == 4
+    first = {}
+    for record in found:
+        units = record.values["units"]
+        if units in first and first[units].bounds["status"] == "ok":
+            assert record.source == f"trial {first[units].trial_id}"
+            assert record.bounds["max_lr"] == first[units].bounds["max_lr"]
+        else:
+            assert record.source == "range test"
+        first.setdefault(units, record)
+    assert any(record.source != "range test" for record in found)
+    # Another call of `search` may have other data.
+    assert outcome.tuner._memory.found
+    outcome.tuner.search(verbose=0)
+    assert not outcome.tuner._memory.found
+
+
+def test_rates_of_a_multi_optimizer_keep_their_ratio():
+    made = multi(None)
+    multi_optimizer = made.optimizer
+    assert isinstance(compat.learning_rate_source(multi_optimizer), list)
+    in_step = with_number_as_rate(multi_optimizer)
+    in_step.build(made.trainable_variables)
+    in_step.learning_rate = 0.5
+    assert [round(float(part.learning_rate), 6) for part in in_step.optimizers] == [0.5, 0.05]
+    in_step.learning_rate = 0.1
+    assert [round(float(part.learning_rate), 6) for part in in_step.optimizers] == [0.1, 0.01]
+    assert [type(part) for part in in_step.optimizers] == [keras.optimizers.SGD, keras.optimizers.Adam]
+    assert [round(float(part.learning_rate), 6) for part in multi_optimizer.optimizers] == []  # untouched, not built
+
+
+if not hasattr(keras.optimizers, "MultiOptimizer"):
+    del test_rates_of_a_multi_optimizer_keep_their_ratio
+
+
+def test_optimizers_of_a_models_own_are_seen_and_no_others():
+    assert several_optimizers(adversaries(None))
+    assert not several_optimizers(model())
+    pretrained = model("adam")
+    outer = keras.Sequential([keras.Input((6,)), pretrained])
+    outer.compile("sgd", "mse")
+    assert not several_optimizers(outer)
+    scaled = model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
+    assert not several_optimizers(scaled)
+
+
+def test_gradient_accumulation_holds_the_rate_for_an_update_and_records_the_mean_loss():
+    # The loss is the weight, which falls by the rate at each update: constant for four batches, then lower.
+    made = one_weight()
+    made.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=4), lambda y, prediction: prediction * y)
+    x = np.ones((64, 1), "float32")
+    y = np.tile([[0.0], [1.0], [2.0], [3.0]], (16, 1)).astype("float32")  # mean 1.5
+    test = range_test(made, x, y, batch_size=1, shuffle=False, num_steps=6, start_lr=0.1, end_lr=1.0, max_bursts=0)
+    assert len(test) == test.steps_spent == 6
+    # Each update's gradient is the mean of the four: 1.5, times the rate.
+    weight = -1.5 * np.concatenate([[0], np.cumsum(test.lrs)[:-1]])
+    np.testing.assert_allclose(test.losses, 1.5 * weight, rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_and_several_steps_per_execution_together():
+    made = compiled(
+        sequential(), keras.optimizers.SGD(0.1, gradient_accumulation_steps=4), steps_per_execution=6, metrics=[]
+    )
+    x, y = np.zeros((96, 6), "float32"), np.zeros(96, "int32")
+    finder = LRFinder(num_steps=12, start_lr=1e-6, end_lr=1e-5)
+    made.fit(x, y, batch_size=1, epochs=9, callbacks=[finder], verbose=0)
+    # A point is 12 batches: two executions of 6, three updates of 4.
+    assert len(finder.result) == 4
+    assert finder.result.steps_spent == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, (100, 5)),
+        ({"batches_per_update": 4}, (100, 5)),
+        ({"batches_per_call": 2}, (200, 0)),  # twice the steps for as many points
+        ({"batches_per_call": 50}, (220, 0)),
+    ],
+)
+def test_a_range_test_counts_updates_whatever_keras_shows(arguments, expected):
+    fit = {"x": np.zeros((8000, 1)), "batch_size": 1, "epochs": 10}
+    assert range_test_budget(fit, share=0.1, most=220, **arguments) == expected
+
+
+def test_the_share_is_one_of_updates_not_of_batches():
+    fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=220) == (100, 0)
+    assert range_test_budget(fit, share=0.1, most=220, batches_per_update=2) == (50, 0)
+
+
+@pytest.mark.parametrize("number", [5, 40])
+def test_a_generator_is_played_again_and_then_whole(number):
+    replay = Replay(iter(range(number)))
+    assert replay.first() == 0
+    early = replay.replay()
+    assert [next(early) for _ in range(7)] == [n % number for n in range(7)]
+    again = replay.replay()
+    assert next(again) == 0
+    assert list(early) == []  # a reader left over from before gets nothing more
+    rest = replay.release()
+    assert isinstance(rest, types.GeneratorType)  # Keras takes nothing else
+    assert list(rest) == list(range(number))
+    assert list(again) == []
+
+
+@pytest.mark.slow
+def test_a_gan_is_told_of_once_and_keeps_its_rates(tmp_path):
+    outcome = search(Setup(adversaries, options={"max_trials": 2}, space=two_points), tmp_path)
+    assert len(outcome.trials) == 2
+    assert len(outcome.warned) == 1
+    assert "optimizers of its own" in outcome.warned[0]
+
+
+def two_points():
+    hp = kt.HyperParameters()
+    hp.Choice("unused", [1, 2])
+    for name in ("cycle_length", "mult_factor", "lr_decay"):
+        hp.Fixed(name, 1)
+    return hp
+
+
+@pytest.mark.slow
+def test_conflicting_callbacks_are_told_of_once_in_a_search(tmp_path):
+    callbacks = [keras.callbacks.ReduceLROnPlateau("loss"), keras.callbacks.LearningRateScheduler(lambda epoch: 0.5)]
+    setup = Setup(lambda hp: model(), {"callbacks": callbacks}, options={"max_trials": 2}, space=two_points)
+    told = [text for text in search(setup, tmp_path).warned if "Callbacks that set" in text]
+    assert len(told) == 1
+    assert "LearningRateScheduler, ReduceLROnPlateau" in told[0]
+
+
+def test_an_unknown_choice_for_rate_callbacks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'^Argument `rate_callbacks` must be "replace" or "keep".*Received: '):
+        autolr.RandomSearch(lambda hp: model(), "loss", max_trials=1, directory=tmp_path, rate_callbacks="theirs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ['{"format": 1, "trial_id"', '{"somebody": "else\'s"}'], ids=["truncated", "foreign"])
+def test_a_spoilt_record_is_told_of_and_replaced_by_the_next_trial_in_its_folder(tmp_path, capsys, text):
+    outcome = search(Setup(), tmp_path)
+    path = tmp_path / "search" / "trial_0" / "autolr.json"
+    path.write_text(text)
+    outcome.tuner.results_summary()
+    assert "is no trial record of autolr" in capsys.readouterr().out
+    # As after a kill in the first trial under plain Keras Tuner: the folder is there, the search is not.
+    (tmp_path / "search" / "tuner0.json").unlink()
+    again = search(Setup(), tmp_path)
+    assert again.trials[0].status == "COMPLETED"
+    assert records(again)[0].values == again.trials[0].hyperparameters.values

@@ -1,0 +1,172 @@
+"""`SGDRScheduler` beyond the plain schedule: shapes, momentum, and every way Keras can count steps."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from helpers import RateSpy, assert_same_arrays, one_weight, rate_of
+
+from autolr import SGDRScheduler, sgdr_lr
+from autolr.momentum import CycledMomentum
+
+SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
+X, Y = np.ones((20, 1), "float32"), np.zeros((20, 1), "float32")
+ON_JAX = keras.backend.backend() == "jax"
+
+
+def expected(steps, **changes):
+    return sgdr_lr(np.asarray(steps), **{**SCHEDULE, "steps_per_epoch": 5, **changes})
+
+
+def fit(model, *callbacks, epochs=6, x=X, y=Y, batch_size=4, **arguments):
+    return model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=list(callbacks), verbose=0, **arguments)
+
+
+class BatchEndWeights(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.weights = [0.0]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.weights.append(float(self.model.get_weights()[0][0, 0]))
+
+
+@pytest.mark.parametrize("shape", ["triangular", "triangular2", "one_cycle"])
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_each_shape_is_trained_with(shape, warmup):
+    spy, schedule = RateSpy(), SGDRScheduler(**SCHEDULE, shape=shape, warmup=warmup)
+    fit(one_weight(), schedule, spy)
+    rates = expected(range(30), shape=shape, warmup=warmup)
+    np.testing.assert_array_equal(schedule.history["lr"], rates)
+    assert spy.fits[0] == rates.astype("float32").tolist()
+
+
+def test_a_warm_up_longer_than_the_training_is_refused_before_it():
+    with pytest.raises(ValueError, match=r"^Argument `warmup` must be shorter"):
+        fit(one_weight(), SGDRScheduler(**SCHEDULE, fit_budget=True, warmup=6))
+
+
+def test_more_steps_than_a_block():
+    schedule = SGDRScheduler(**SCHEDULE)
+    model = one_weight(steps_per_execution=50)
+    fit(model, schedule, x=np.ones((3000, 1), "float32"), y=np.ones((3000, 1), "float32"), batch_size=1, epochs=2)
+    steps = np.arange(0, 6000, 50)
+    assert schedule.history["step"] == steps.tolist()
+    np.testing.assert_array_equal(schedule.history["lr"], expected(steps, steps_per_epoch=3000))
+
+
+@pytest.mark.parametrize("several", [2, 5])
+def test_under_gradient_accumulation_a_step_is_an_update(several):
+    # 10 batches an epoch, so 5 or 2 updates.
+    model, schedule, spy = one_weight(), SGDRScheduler(**SCHEDULE), RateSpy()
+    model.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=several), lambda y, prediction: prediction)
+    fit(model, schedule, spy, batch_size=2)
+    updates = 60 // several
+    rates = expected(range(updates), steps_per_epoch=10 // several)
+    assert schedule.history == {"step": list(range(updates)), "lr": rates.tolist()}
+    assert spy.fits[0] == np.repeat(rates.astype("float32"), several).tolist()
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == updates
+    np.testing.assert_allclose(model.get_weights()[0][0, 0], -rates.sum(), rtol=1e-4)
+
+
+def test_an_update_that_straddles_a_restart_belongs_to_the_cycle_it_begins_in():
+    model, schedule = one_weight(), SGDRScheduler(**{**SCHEDULE, "mult_factor": 1, "lr_decay": 1.0})
+    model.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), lambda y, prediction: prediction)
+    fit(model, schedule, epochs=4)  # 5 batches an epoch: restarts at batches 5, 10 and 15
+    at_peak = [step for step, rate in zip(*schedule.history.values(), strict=True) if rate == 0.4]
+    assert at_peak == [0, 3, 5, 8]
+
+
+def test_the_callback_and_the_schedule_train_alike():
+    from autolr import SGDRSchedule
+
+    by_callback, in_graph = one_weight(), one_weight(SGDRSchedule(**SCHEDULE, steps_per_epoch=4))
+    fit(by_callback, SGDRScheduler(**SCHEDULE), batch_size=6)
+    fit(in_graph, batch_size=6)  # 6, 6, 6 and 2: a partial batch is a step
+    np.testing.assert_allclose(by_callback.get_weights()[0], in_graph.get_weights()[0], rtol=1e-5)
+
+
+@pytest.mark.skipif(ON_JAX, reason="makes its data with TensorFlow")
+def test_data_of_unknown_size_resumed():
+    import tensorflow as tf
+
+    specification = (tf.TensorSpec((4, 1)), tf.TensorSpec((4, 1)))
+    unknown = tf.data.Dataset.from_generator(lambda: ((X[:4], Y[:4]) for _ in range(5)), output_signature=specification)
+    schedule, spy = SGDRScheduler(**SCHEDULE), RateSpy()
+    fit(one_weight(), schedule, spy, x=unknown, y=None, batch_size=None, initial_epoch=2)
+    # It stands still within the epoch in which steps are counted: the middle of the second cycle, epochs 1 and 2.
+    still = expected(2, steps_per_epoch=1)
+    np.testing.assert_array_equal(schedule.history["lr"], [*[still] * 5, *expected(range(15, 30))])
+    assert schedule.history["step"] == list(range(10, 30))
+    assert spy.fits[0] == np.asarray(schedule.history["lr"], "float32").tolist()
+
+
+class TestMomentum:
+    pytestmark = pytest.mark.skipif(ON_JAX, reason="not supported: docs/compatibility.md")
+
+    def test_it_moves_against_the_rate_and_is_trained_with(self):
+        model, weights, momenta = one_weight(), BatchEndWeights(), []
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.3), lambda y, prediction: prediction)
+        schedule = SGDRScheduler(0.01, 0.4, cycle_length=4, shape="one_cycle", momentum=(0.5, 0.9))
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: momenta.append(
+                float(keras.ops.convert_to_numpy(model.optimizer.momentum))
+            )
+        )
+        fit(model, schedule, weights, note, epochs=4)
+        np.testing.assert_allclose([momenta[0], momenta[9], momenta[18]], [0.9, 0.5, 0.9], atol=1e-6)
+        velocity, weight, by_hand = 0.0, 0.0, [0.0]
+        for momentum, rate in zip(momenta, schedule.history["lr"], strict=True):
+            velocity = momentum * velocity - rate
+            by_hand.append(weight := weight + velocity)
+        np.testing.assert_allclose(weights.weights, by_hand, rtol=1e-4)
+
+    @pytest.mark.parametrize(("optimizer", "name"), [("adam", "beta_1"), ("nadam", "beta_1"), ("rmsprop", "momentum")])
+    def test_the_optimizers_own_is_back_afterwards_and_in_what_is_saved_meanwhile(self, optimizer, name, tmp_path):
+        model = one_weight()
+        optimizer = keras.optimizers.get({"class_name": optimizer, "config": {name: 0.7}})
+        model.compile(optimizer, "mse")
+        file = tmp_path / "model.keras"
+        save = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.save(file))
+        before = len(optimizer.variables)
+        fit(model, SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle"), save, epochs=2)
+        assert getattr(optimizer, name) == 0.7
+        loaded = keras.models.load_model(file)
+        assert getattr(loaded.optimizer, name) == 0.7
+        assert_same_arrays(
+            [keras.ops.convert_to_numpy(v) for v in loaded.optimizer.variables],
+            [keras.ops.convert_to_numpy(v) for v in optimizer.variables],
+        )
+        assert len(optimizer.variables) > before  # built meanwhile
+        fit(model, epochs=1)
+
+    def test_without_momentum_there_is_none_to_move(self):
+        model, schedule = one_weight(), SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle")
+        fit(model, schedule, epochs=2)
+        assert model.optimizer.momentum == 0.0
+        assert not CycledMomentum(model)
+
+    def test_an_interrupted_training_is_cleaned_up_by_the_next(self):
+        model = one_weight()
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.3), lambda y, prediction: prediction)
+        schedule = SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle")
+
+        def interrupt(epoch, logs):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, schedule, keras.callbacks.LambdaCallback(on_epoch_end=interrupt))
+        fit(model, schedule, epochs=2)
+        assert model.optimizer.momentum == 0.3
+
+    @pytest.mark.parametrize("wrong", [(0.9, 0.8), (-0.1, 0.5), (0.5, 1.0)])
+    def test_bad_ones_are_refused(self, wrong):
+        with pytest.raises(ValueError, match=r"^Argument `momentum` must .*Received: momentum="):
+            SGDRScheduler(**SCHEDULE, momentum=wrong)
+
+
+def test_the_rate_stays_after_training_as_it_was():
+    model = one_weight()
+    schedule = SGDRScheduler(**SCHEDULE)
+    fit(model, schedule)
+    assert rate_of(model) == np.float32(schedule.history["lr"][-1])
