@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
 
-.PHONY: example test test-slow lint check format gallery benchmarks clean
+.PHONY: example test test-slow test-backends lint check format gallery benchmarks clean
 
 # The stamp is newer than pyproject.toml once everything is installed, so a second make installs nothing.
 $(READY): pyproject.toml
@@ -21,6 +21,16 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# The contract of schedules, callbacks and range tests on JAX as well.
+BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py callbacks.py sweep.py)
+
+$(VENV)/.ready-jax: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[jax]'
+	touch $@
+
+test-backends: $(VENV)/.ready-jax
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(BACKEND_TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -41,6 +51,7 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/record_grids.py --split report
 	$(BIN)/python benchmarks/bounds.py
 	$(BIN)/python benchmarks/range_test.py
+	$(BIN)/python benchmarks/schedules.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

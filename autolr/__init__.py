@@ -15,15 +15,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from autolr.bounds import LRBounds as LRBounds
     from autolr.bounds import find_bounds as find_bounds
-    from autolr.callbacks import CycleEarlyStopping as CycleEarlyStopping
     from autolr.callbacks import LRFinder as LRFinder
-    from autolr.callbacks import SGDRScheduler as SGDRScheduler
     from autolr.curve import RangeTest as RangeTest
+    from autolr.ensemble import averaged_weights as averaged_weights
+    from autolr.ensemble import snapshot_ensemble as snapshot_ensemble
     from autolr.errors import AutoLRWarning as AutoLRWarning
     from autolr.plots import plot_range_test as plot_range_test
     from autolr.plots import plot_schedule as plot_schedule
     from autolr.plots import plot_search as plot_search
     from autolr.report import write_report as write_report
+    from autolr.scheduler import CycleEarlyStopping as CycleEarlyStopping
+    from autolr.scheduler import SGDRScheduler as SGDRScheduler
     from autolr.schedules import SGDRSchedule as SGDRSchedule
     from autolr.sgdr import sgdr_lr as sgdr_lr
     from autolr.sweep import range_test as range_test
@@ -38,7 +40,7 @@ _WHERE = {
     "AutoLRMixin": "tuners",
     "AutoLRWarning": "errors",
     "BayesianOptimization": "tuners",
-    "CycleEarlyStopping": "callbacks",
+    "CycleEarlyStopping": "scheduler",
     "GridSearch": "tuners",
     "Hyperband": "tuners",
     "LRBounds": "bounds",
@@ -46,13 +48,15 @@ _WHERE = {
     "RandomSearch": "tuners",
     "RangeTest": "curve",
     "SGDRSchedule": "schedules",
-    "SGDRScheduler": "callbacks",
+    "SGDRScheduler": "scheduler",
+    "averaged_weights": "ensemble",
     "find_bounds": "bounds",
     "plot_range_test": "plots",
     "plot_schedule": "plots",
     "plot_search": "plots",
     "range_test": "sweep",
     "sgdr_lr": "sgdr",
+    "snapshot_ensemble": "ensemble",
     "with_auto_lr": "tuners",
     "write_report": "report",
 }

@@ -1,8 +1,7 @@
-"""The range test and the schedule as Keras callbacks, for anybody's own `fit`."""
+"""The range test as a Keras callback, for anybody's own `fit`."""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -158,9 +157,3 @@ class LRFinder(keras.callbacks.Callback):
             steps_spent=done * self._updates_per_point,
         )
         return self._result
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("SGDRScheduler", "CycleEarlyStopping"):  # moved; gone once all imports know
-        return getattr(importlib.import_module("autolr.scheduler"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

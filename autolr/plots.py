@@ -90,6 +90,7 @@ def plot_schedule(
     min_lr: float,
     max_lr: float,
     lr_decay: float = 1.0,
+    shape: str = "cosine",
     steps_per_epoch: int = 1,
     total_steps: int | None = None,
     ax: Axes | None = None,
@@ -102,6 +103,7 @@ def plot_schedule(
         min_lr: Rate that each cycle falls to.
         max_lr: Rate at the start of the first cycle.
         lr_decay: What each restart multiplies the peak by.
+        shape: Of a cycle, as in `autolr.sgdr_lr`. Defaults to a cosine.
         steps_per_epoch: Optimizer steps in an epoch, to label the axis in epochs. Defaults to 1: steps.
         total_steps: Where to stop drawing. Defaults to the last edge.
         ax: Axes to draw on. Defaults to those of a new figure.
@@ -121,10 +123,10 @@ def plot_schedule(
     edges = np.asarray(edges, dtype=np.int64)
     total = int(edges[-1]) if total_steps is None else total_steps
     steps = np.arange(total)
-    rates = rate_on_edges(steps, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay)
+    rates = rate_on_edges(steps, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
     ax.plot(steps / steps_per_epoch, rates, color=BLUE, linewidth=1.5)
     starts = edges[:-1][edges[:-1] < total]
-    peaks = rate_on_edges(starts, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay)
+    peaks = rate_on_edges(starts, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
     ax.plot(starts / steps_per_epoch, peaks, "o", color=ORANGE, markersize=4, label="start of a cycle")
     ax.set_xlabel("epoch" if steps_per_epoch > 1 else "step")
     ax.set_ylabel("learning rate")

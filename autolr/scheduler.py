@@ -175,7 +175,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             lr_decay=self.lr_decay,
             steps_per_epoch=steps_per_epoch,
             total_steps=epochs * steps_per_epoch,
-            **({} if self.shape == "cosine" else {"shape": self.shape}),
+            shape=self.shape,
             ax=ax,
         )
 

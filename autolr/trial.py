@@ -9,6 +9,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -38,6 +39,8 @@ from autolr.sweep import build, range_test
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
 
+SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last cycles
+
 # The arguments of `fit` that decide what a training step sees.
 TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
 
@@ -58,6 +61,7 @@ class Options:
     range_test_steps: int = RANGE_TEST_STEPS
     rate_callbacks: str = "replace"
     reuse_bounds: bool = False
+    num_snapshots: int = 3
 
 
 @dataclass
@@ -195,7 +199,13 @@ class AssistedTrial:
         if first:
             self._record(schedule, test, source)
         scheduler = SGDRScheduler(
-            self.bounds.min_lr, self.bounds.max_lr, fit_budget=True, restore_weights=False, **choices
+            self.bounds.min_lr,
+            self.bounds.max_lr,
+            fit_budget=True,
+            restore_weights=False,
+            snapshot_folder=Path(self.folder) / SNAPSHOTS if self.options.num_snapshots else None,
+            num_snapshots=self.options.num_snapshots or 1,
+            **choices,
         )
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):

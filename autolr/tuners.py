@@ -6,15 +6,17 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import keras_tuner as kt
 
 from autolr import compat
 from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
+from autolr.ensemble import snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
 from autolr.records import TrialRecord
-from autolr.trial import MAX_LR, MIN_LR, AssistedTrial, Options, SearchMemory
+from autolr.trial import MAX_LR, MIN_LR, SNAPSHOTS, AssistedTrial, Options, SearchMemory
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
 # cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.
@@ -45,11 +47,13 @@ class AutoLRMixin(compat.TunerSeams):
         reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
             found in this call of `search`. Defaults to False: it saves the tests' steps (8 % in
             `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
+        num_snapshots: How many of the last ends of cycles each trial keeps its weights of, in its folder, for
+            `get_best_ensemble`. Defaults to 3; 0 for none.
         **kwargs: Arguments of the tuner class.
 
     Raises:
-        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` is less than 2, or `rate_callbacks` is
-            neither `"replace"` nor `"keep"`.
+        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` is less than 2, `rate_callbacks` is
+            neither `"replace"` nor `"keep"`, or `num_snapshots` is negative.
 
     Example:
     ```python
@@ -65,6 +69,7 @@ class AutoLRMixin(compat.TunerSeams):
         range_test_steps: int = RANGE_TEST_STEPS,
         rate_callbacks: str = "replace",
         reuse_bounds: bool = False,
+        num_snapshots: int = 3,
         **kwargs: Any,
     ) -> None:
         if not 0 < range_test_share <= 1:
@@ -73,7 +78,9 @@ class AutoLRMixin(compat.TunerSeams):
             raise invalid("range_test_steps", "be 2 or more", range_test_steps)
         if rate_callbacks not in ("replace", "keep"):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
-        self._options = Options(range_test_share, range_test_steps, rate_callbacks, reuse_bounds)
+        if not num_snapshots >= 0:
+            raise invalid("num_snapshots", "be 0 or more", num_snapshots)
+        self._options = Options(range_test_share, range_test_steps, rate_callbacks, reuse_bounds, int(num_snapshots))
         self._memory = SearchMemory()
         self._assisted: AssistedTrial | None = None
         self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
@@ -150,6 +157,38 @@ class AutoLRMixin(compat.TunerSeams):
                 "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
             )
         super().on_trial_end(trial)
+
+    def get_best_ensemble(self, *, last: int | None = None) -> Any:
+        """The snapshot ensemble of the best trial: a model that averages what its last ends of cycles predict.
+
+        Which trial is best is decided as `get_best_models` does. A trial that trained in a single cycle has a single
+        snapshot, its last epoch. With several executions in a trial, it is the last one's snapshots.
+
+        Args:
+            last: Use the last so many snapshots only. Defaults to all the trial has kept, `num_snapshots`.
+
+        Returns:
+            A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
+
+        Raises:
+            ValueError: If no trial has ended, or the best one has no snapshots.
+
+        Example:
+        ```python
+        tuner.search(x, y, validation_split=0.1, epochs=12)
+        tuner.get_best_ensemble().save("best.keras")
+        ```
+        """
+        best = self.oracle.get_best_trials(1)
+        if not best:
+            raise ValueError("No trial of this search has ended with a score. Call `search` first.")
+        folder = Path(self.get_trial_dir(best[0].trial_id)) / SNAPSHOTS
+        if not snapshot_paths(folder):
+            raise ValueError(
+                f"Trial {best[0].trial_id} has kept no ends of cycles: {folder} is empty. "
+                "It trained without AutoLR, or the tuner was made with `num_snapshots=0`."
+            )
+        return snapshot_ensemble(self.load_model(best[0]), folder, last=last)
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.

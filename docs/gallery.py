@@ -64,11 +64,60 @@ def draw_schedules() -> None:
     figure.savefig(IMAGES / "schedules.png", dpi=90)
 
 
+def draw_keras_restarts() -> None:
+    """`keras_restarts.png`: our cycles and those of Keras's `CosineDecayRestarts`, from the same arguments."""
+    import keras
+
+    per_epoch, epochs, decay = 40, 17, 0.6
+    bounds = {"min_lr": 0.2, "max_lr": 1.0}
+    steps = np.arange(epochs * per_epoch)
+    ours = autolr.sgdr_lr(steps, **bounds, cycle_length=3, mult_factor=1.5, lr_decay=decay, steps_per_epoch=per_epoch)
+    restarts = keras.optimizers.schedules.CosineDecayRestarts(
+        bounds["max_lr"], 3 * per_epoch, t_mul=1.5, m_mul=decay, alpha=bounds["min_lr"] / bounds["max_lr"]
+    )
+    theirs = [float(keras.ops.convert_to_numpy(restarts(int(step)))) for step in steps]
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    axes.plot(steps / per_epoch, ours, color="#0072B2", linewidth=2, label="autolr: cycles of 3, 5, 8 ... whole epochs")
+    axes.plot(steps / per_epoch, theirs, color="#D55E00", linestyle="--", label="CosineDecayRestarts: 3, 4.5, 6.75 ...")
+    axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, epochs), ylim=(0, 1.05))
+    axes.set_xticks(range(epochs + 1))
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(IMAGES / "keras_restarts.png", dpi=90)
+
+
+def draw_shapes() -> None:
+    """`shapes.png`: the four shapes, each with two epochs of warm-up."""
+    figure, grid = pyplot.subplots(2, 2, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
+    steps = np.arange(22 * 50)
+    for shape, axes in zip(("cosine", "triangular", "triangular2", "one_cycle"), grid.flat, strict=True):
+        length, factor = (20, 1) if shape == "one_cycle" else (4, 1.5)
+        rates = autolr.sgdr_lr(
+            steps,
+            min_lr=0.1,
+            max_lr=1.0,
+            cycle_length=length,
+            mult_factor=factor,
+            lr_decay=0.9,
+            steps_per_epoch=50,
+            shape=shape,
+            warmup=2,
+        )
+        axes.plot(steps / 50, rates, color="#0072B2", linewidth=2)
+        axes.set_title(f'shape="{shape}", warmup=2', fontsize=11)
+        axes.set(xlim=(0, 22), ylim=(0, 1.05))
+    figure.supxlabel("epoch")
+    figure.supylabel("learning rate")
+    figure.savefig(IMAGES / "shapes.png", dpi=90)
+
+
 def main() -> None:
     """Draw them all."""
     IMAGES.mkdir(exist_ok=True)
     draw_statuses()
     draw_schedules()
+    draw_keras_restarts()
+    draw_shapes()
     print(f"{len(list(IMAGES.glob('*.png')))} pictures in {IMAGES.relative_to(Path(__file__).parent.parent)}")
 
 
