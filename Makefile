@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
 
-.PHONY: example test test-slow test-backends lint check format gallery benchmarks clean
+.PHONY: example test test-slow test-backends compatibility lint check format gallery benchmarks clean
 
 # The stamp is newer than pyproject.toml once everything is installed, so a second make installs nothing.
 $(READY): pyproject.toml
@@ -31,6 +31,10 @@ $(VENV)/.ready-jax: $(READY)
 
 test-backends: $(VENV)/.ready-jax
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(BACKEND_TESTS)
+
+# Runs every case of docs/compatibility.md on the real Keras Tuner and writes the table.
+compatibility: $(READY)
+	$(BIN)/python tests/compatibility.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -229,16 +229,15 @@ def mend_after_reload(oracle: Any) -> None:
     """Undo what a kill between two writes of Keras Tuner leaves behind.
 
     A trial is written before the oracle that knows of it: one that is on no list would never be run, and yet count.
-    A trial is taken off the ongoing ones only after the oracle is written: one that has ended would be run again.
+    A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are queued to
+    be run again: one that has ended must not be.
     """
     known = set(oracle.start_order)
     for trial_id in [trial_id for trial_id in oracle.trials if trial_id not in known]:
         del oracle.trials[trial_id]
-    for tuner_id, trial in list(oracle.ongoing_trials.items()):
-        if trial.status in ("COMPLETED", "FAILED"):
-            del oracle.ongoing_trials[tuner_id]
-            if trial.trial_id not in oracle.end_order:
-                oracle.end_order.append(trial.trial_id)
+    ended = {trial_id for trial_id, trial in oracle.trials.items() if trial.status in ("COMPLETED", "FAILED")}
+    oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
+    oracle.end_order += sorted(ended.difference(oracle.end_order))
 
 
 def write_whole(oracle: Any, base: Any) -> None:

@@ -32,6 +32,14 @@ newest. The lowest are Keras 3.8 and TensorFlow 2.18: before 3.8 the variables o
 `keras.Variable`. Names that neither package promises to keep are used in `autolr/compat.py` alone;
 `tests/test_compat.py` and `tests/test_dropin_compat.py` say which of them is gone.
 
+## Options
+
+`rate_callbacks="keep"` leaves a trial with a `ReduceLROnPlateau`, a `LearningRateScheduler` or another callback that
+sets the rate to that callback. `reuse_bounds=True` lets trials of one `search` call that differ in their schedule alone
+share the bounds the first of them found. It is off by default: `benchmarks/search_overhead.py --part reuse` measures
+that it saves 8 % of the steps and no CPU time that could be told from noise, while bounds measured nine times for one
+architecture on short, noisy trials lay a factor of 250 apart. One such measurement should not decide for all trials.
+
 ## Kills, and many machines
 
 Searches whose processes are killed are tested in `tests/test_dropin_resume.py`, chief and workers in

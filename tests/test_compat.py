@@ -41,10 +41,8 @@ def test_keras_loss_scale_optimizer_inner_optimizer():
 
 def test_keras_global_seed_generator():
     from keras.src.backend.common import global_state
-    from keras.src.random import seed_generator
 
     require(global_state, "get_global_attribute", "find the global seed generator")
-    require(seed_generator, "GLOBAL_SEED_GENERATOR", "find the global seed generator")
     keras.random.uniform((2,))
     assert compat.global_seed_variables(), "Keras keeps its global seed generator somewhere else now"
 

@@ -91,6 +91,7 @@ USED = {
     "Oracle._compute_values_hash": (lambda: kt.Oracle, "keep what a trial found out of its hash"),
     "Oracle._get_oracle_fname": (lambda: kt.Oracle, "write oracle.json whole"),
     "Oracle._save_trial": (lambda: kt.Oracle, "write trial.json whole"),
+    "Oracle._retry_queue": (lambda: kt.Oracle("loss"), "not run trials again that have ended"),
     "Oracle._get_trial_dir": (lambda: kt.Oracle, "write trial.json whole"),
 }
 
@@ -127,3 +128,20 @@ def test_a_full_oracle_file_is_left_when_a_write_is_cut_short(tmp_path, monkeypa
         tuner.save()
     assert (tmp_path / "p" / "oracle.json").read_text() == before
     assert not list((tmp_path / "p").glob("oracle.json.*"))
+
+
+def test_trials_are_mended_after_a_kill_between_two_writes(tmp_path):
+    def tuner():
+        return autolr.RandomSearch(lambda hp: model(), "loss", max_trials=5, directory=tmp_path, project_name="p")
+
+    first = tuner()
+    first.save()
+    ended, running = (first.oracle.create_trial(name) for name in ("a", "b"))
+    ended.status, ended.score = "COMPLETED", 0.5
+    first.oracle._save_trial(ended)  # killed here: the oracle's own file has not heard of it
+    unlisted = kt.engine.trial.Trial(kt.HyperParameters(), trial_id="2", status="RUNNING")
+    first.oracle._save_trial(unlisted)  # killed here: the oracle's own file does not list it
+    again = tuner().oracle
+    assert set(again.trials) == {ended.trial_id, running.trial_id}
+    assert again.end_order == [ended.trial_id]
+    assert again.create_trial("b").trial_id == running.trial_id
