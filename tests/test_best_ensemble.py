@@ -1,0 +1,56 @@
+"""The ends of a search's cycles as one model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import autolr
+
+
+def build(hp):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(hp.Choice("units", [4, 8])), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    hp.Fixed("cycle_length", 1)
+    hp.Fixed("mult_factor", 1.0)
+    hp.Fixed("lr_decay", 1.0)
+    return model
+
+
+def tuner(folder, **options):
+    return autolr.RandomSearch(
+        build, objective="val_loss", max_trials=1, seed=1, directory=str(folder), project_name="search", **options
+    )
+
+
+@pytest.fixture
+def data():
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    return x, x.sum(axis=1)
+
+
+def test_the_best_ensemble_averages_the_ends_of_the_best_trials_cycles(tmp_path, data):
+    x, y = data
+    search = tuner(tmp_path)
+    with pytest.raises(ValueError, match="search"):
+        search.get_best_ensemble()
+    search.search(x, y, validation_split=0.25, epochs=3, batch_size=8, verbose=0)
+    ensemble = search.get_best_ensemble()
+    trial = search.oracle.get_best_trials(1)[0]
+    paths = sorted((tmp_path / "search" / f"trial_{trial.trial_id}").rglob("cycle-*.weights.h5"))
+    assert len(paths) == 3  # cycles of one epoch
+    member = search.get_best_models()[0]
+    predictions = []
+    for path in paths:
+        member.load_weights(path)
+        predictions.append(member.predict(x, verbose=0))
+    np.testing.assert_allclose(ensemble.predict(x, verbose=0), np.mean(predictions, axis=0), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(predictions[0], predictions[-1])
+
+
+def test_without_snapshots_the_error_says_so(tmp_path, data):
+    search = tuner(tmp_path, num_snapshots=0)
+    search.search(*data, validation_split=0.25, epochs=1, batch_size=8, verbose=0)
+    with pytest.raises(ValueError, match="num_snapshots"):
+        search.get_best_ensemble()
