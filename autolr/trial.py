@@ -97,6 +97,7 @@ class AssistedTrial:
         search: What the trials share.
         fitted: How often the `fit` of one of its models was called.
         bounds: What was found; every further `fit` of the trial that is set up alike uses it.
+        replaced: Which default rate the schedule takes the place of, in words, in the first trial that has one.
     """
 
     trial: Any
@@ -106,6 +107,7 @@ class AssistedTrial:
     search: SearchMemory = field(default_factory=SearchMemory)
     fitted: int = 0
     bounds: LRBounds | None = None
+    replaced: str = ""
     _setups: frozenset[str] = frozenset()
 
     def attach(self, model: keras.Model) -> None:
@@ -195,7 +197,7 @@ class AssistedTrial:
         schedule = plan(choices, arguments)
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
-        self._say(describe(schedule))
+        self._say(describe(schedule) + self.replaced)
         if first:
             self._record(schedule, test, source)
         scheduler = SGDRScheduler(
@@ -226,7 +228,11 @@ class AssistedTrial:
         elif (value := np.float32(current_rate(model.optimizer))) != np.float32(default_rate(model.optimizer)):
             compiled = f"of {value:g}"
         else:
-            return  # nobody chose it, so nobody need be told
+            # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
+            if "default" not in self.search.warned:
+                self.search.warned.add("default")
+                self.replaced = f", in place of the compiled rate {value:g}"
+            return
         if not self.trial.hyperparameters.values.get("tuner/trial_id"):  # else it was loaded, not chosen
             self.search.warn_once(
                 "replaced",

@@ -240,6 +240,7 @@ class TestEveryTuner:
             mine = [line for line in finished.said if line.startswith(f"AutoLR trial {trial.trial_id} |")]
             assert "range test" in mine[0]
             assert "schedule: " in mine[-1]
+            assert ("in place of the compiled rate" in mine[-1]) == (trial is finished.trials[0])
             if finished.record(trial).range_test is not None:
                 assert f"({finished.record(trial).bounds['status']}, " in mine[1]
 
