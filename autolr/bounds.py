@@ -116,7 +116,7 @@ class _Trough(NamedTuple):
     level: float  # the loss it falls from
 
 
-def find_bounds(  # noqa: PLR0911 -- one return a verdict
+def find_bounds(  # noqa: PLR0911 - one return for each verdict
     lrs: ArrayLike, losses: ArrayLike, *, min_level: float = 0.5, max_ratio: float = 3.85, margin: float = 3.0
 ) -> LRBounds:
     """Learning-rate bounds from any recorded range test, also one recorded by another tool.
