@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 STATUSES: Mapping[str, str] = {
     "ok": "The loss fell and rose again, and both stand out from its noise.",
     "never_fell": "The loss rose at high rates but did not fall before.",
+    "small_fall": "At no rate did the loss fall by more than its own noise.",
     "flat": "The loss did not change at all.",
     "never_diverged": "The loss fell and had not risen again when the sweep ended.",
     "diverged_at_once": "The loss rose near the start of the sweep, without a fall before.",
@@ -34,11 +35,13 @@ STATUSES: Mapping[str, str] = {
     "too_noisy": "Neither a fall nor a rise of the loss stands out from its noise.",
 }
 
-_ADVICE = {
+ADVICE = {
     "ok": "Use the bounds.",
-    "never_fell": "max_lr is a twentieth of the rate at which the loss leaves its level. Sweep more "
+    "never_fell": "max_lr is about a twentieth of the rate at which the loss leaves its level. Sweep more "
     "slowly (more steps over the last two decades before that rate), or use a larger batch. A model that is "
     "already trained looks like this, too: it has little left to fall.",
+    "small_fall": "The bounds are those of the rate that did best in short trainings, or of the lowest tried if none "
+    "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps.",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and raise `end_lr`.",
     "never_diverged": "The bounds are safe but may be low. Raise `end_lr`.",
@@ -46,7 +49,8 @@ _ADVICE = {
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
     "non_finite": "The bounds stay below the first non-finite loss. Lower `start_lr`, and check the data and the "
     "loss for NaN.",
-    "too_noisy": "The bounds are a guess. Sweep more slowly or use a larger batch.",
+    "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly or use "
+    "a larger batch.",
 }
 
 # What to fall back on without a sweep: Adam's usual rate and a quarter of it.
@@ -56,6 +60,8 @@ DEFAULT_BOUNDS = (2.5e-4, 1e-3)
 _WIDTH = 0.15
 # Standard errors by which a fall or a rise stands out. Of curves of pure noise, about one in a hundred passes.
 _DOUBTFUL, _CERTAIN = 3.0, 4.5
+# Standard errors of a fall that counts for nothing, and of one that decides alone.
+_WEAK, _STRONG = 1.0, 7.0
 _BELOW_ONSET = 1.25  # decades that training diverges below the onset of the rise; 1.0 to 1.5 score alike
 _HUGE = 1e100  # as good as infinite; its square is still a number
 _MIN_POINTS = 10
@@ -73,11 +79,12 @@ class LRBounds:
         min_lr: Lower bound.
         max_lr: Upper bound: where a cosine cycle starts.
         status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve; with any other status
-            they are the fallback that `reason` names.
+            they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts.
         reason: In words, what the curve looks like and what to do.
         confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
             `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough
-            and the bounds are a fallback.
+            and the bounds are a fallback. After bursts: `"high"` if the longer ones found the same rate best as the
+            brief ones did, `"medium"` otherwise, `"low"` if the loss hardly fell.
     """
 
     min_lr: float
@@ -128,8 +135,8 @@ def find_bounds(  # noqa: PLR0911 - one return for each verdict
        #21141).
     3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
     4. `max_lr` is `max_ratio` times `min_lr`, but at most the `margin`-th part of the rate at which the loss rises.
-    5. If the fall is not worth three standard errors of the noise, `max_lr` is a twentieth of the rate at which
-       the loss leaves its starting level.
+    5. The weaker the fall, the more the rise alone decides: below seven standard errors of the noise, `max_lr` moves
+       (in log-rate) towards a twentieth of the rate at which the loss leaves its starting level; at one it is there.
 
     The bounds don't change if the losses are scaled by a positive number or shifted (negative losses are fine),
     and scale with the rates. They hardly depend on how many points of a sweep are given.
@@ -169,7 +176,7 @@ def find_bounds(  # noqa: PLR0911 - one return for each verdict
     ratio = math.log10(max_ratio)
 
     def answer(status: str, high: float, low: float | None = None, confidence: str = "low") -> LRBounds:
-        reason = f"{STATUSES[status]} {_ADVICE[status].format(points=_MIN_POINTS)}"
+        reason = f"{STATUSES[status]} {ADVICE[status].format(points=_MIN_POINTS)}"
         if len(rates) < 2:
             return LRBounds(*DEFAULT_BOUNDS, status, reason, confidence)
         start, end = math.log10(rates[0]), math.log10(rates[-1])
@@ -196,16 +203,22 @@ def find_bounds(  # noqa: PLR0911 - one return for each verdict
         return answer("flat", (x[0] + x[-1]) / 2)
 
     trough = _find_trough(x, y)
-    if trough is None or trough.fall < _DOUBTFUL or max(trough.fall, trough.rise) < _CERTAIN:
-        onset, rise = _find_onset(x, y)
-        if rise < _CERTAIN:
-            return answer("too_noisy", (x[0] + x[-1]) / 2)
-        status = "never_fell" if onset - _BELOW_ONSET >= x[0] else "diverged_at_once"
-        return answer(status, below(onset, _BELOW_ONSET))
-    low = _half_fall(x, trough, min_level)
+    onset, jump = _find_onset(x, y)
+    rose = jump >= _CERTAIN
+    fell = trough is not None and trough.fall >= _DOUBTFUL and max(trough.fall, trough.rise) >= _CERTAIN
+    if not (fell or rose):
+        return answer("too_noisy", below(x[-1], _BELOW_ONSET))
+    low, high = None, below(onset, _BELOW_ONSET)
+    if trough is not None:
+        low = _half_fall(x, trough, min_level)
+        cliff = below(x[trough.right if trough.rise >= _DOUBTFUL else -1], math.log10(margin))
+        # The weaker the fall, the more the rise alone decides.
+        trust = float(np.clip((trough.fall - _WEAK) / (_STRONG - _WEAK), 0, 1)) if rose else 1.0
+        high += trust * (min(low + ratio, cliff) - high)
+    if trough is None or not fell:
+        return answer("never_fell" if onset - _BELOW_ONSET >= x[0] else "diverged_at_once", high)
     if trough.rise < _DOUBTFUL:
-        return answer("never_diverged", min(low + ratio, x[-1]), low, "medium")
-    high = min(low + ratio, below(x[trough.right], math.log10(margin)))
+        return answer("never_diverged", high, low, "medium")
     return answer("ok", high, low, "high" if min(trough.fall, trough.rise) >= _CERTAIN else "medium")
 
 
@@ -267,20 +280,20 @@ def _find_trough(x: Floats, y: Floats) -> _Trough | None:
     shallow = y[np.isfinite(y)]
     # The cut-off depends on the trough's depth and the trough on the cut-off: begin high and settle.
     deepest = float(np.min(_median_of_5(shallow), initial=start))
-    losses = np.minimum(y, _cutoff(y, start, start - deepest, _noise(shallow[: max(5, len(y) // 3)])))
+    losses = np.minimum(y, _cutoff(y, start, start - deepest, batch_noise(shallow[: max(5, len(y) // 3)])))
     for _ in range(4):
         cuts = _cut(x, losses)
         if cuts is None:
             return None
         left, right = cuts
         level, bottom = _level(losses[:left]), float(np.mean(losses[left:right]))
-        noise = _noise(losses[:right])
+        noise = batch_noise(losses[:right])
         cutoff = _cutoff(y, level, level - bottom, noise)
         if cutoff >= np.max(losses):
             break
         losses = np.minimum(y, cutoff)
     # The noise may grow as the rate does, so judge the trough by its own where that is larger.
-    before, within = max(_noise(losses[:left]), noise), max(_noise(losses[left:right]), noise)
+    before, within = max(batch_noise(losses[:left]), noise), max(batch_noise(losses[left:right]), noise)
     fall = _ratio(level - bottom, math.hypot(before / math.sqrt(left), within / math.sqrt(right - left)))
     rise = 0.0
     if right < len(y):
@@ -318,13 +331,13 @@ def _find_onset(x: Floats, y: Floats) -> tuple[float, float]:
     finite = y[np.isfinite(y)]
     onsets, rise = [], 0.0
     for two_sided in (True, False):
-        level, noise = _start(y), _noise(finite[: max(5, len(y) // 3)])
+        level, noise = _start(y), batch_noise(finite[: max(5, len(y) // 3)])
         for _ in range(3):
             strayed = np.minimum(np.abs(y - level) if two_sided else y - level, _cutoff(y, level, 0.0, noise) - level)
             cut = _cut_once(strayed)
             before = y[:cut][np.isfinite(y[:cut])]
             if len(before) > 5:
-                level, noise = float(np.median(before)), _noise(before)
+                level, noise = float(np.median(before)), batch_noise(before)
         onsets.append(x[cut])
         rise = _ratio(float(np.median(y[cut:])) - level, noise * math.sqrt(1 / cut + 1 / (len(y) - cut)))
     return float(np.mean(onsets)), rise
@@ -372,7 +385,7 @@ def _start(y: Floats) -> float:
     return float(np.median(y[np.isfinite(y)][: max(3, len(y) // 10)]))
 
 
-def _noise(y: Floats) -> float:
+def batch_noise(y: Floats) -> float:
     """Standard deviation of a batch's loss around its trend, from the differences between neighbours."""
     steps = np.abs(np.diff(y))
     # The median is deaf to spikes, but zero if most losses are equal.

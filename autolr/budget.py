@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import Any
 
-from autolr.bursts import BURST_STEPS, MAX_BURSTS
+from autolr.bursts import BURST_STEPS, FEWEST, LOOKS
 from autolr.callbacks import DEFAULT_NUM_STEPS
 from autolr.data import count_steps
 from autolr.sgdr import fitted_edges
@@ -14,17 +14,19 @@ from autolr.sgdr import fitted_edges
 DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
 
 RANGE_TEST_SHARE = 0.1
-RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + MAX_BURSTS * BURST_STEPS  # a whole sweep, and all bursts it may need
+RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
+# Both rounds of bursts, the first alone, or its first three rates.
+BURST_BUDGETS = (BURST_STEPS, LOOKS[0].steps * LOOKS[0].most, LOOKS[0].steps * FEWEST)
 MIN_RANGE_TEST_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
-MIN_BURSTS = 3  # the rate in doubt, one below it and one above
 
 
 def range_test_budget(
     arguments: dict[str, Any], *, share: float, most: int, batches_per_update: int = 1, batches_per_call: int = 1
 ) -> tuple[int, int]:
-    """Steps of the sweep and number of bursts: a share of the trial's own steps, but enough to see something.
+    """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
 
-    A whole sweep comes first, then bursts, of which fewer than three decide nothing.
+    A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
+    are not enough for a further round of bursts go to the sweep, up to 100.
 
     Args:
         arguments: The arguments of `fit`.
@@ -39,13 +41,9 @@ def range_test_budget(
         affordable = int(share * per_epoch * epochs / batches_per_update)
         budget = min(budget, max(affordable, MIN_RANGE_TEST_STEPS))
     steps_per_point = math.lcm(batches_per_update, batches_per_call) // batches_per_update
-    whole_sweep, burst = DEFAULT_NUM_STEPS * steps_per_point, BURST_STEPS * steps_per_point
-    least = MIN_BURSTS * burst
-    # A sweep may give up a third of its points for the sake of bursts, no more.
-    enough = budget - least >= 2 * whole_sweep // 3
-    sweep = min(whole_sweep, budget - least if enough else budget)
-    bursts = min(MAX_BURSTS, (budget - sweep) // burst)
-    return sweep, bursts if bursts >= MIN_BURSTS else 0
+    bursts = next((n for n in BURST_BUDGETS if budget >= (MIN_RANGE_TEST_STEPS + n) * steps_per_point), 0)
+    sweep = min(budget - bursts * steps_per_point, DEFAULT_NUM_STEPS * steps_per_point)
+    return sweep, bursts * steps_per_point
 
 
 def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:

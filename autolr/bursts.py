@@ -1,8 +1,9 @@
-"""Confirming doubtful bounds: short trainings at single rates, each from the untouched weights.
+"""Confirming a sweep's bounds: short trainings at single rates, each from the untouched weights.
 
-A sweep shows each rate for a step or two. On models that learn late (deep ReLU networks without normalisation, hard
-images) it may show nothing but noise until it diverges, far above the rates that train. Two dozen steps at one rate
-show much more. AutoLRS (arXiv:2105.10762) searches in a like way, during training.
+A sweep shows each rate for a step or two. A model that learns late (a deep ReLU network without normalisation, hard
+images) shows nothing but noise in it until it diverges, far above the rates that train; noisy labels or small batches
+hide the fall; and a loss may fall without the model learning anything but how often each class occurs. Some dozen steps
+at one rate show much more. AutoLRS (arXiv:2105.10762) searches in a like way, during training.
 """
 
 from __future__ import annotations
@@ -14,10 +15,26 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autolr.bounds import LRBounds
+from autolr.bounds import ADVICE, STATUSES, LRBounds
 
-BURST_STEPS = 24  # with 16 or fewer, models that learn late have not begun to: measured on the dev tasks of benchmarks/
-MAX_BURSTS = 5
+
+class Look(NamedTuple):
+    """Bursts of one length.
+
+    Attributes:
+        steps: Length of each.
+        most: How many there may be.
+    """
+
+    steps: int
+    most: int
+
+
+# Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
+# the second alone costs more and is not better (`docs/bounds.md`).
+LOOKS = (Look(24, 5), Look(48, 3))
+FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
+BURST_STEPS = sum(look.steps * look.most for look in LOOKS)
 FACTOR = math.sqrt(10)  # between neighbouring rates
 
 
@@ -26,80 +43,144 @@ class Burst(NamedTuple):
 
     Attributes:
         lr: The rate.
-        change: Mean loss of the burst's last third, less that of the untrained model on the same steps. Negative if
-            the model learned, infinite if it diverged.
+        change: Mean loss after the burst's first third, less that of the untrained model. Negative if the model
+            learned, infinite if it diverged.
+        steps: Steps it was meant to take.
     """
 
     lr: float
     change: float
+    steps: int
 
     @classmethod
-    def of(cls, lr: float, losses: npt.ArrayLike, untrained: npt.ArrayLike) -> Burst:
+    def of(cls, lr: float, losses: npt.ArrayLike, untrained: npt.ArrayLike, *, steps: int) -> Burst:
         """The burst whose batch losses these are.
 
         Args:
             lr: Its rate.
-            losses: Loss of each step, shape `(steps,)`.
-            untrained: Losses of the untrained model on as many batches, at best the same ones: then the differences
-                between batches cancel.
+            losses: Loss of each step, shape `(steps,)`; fewer if it was ended because it diverged.
+            untrained: Losses of the untrained model on the first batches of the burst, 3 or more: where there are
+                some, differences between batches cancel. Their mean stands for the others.
+            steps: Steps it was meant to take.
         """
-        after, before = np.asarray(losses, dtype=np.float64), np.asarray(untrained, dtype=np.float64)
-        steps = min(len(after), len(before))
-        if steps < 3 or len(after) < len(before) or not np.all(np.isfinite(after)):
-            return cls(float(lr), math.inf)
-        last = slice(steps - steps // 3, steps)
-        return cls(float(lr), float(np.mean(after[last] - before[last])))
+        after, before = np.asarray(losses, dtype=np.float64), np.asarray(untrained, dtype=np.float64)[:steps]
+        if len(after) < steps or not np.all(np.isfinite(after)):
+            return cls(float(lr), math.inf, steps)
+        before = np.append(before, np.full(steps - len(before), np.mean(before)))
+        return cls(float(lr), float(np.mean((after - before)[steps // 3 :])), steps)
 
 
-def next_rate(centre: float, bursts: Sequence[Burst]) -> float | None:
-    """The rate to try next, or None when the best one lies between two that are worse.
+def next_burst(
+    centre: float,
+    bursts: Sequence[Burst],
+    *,
+    steps_left: int,
+    within: tuple[float, float] = (0.0, math.inf),
+    looks: Sequence[Look] = LOOKS,
+) -> tuple[float, int] | None:
+    """Rate and length of the burst to try next, or None when enough has been seen.
 
-    First the centre, then a third of it and three times it; then on towards where it is better. Where no rate
-    has helped at all, towards lower ones: a network that is dead looks alike at every rate above.
+    First the rate in doubt, then a third of it and three times it, then on towards where it is better, until the best
+    lies between two that are worse. Then the best and its two neighbours again, for twice as long.
 
     Args:
-        centre: The `max_lr` in doubt.
+        centre: The `max_lr` that the sweep suggests.
         bursts: What has been tried.
+        steps_left: Steps that may still be spent. No look is begun that can't compare three rates.
+        within: Lowest and highest rate that may be tried.
+        looks: What may be tried, the shortest bursts first.
     """
-    for rate in (centre, centre / FACTOR, centre * FACTOR):
-        if not any(math.isclose(rate, burst.lr) for burst in bursts):
-            return rate
-    tried = sorted(bursts)
-    best = min(tried, key=lambda burst: burst.change)
-    if best.change >= 0 or best == tried[0]:
-        return tried[0].lr / FACTOR
-    if best == tried[-1]:
-        return tried[-1].lr * FACTOR
+    for look in looks:
+        tried = [burst for burst in bursts if burst.steps == look.steps]
+        room = min(look.most - len(tried), steps_left // look.steps)
+        if room > 0 and len(tried) + room >= FEWEST:
+            rate = _next_rate(centre, tried, within, widen=look is looks[0])
+            if rate is not None:
+                return rate, look.steps
+        best = _best(tried)
+        if best is None:
+            continue
+        centre = tried[best].lr
     return None
 
 
-def confirm(bounds: LRBounds, bursts: Sequence[Burst]) -> LRBounds:
-    """Doubtful bounds, mended by what bursts showed.
+def _next_rate(centre: float, tried: Sequence[Burst], within: tuple[float, float], *, widen: bool) -> float | None:
+    def new(rate: float) -> bool:
+        return within[0] <= rate <= within[1] and not any(math.isclose(rate, burst.lr) for burst in tried)
+
+    for rate in (centre, centre / FACTOR, centre * FACTOR):
+        if new(rate):
+            return rate
+    if not widen or not tried:
+        return None
+    best = min(tried, key=lambda burst: (burst.change, burst.lr)).lr
+    lowest, highest = min(tried).lr, max(tried).lr
+    if lowest < best < highest:
+        return None
+    rate = lowest / FACTOR if best == lowest else highest * FACTOR
+    return rate if new(rate) else None
+
+
+def _best(tried: Sequence[Burst]) -> int | None:
+    """Which of the bursts did best; None if the lowest rate did and did not help either.
+
+    Whether a rate helped is less certain than which one did best: bursts are compared on the same batches, the
+    untrained model with them on the first of these only.
+    """
+    best = min(range(len(tried)), key=lambda i: (tried[i].change, tried[i].lr), default=None)
+    if best is None or math.isinf(tried[best].change):
+        return None
+    return None if tried[best].change >= 0 and tried[best].lr == min(tried).lr else best
+
+
+def confirm(
+    bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0, looks: Sequence[Look] = LOOKS
+) -> LRBounds:
+    """A sweep's bounds, mended by what bursts showed.
 
     Args:
         bounds: What was found on the sweep.
         bursts: What was tried.
+        noise: Standard deviation of the untrained model's batch losses. A fall within it is a small one.
+        looks: What `next_burst` was given.
 
     Returns:
-        Bounds whose `max_lr` is the rate at which bursts learned most, by a parabola in log-rate through the best
-        and its neighbours, with `min_lr` as far below it as before. Those given, if no burst learned anything.
+        Bounds whose `max_lr` is the rate at which the longest bursts learned most, by a parabola in log-rate through
+        the best and its neighbours, with `min_lr` as far below it as before. If the lowest rate did best and did not
+        help either, `max_lr` is that rate, or the sweep's if it is lower: a model that is already trained is not to be
+        spoilt.
     """
-    tried = sorted(bursts)
-    if not tried or min(burst.change for burst in tried) >= 0:
+    if not bursts:
         return bounds
-    best = min(range(len(tried)), key=lambda i: tried[i].change)
-    shift = (
-        _vertex([burst.change for burst in tried[max(0, best - 1) : best + 2]]) if 0 < best < len(tried) - 1 else 0.0
-    )
-    max_lr = tried[best].lr * FACTOR**shift
-    rates = f"{tried[0].lr:.1e} to {tried[-1].lr:.1e}"
+    chosen: list[tuple[list[Burst], int]] = []
+    for look in looks:
+        tried = sorted(burst for burst in bursts if burst.steps == look.steps)
+        best = _best(tried)
+        if best is not None:
+            chosen.append((tried, best))
+    if chosen:
+        tried, last = chosen[-1]
+        inner = 0 < last < len(tried) - 1
+        shift = _vertex([burst.change for burst in tried[last - 1 : last + 2]]) if inner else 0.0
+        max_lr, fall = tried[last].lr * FACTOR**shift, -tried[last].change
+    else:
+        max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
+    if all(math.isinf(burst.change) for burst in bursts):
+        status = "diverged_at_once"
+    else:
+        status = "ok" if fall > noise else "small_fall"
+    rates_chosen = [tried[best].lr for tried, best in chosen]
+    steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
+    confident = "high" if steady else "medium"
+    rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
+    found = "those near max_lr learned most" if chosen else "none helped"
     return LRBounds(
         min_lr=max_lr * bounds.min_lr / bounds.max_lr,
         max_lr=max_lr,
-        status="ok",
-        reason=f"The sweep alone was doubtful ({bounds.status}). Of {len(tried)} short trainings at single rates, "
-        f"{rates}, those near max_lr learned most.",
-        confidence="medium",
+        status=status,
+        reason=f"{STATUSES[status] if status != 'ok' else 'The loss fell.'} Of {len(bursts)} short trainings at single "
+        f"rates, {rates}, {found}; the sweep alone suggested {bounds.max_lr:.1e} ({bounds.status}). {ADVICE[status]}",
+        confidence=confident if status == "ok" else "low",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from autolr.bounds import LRBounds, find_bounds
+from autolr.bounds import LRBounds, batch_noise, find_bounds
 from autolr.bursts import Burst, confirm
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class RangeTest:
             The last ones may be infinite or NaN.
         diverged: Whether the sweep ended by itself because the loss diverged.
         steps_spent: Optimizer steps the test took in all, those of its bursts included.
-        bursts: Short trainings at single rates that were added where the sweep left doubts.
+        bursts: Short trainings at single rates that confirmed or mended what the sweep suggests.
 
     Example:
     >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])
@@ -73,7 +73,13 @@ class RangeTest:
 
     def bounds(self, **options: Any) -> LRBounds:
         """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any."""
-        return confirm(find_bounds(self.lrs, self.losses, **options), self.bursts)
+        bounds = find_bounds(self.lrs, self.losses, **options)
+        return confirm(bounds, self.bursts, noise=batch_noise(self.untrained_losses())) if self.bursts else bounds
+
+    def untrained_losses(self) -> FloatArray:
+        """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""
+        too_low = int(np.sum(self.lrs < find_bounds(self.lrs, self.losses).max_lr / 100))
+        return self.losses[: max(3, too_low)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for strict JSON, which knows no NaN or infinity: those become the strings "nan" and "inf"."""
@@ -82,7 +88,7 @@ class RangeTest:
             "losses": [_strict(loss) for loss in self.losses],
             "diverged": self.diverged,
             "steps_spent": self.steps_spent,
-            "bursts": [[burst.lr, _strict(burst.change)] for burst in self.bursts],
+            "bursts": [[burst.lr, _strict(burst.change), burst.steps] for burst in self.bursts],
         }
 
     @classmethod
@@ -93,7 +99,9 @@ class RangeTest:
             losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),
             diverged=values["diverged"],
             steps_spent=values["steps_spent"],
-            bursts=tuple(Burst(float(rate), float(change)) for rate, change in values.get("bursts", ())),
+            bursts=tuple(
+                Burst(float(rate), float(change), int(steps)) for rate, change, steps in values.get("bursts", ())
+            ),
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:

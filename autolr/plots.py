@@ -39,6 +39,9 @@ def new_axes(ax: Axes | None) -> Axes:
 def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
     """Draw a range test: the recorded and the smoothed loss by learning rate, the bounds, and what was decided.
 
+    Thin lines mark where half and 95 % of the fall is done. Diamonds are bursts, at the mean loss they reached (a cross
+    at the top: diverged); larger ones were longer.
+
     Args:
         test: A recorded curve with at least one step.
         bounds: The bounds to draw. Defaults to `test.bounds()`.
@@ -67,6 +70,10 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     ax.set_xscale("log")
     if np.any(finite):
         _show_what_matters(ax, test.losses[finite], smooth[np.isfinite(smooth)])
+    if bounds.ok:
+        _draw_levels(ax, smooth[np.isfinite(smooth)])
+    if test.bursts:
+        _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
     ax.set_title(f"{bounds.status} ({bounds.confidence} confidence): {bounds.reason}", fontsize=9, wrap=True)
@@ -82,6 +89,38 @@ def _show_what_matters(ax: Axes, losses: Any, smooth: Any) -> None:
     high = begin.max() + 0.6 * (begin.max() - low)
     if losses.max() > high > low:
         ax.set_ylim(low - 0.06 * (high - low), high)
+
+
+def _draw_levels(ax: Axes, smooth: Any) -> None:
+    """Where 50 % and 5 % of the smoothed curve's fall are still to go: the landmarks of the method's source."""
+    bottom = int(np.argmin(smooth))
+    top = float(np.median(smooth[: max(1, bottom // 2)]))
+    for share in (0.5, 0.05):
+        level = smooth[bottom] + share * (top - smooth[bottom])
+        ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        ax.annotate(f"{share:.0%}", (1, level), xycoords=ax.get_yaxis_transform(), fontsize=7, color=GREY, va="center")
+
+
+def _draw_bursts(ax: Axes, test: RangeTest) -> None:
+    level = float(np.mean(test.untrained_losses()))
+    top = ax.get_ylim()[1]
+    label: str | None = "bursts"
+    for burst in test.bursts:
+        height = level + burst.change
+        fits = height < top
+        ax.plot(
+            burst.lr,
+            height if fits else top,
+            marker="D" if fits else "X",
+            markersize=5 + burst.steps / 16,
+            color=GREEN,
+            markeredgecolor="white",
+            linestyle="none",
+            label=label,
+            clip_on=False,
+            zorder=4,
+        )
+        label = None
 
 
 def plot_schedule(

@@ -242,7 +242,7 @@ class TrialView:
         chart.dots("raw", rates[some], losses[some])
         some = thinned(len(rates), _MAX_CORNERS)
         chart.line("smooth", rates[some], smooth[some])
-        for lr, _ in self.trial.record.range_test.get("bursts", []):  # older records have none
+        for lr, *_ in self.trial.record.range_test.get("bursts", []):  # older records have none
             chart.paths.append(("burst", f"M{x(lr):g} {chart.BOTTOM}v-12"))
         chart.upright("low", bounds["min_lr"])
         chart.upright("high", bounds["max_lr"])

@@ -237,7 +237,7 @@ def _is_sound(record: TrialRecord) -> bool:
     if curve is not None:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
-        sound &= all(len(burst) == 2 and burst[0] > 0 for burst in curve.get("bursts", []))
+        sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve.get("bursts", []))
         sound &= isinstance(curve["diverged"], bool) and all(0 < a < b for a, b in itertools.pairwise(rates))
     return bool(sound)
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.bursts import BURST_STEPS, MAX_BURSTS, Burst, next_rate
+from autolr.bursts import BURST_STEPS, Burst, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, first_batch, replayable
@@ -32,14 +32,15 @@ def range_test(
     start_lr: float = DEFAULT_START_LR,
     end_lr: float = DEFAULT_END_LR,
     num_steps: int = DEFAULT_NUM_STEPS,
-    max_bursts: int = MAX_BURSTS,
+    burst_steps: int = BURST_STEPS,
     **fit_arguments: Any,
 ) -> RangeTest:
     """Find out at which learning rates a model learns, and leave it exactly as it was.
 
     The model trains while its rate rises exponentially from `start_lr` to `end_lr`, and the loss of every batch is
-    recorded. The sweep ends by itself when the loss diverges. If it leaves doubts where the bounds are, they are
-    confirmed by bursts: trainings of 24 steps at a single rate, each from the model's untouched weights.
+    recorded. The sweep ends by itself when the loss diverges. It shows each rate for a step or two only, so what it
+    suggests is confirmed by bursts: trainings of 24 steps at single rates around it, then of 48 steps around the
+    best, each from the model's untouched weights.
 
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics and random generators are put
     back bit for bit, also after Ctrl-C or an error: training afterwards is what it would have been without a test,
@@ -54,7 +55,8 @@ def range_test(
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
-        max_bursts: How many bursts may be added to a doubtful sweep; 0 for none. Defaults to 5, which are 120 steps.
+        burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 264, all that are ever wanted:
+            five bursts of 24 and three of 48. With fewer, the longer ones are left out first.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
@@ -63,7 +65,7 @@ def range_test(
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
-            bursts, or the model is not compiled.
+            `burst_steps`, or the model is not compiled.
 
     Example:
     ```python
@@ -76,8 +78,8 @@ def range_test(
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
     finder = LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False)
-    if max_bursts < 0:
-        raise invalid("max_bursts", "be 0 or more", max_bursts)
+    if burst_steps < 0:
+        raise invalid("burst_steps", "be 0 or more", burst_steps, "0 leaves the bursts out.")
     if getattr(model, "optimizer", None) is None:
         raise ValueError(
             "Argument `model` must be compiled with an optimizer and a loss. "
@@ -108,24 +110,29 @@ def range_test(
     try:
         with number_as_rate(model):
             before = Snapshot.of(model)
-            return _confirmed(train(finder), max_bursts, train)
+            return _confirmed(train(finder), burst_steps, train, within=(start_lr, end_lr))
     finally:
         original.restore()
 
 
-def _confirmed(sweep: RangeTest, max_bursts: int, train: Callable[[LRFinder], RangeTest]) -> RangeTest:
-    """The sweep, with bursts where it leaves doubts."""
-    bounds = sweep.bounds()
-    if bounds.confidence == "high" or len(sweep) <= BURST_STEPS:
+def _confirmed(
+    sweep: RangeTest, burst_steps: int, train: Callable[[LRFinder], RangeTest], *, within: tuple[float, float]
+) -> RangeTest:
+    """The sweep, with bursts around what it suggests."""
+    bounds, untrained = sweep.bounds(), sweep.untrained_losses()
+    if bounds.status in ("flat", "non_finite") or len(untrained) < 3 or not np.all(np.isfinite(untrained)):
         return sweep
-    untrained = sweep.losses[:BURST_STEPS]  # at the start of the sweep no rate does anything yet
+    steps_per_point = sweep.steps_spent // len(sweep)
     bursts: list[Burst] = []
-    steps = sweep.steps_spent
-    while len(bursts) < max_bursts and (rate := next_rate(bounds.max_lr, bursts)) is not None:
-        burst = train(BurstRecorder(rate, BURST_STEPS * (sweep.steps_spent // len(sweep))))
-        steps += burst.steps_spent
-        bursts.append(Burst.of(rate, burst.losses, untrained))
-    return replace(sweep, steps_spent=steps, bursts=tuple(bursts))
+    spent = 0
+    while found := next_burst(
+        bounds.max_lr, bursts, steps_left=(burst_steps - spent) // steps_per_point, within=within
+    ):
+        rate, steps = found
+        burst = train(BurstRecorder(rate, steps * steps_per_point))
+        spent += burst.steps_spent
+        bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps))
+    return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
 
 
 class BurstRecorder(LRFinder):

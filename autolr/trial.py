@@ -18,7 +18,6 @@ import numpy as np
 from autolr import compat
 from autolr.bounds import LRBounds
 from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe, plan, range_test_budget
-from autolr.bursts import BURST_STEPS
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, replayable
@@ -285,12 +284,12 @@ class AssistedTrial:
             batches_per_update=batches_per_update(model.optimizer),
             batches_per_call=int(model.steps_per_execution or 1),
         )
-        self._say(f"range test: up to {steps + bursts * BURST_STEPS} steps ...")
+        self._say(f"range test: up to {steps + bursts} steps ...")
         try:
             chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
             if arguments.get("validation_data") is not None:
                 chosen.pop("validation_split", None)  # Keras ignores it then
-            test = range_test(model, arguments["x"], arguments.get("y"), num_steps=steps, max_bursts=bursts, **chosen)
+            test = range_test(model, arguments["x"], arguments.get("y"), num_steps=steps, burst_steps=bursts, **chosen)
             bounds = test.bounds()
         except Exception as error:  # whatever it was, training itself will show it too, or go well
             test, bounds = None, fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")

@@ -37,9 +37,10 @@ class AutoLRMixin(compat.TunerSeams):
     Args:
         *args: Arguments of the tuner class.
         range_test_share: Largest share of a trial's own optimizer steps that its range test may add. Defaults to 0.1.
-        range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 220: a sweep of
-            100, and up to five bursts of 24 where it leaves doubts. A test has at least 40 steps, or what is asked
-            for here if that is less: with fewer it could not see anything.
+        range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 364: a sweep of
+            100, then bursts of 24 and of 48 steps at single rates. With less, the longer bursts go first, then the
+            sweep gets coarser. A test has at least 40 steps, or what is asked for here if that is less: with fewer it
+            could not see anything.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that

@@ -6,6 +6,7 @@ python docs/gallery.py
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -15,20 +16,21 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 import autolr
+from autolr.bursts import Burst
 from autolr.sgdr import cycle_edges, fitted_edges
 
 IMAGES = Path(__file__).parent / "img"
 RATES = np.geomspace(1e-6, 10, 120)
 
 
-def status_curves() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """A synthetic curve for each status, by the status it should get."""
+def status_tests() -> dict[str, autolr.RangeTest]:
+    """A synthetic range test for each status, by the status it should get."""
     rng = np.random.default_rng(4)
     decades, noise = np.log10(RATES), rng.normal(0, 0.05, len(RATES))
     fall = 2.3 - 1.6 / (1 + np.exp(-3 * (decades + 2.7)))
     rise = np.exp(4 * (decades + 0.6))
     short = slice(0, len(RATES), 20)
-    return {
+    curves = {
         "ok": (RATES, fall + rise + noise),
         "never_diverged": (RATES[:85], (fall + noise)[:85]),
         "never_fell": (RATES, 2.3 + rise + noise),
@@ -38,18 +40,36 @@ def status_curves() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "non_finite": (RATES, np.where(RATES < 2e-6, 2.3, np.nan)),
         "too_few_points": (RATES[short], (fall + noise)[short]),
     }
+    tests = {status: autolr.RangeTest(lrs=lrs, losses=losses) for status, (lrs, losses) in curves.items()}
+    bursts = [(2e-2, 0.1), (6e-3, -0.01), (6e-2, 0.7), (2e-3, -0.005)]
+    tests["small_fall"] = replace(tests["never_fell"], bursts=tuple(Burst(lr, change, 24) for lr, change in bursts))
+    return tests
 
 
 def draw_statuses() -> None:
     """`statuses.png`: what each verdict looks like."""
-    figure, grid = pyplot.subplots(4, 2, figsize=(11, 14), layout="constrained")
-    for (expected, (lrs, losses)), axes in zip(status_curves().items(), grid.flat, strict=True):
-        bounds = autolr.find_bounds(lrs, losses)
+    figure, grid = pyplot.subplots(3, 3, figsize=(15, 11), layout="constrained")
+    for (expected, test), axes in zip(status_tests().items(), grid.flat, strict=True):
+        bounds = test.bounds()
         if bounds.status != expected:
             raise SystemExit(f"the curve for {expected!r} is judged {bounds.status!r}")
-        autolr.plot_range_test(autolr.RangeTest(lrs=lrs, losses=losses), ax=axes)
+        autolr.plot_range_test(test, ax=axes)
         axes.set_title(f"{bounds.status} ({bounds.confidence} confidence)", fontsize=11)
     figure.savefig(IMAGES / "statuses.png", dpi=90)
+
+
+def draw_range_test() -> None:
+    """`range_test.png`: a real range test, on the digits of scikit-learn."""
+    import keras
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(10)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    axes = autolr.plot_range_test(autolr.range_test(model, x / 16, y, batch_size=32))
+    axes.figure.set_size_inches(9, 5)
+    axes.figure.savefig(IMAGES / "range_test.png", dpi=90)
 
 
 def draw_schedules() -> None:
@@ -115,6 +135,7 @@ def main() -> None:
     """Draw them all."""
     IMAGES.mkdir(exist_ok=True)
     draw_statuses()
+    draw_range_test()
     draw_schedules()
     draw_keras_restarts()
     draw_shapes()

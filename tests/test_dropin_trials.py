@@ -139,7 +139,7 @@ def test_gradient_accumulation_holds_the_rate_for_an_update_and_records_the_mean
     made.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=4), lambda y, prediction: prediction * y)
     x = np.ones((64, 1), "float32")
     y = np.tile([[0.0], [1.0], [2.0], [3.0]], (16, 1)).astype("float32")  # mean 1.5
-    test = range_test(made, x, y, batch_size=1, shuffle=False, num_steps=6, start_lr=0.1, end_lr=1.0, max_bursts=0)
+    test = range_test(made, x, y, batch_size=1, shuffle=False, num_steps=6, start_lr=0.1, end_lr=1.0, burst_steps=0)
     assert len(test) == test.steps_spent == 6
     # Each update's gradient is the mean of the four: 1.5, times the rate.
     weight = -1.5 * np.concatenate([[0], np.cumsum(test.lrs)[:-1]])
@@ -161,21 +161,41 @@ def test_accumulation_and_several_steps_per_execution_together():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, (100, 5)),
-        ({"batches_per_update": 4}, (100, 5)),
-        ({"batches_per_call": 2}, (200, 0)),  # twice the steps for as many points
-        ({"batches_per_call": 50}, (220, 0)),
+        ({}, (100, 264)),
+        ({"batches_per_update": 4}, (100, 264)),
+        ({"batches_per_call": 2}, (124, 240)),  # twice the steps for as many points
+        ({"batches_per_call": 50}, (364, 0)),
     ],
 )
 def test_a_range_test_counts_updates_whatever_keras_shows(arguments, expected):
     fit = {"x": np.zeros((8000, 1)), "batch_size": 1, "epochs": 10}
-    assert range_test_budget(fit, share=0.1, most=220, **arguments) == expected
+    assert range_test_budget(fit, share=0.1, most=364, **arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("affordable", "expected"),
+    [
+        (20, (40, 0)),
+        (40, (40, 0)),
+        (111, (100, 0)),
+        (112, (40, 72)),
+        (159, (87, 72)),
+        (160, (40, 120)),
+        (303, (100, 120)),
+        (304, (40, 264)),
+        (364, (100, 264)),
+        (9999, (100, 264)),
+    ],
+)
+def test_bursts_come_before_a_finer_sweep(affordable, expected):
+    fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=364) == expected
 
 
 def test_the_share_is_one_of_updates_not_of_batches():
     fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=220) == (100, 0)
-    assert range_test_budget(fit, share=0.1, most=220, batches_per_update=2) == (50, 0)
+    assert range_test_budget(fit, share=0.1, most=364) == (100, 0)
+    assert range_test_budget(fit, share=0.1, most=364, batches_per_update=2) == (50, 0)
 
 
 @pytest.mark.parametrize("number", [5, 40])

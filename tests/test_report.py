@@ -269,7 +269,7 @@ def test_files_of_others_are_no_error(tmp_path, name, content):
         ("range_test", {"lrs": [1], "losses": []}),
         ("range_test", {"lrs": [2, 1], "losses": [1, 1]}),
         ("range_test", {"bursts": [[1]]}),
-        ("range_test", {"bursts": [["x", 1]]}),
+        ("range_test", {"bursts": [["x", 1, 24]]}),
         ("range_test", 7),
         ("values", 3),
         ("source", 3),
@@ -334,7 +334,7 @@ def test_bursts_are_drawn_where_there_were_some(tmp_path):
     assert "rate tried longer" not in report(path).text
     file = path / "trial_000" / "autolr.json"
     record = json.loads(file.read_text())
-    record["range_test"]["bursts"] = [[1e-3, -0.5], [1e-2, "inf"]]
+    record["range_test"]["bursts"] = [[1e-3, -0.5, 24], [1e-2, "inf", 48]]
     file.write_text(json.dumps(record))
     page = report(path)
     assert "rate tried longer" in page.text

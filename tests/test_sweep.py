@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, sequential, state_of
 
-from autolr import RangeTest, range_test
+from autolr import RangeTest, SGDRScheduler, range_test
 
 MODELS = {"sequential": sequential, "functional": functional, "unbuilt subclass": Subclassed}
 OPTIMIZERS = {
@@ -41,8 +41,11 @@ def test_two_epochs_after_a_range_test_are_bit_for_bit_those_without_one(data, k
         keras.utils.set_random_seed(7)
         model = compiled(MODELS[kind](), OPTIMIZERS[optimizer]())
         if tested:
-            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, end_lr=10.0, num_steps=12)
+            # Bursts take their time; one optimizer is enough to see that each begins where the sweep did.
+            bursts = 72 if optimizer == "momentum" else 0
+            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, num_steps=12, burst_steps=bursts)
             assert isinstance(test, RangeTest)
+            assert len(test.bursts) == bursts // 24
             assert len(test) >= 10  # two epochs
             assert np.std(test.losses) > 0
         return train_two_epochs(model, data), random.random(), np.random.random()
@@ -61,7 +64,7 @@ def test_a_model_already_trained_goes_on_as_if_nothing_had_happened(data):
         model = compiled(sequential(), OPTIMIZERS["adam"]())
         train_two_epochs(model, data)
         if tested:
-            range_test(model, x, y, batch_size=12, num_steps=12)
+            assert range_test(model, x, y, batch_size=12, num_steps=12, burst_steps=72).bursts
         return train_two_epochs(model, data, validation_data=data)
 
     assert_same_training(run(tested=True), run(tested=False))
@@ -76,7 +79,7 @@ def test_a_schedule_compiled_in_is_there_again_with_its_step(data):
         model = compiled(sequential(), optimizer)
         train_two_epochs(model, data)
         if tested:
-            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, end_lr=10.0, num_steps=12)
+            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, num_steps=12, burst_steps=72)
             np.testing.assert_allclose(test.lrs, np.geomspace(1e-4, 10.0, 12)[: len(test)])
             assert model.optimizer is optimizer
         return train_two_epochs(model, data)
@@ -148,7 +151,7 @@ def test_a_generator_loses_only_the_batches_trained_on_and_those_keras_reads_ahe
             yield x[:16] + number, y[:16]
 
     generator = batches()
-    test = range_test(compiled(MODELS[kind](), "sgd"), generator, num_steps=12, start_lr=1e-7, end_lr=1e-6)
+    test = range_test(compiled(MODELS[kind](), "sgd"), generator, num_steps=12, start_lr=1e-7, burst_steps=0)
     assert len(test) == 12
     assert np.all(np.diff(test.losses) != 0)  # twelve batches, each another
     assert 12 <= len(drawn) <= 12 + 4
@@ -161,7 +164,7 @@ def test_the_share_held_out_for_validation_is_left_out(data):
     poisoned = x.copy()
     poisoned[48:] = np.nan
     model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), "sgd")
-    arguments = {"batch_size": 16, "num_steps": 12, "start_lr": 1e-4, "end_lr": 1e-2}
+    arguments = {"batch_size": 16, "num_steps": 12, "start_lr": 1e-4, "end_lr": 1e-2, "burst_steps": 0}
     test = range_test(model, poisoned, y, validation_split=0.25, **arguments)
     assert len(test) == 12
     assert np.all(np.isfinite(test.losses))
@@ -179,14 +182,14 @@ def test_nothing_is_validated_during_the_test(data):
             return super().evaluate(*args, **kwargs)
 
     model = compiled(Validated([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]))
-    range_test(model, x, y, batch_size=16, num_steps=12, start_lr=1e-4, end_lr=1e-2, validation_split=0.25)
+    range_test(model, x, y, batch_size=16, num_steps=12, start_lr=1e-4, burst_steps=72, validation_split=0.25)
     assert not validated
 
 
 def test_sample_weights_are_part_of_the_loss(data):
     x, y = data
     model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), "sgd")
-    arguments = {"batch_size": 64, "num_steps": 5, "start_lr": 1e-7, "end_lr": 1e-6}
+    arguments = {"batch_size": 64, "num_steps": 5, "start_lr": 1e-7, "end_lr": 1e-6, "burst_steps": 0}
     once = range_test(model, x, y, **arguments)
     thrice = range_test(model, x, y, sample_weight=np.full(64, 3.0), **arguments)
     np.testing.assert_allclose(thrice.losses, 3 * once.losses, rtol=1e-5)
@@ -200,7 +203,7 @@ def test_a_dataset_is_swept_and_trained_on_as_without(data):
         model = compiled(Subclassed(), OPTIMIZERS["adam"]())
         dataset = tf.data.Dataset.from_tensor_slices(data).batch(16)
         if tested:
-            range_test(model, dataset, num_steps=12)
+            range_test(model, dataset, num_steps=12, burst_steps=72)
         return model.fit(dataset, epochs=2, verbose=0).history, state_of(model)
 
     assert_same_training(run(tested=True), run(tested=False))
@@ -211,7 +214,7 @@ def test_nothing_is_printed_and_nobody_is_warned(data, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own
-        range_test(compiled(sequential()), x, y, num_steps=5)
+        range_test(compiled(sequential()), x, y, num_steps=5, burst_steps=72)
     assert capsys.readouterr() == ("", "")
 
 
@@ -242,3 +245,35 @@ def test_a_training_step_without_a_loss_says_so_and_the_model_is_as_it_was(data)
     with pytest.raises(ValueError, match=r"`loss`.*Received: logs with \['something'\]"):
         range_test(model, *data)
     assert_same_arrays(state_of(model)[:2], before[:2])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_an_already_trained_model_is_noticed_and_not_spoilt(optimizer):
+    # 30 epochs on scikit-learn's digits, and then a second training on the bounds that are found.
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x, y = (x / 16).astype("float32"), y.astype("int32")
+    train, held_out = (x[:1300], y[:1300]), (x[1300:], y[1300:])
+    keras.utils.set_random_seed(7)
+    layers = [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(10, activation="softmax")]
+    model = keras.Sequential([keras.Input((64,)), *layers])
+    make = {"adam": lambda: keras.optimizers.Adam(5e-3), "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9)}
+    model.compile(make[optimizer](), LOSS)
+    fresh = range_test(model, *train, batch_size=32).bounds()
+    assert fresh.status == "ok"
+    model.fit(*train, batch_size=32, epochs=30, verbose=0)
+    before = model.evaluate(*held_out, verbose=0)
+    model.compile(make[optimizer](), LOSS)
+    bounds = range_test(model, *train, batch_size=32).bounds()
+    assert (bounds.status, bounds.confidence) == ("small_fall", "low")
+    assert "already trained" in bounds.reason
+    assert bounds.max_lr < fresh.max_lr / 3
+    model.fit(
+        *train,
+        batch_size=32,
+        epochs=5,
+        verbose=0,
+        callbacks=[SGDRScheduler(min_lr=bounds.min_lr, max_lr=bounds.max_lr)],
+    )
+    assert model.evaluate(*held_out, verbose=0) < 1.05 * before

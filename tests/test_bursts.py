@@ -1,0 +1,151 @@
+"""Bursts: what is tried next, and what is made of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from helpers import compiled, sequential
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolr import LRBounds, range_test
+from autolr.bursts import BURST_STEPS, FACTOR, LOOKS, Burst, confirm, next_burst
+
+SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
+
+
+def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0)):
+    """All bursts of a model on which a burst of a rate has this effect."""
+    bursts = []
+    while found := next_burst(centre, bursts, steps_left=steps_left, within=within):
+        rate, steps = found
+        steps_left -= steps
+        assert steps_left >= 0
+        bursts.append(Burst(rate, change(rate, steps), steps))
+    return bursts
+
+
+def valley(best):
+    return lambda rate, steps: abs(math.log10(rate / best)) - 2
+
+
+@pytest.mark.parametrize("factor", [1 / 20, 1 / 5, 1, 5, 20])
+def test_the_best_rate_is_found_within_a_decade_and_a_half_of_the_sweeps(factor):
+    bounds = confirm(SWEEP, search(valley(8e-3 * factor)))
+    assert abs(math.log10(bounds.max_lr / (8e-3 * factor))) <= 0.25
+    assert bounds.ok
+    assert bounds.max_lr / bounds.min_lr == pytest.approx(4)
+
+
+def test_each_rate_is_tried_once_in_a_look_and_the_best_ones_for_longer():
+    bursts = search(valley(8e-3))
+    brief, longer = ([burst.lr for burst in bursts if burst.steps == look.steps] for look in LOOKS)
+    assert sorted(brief) == pytest.approx([8e-3 / FACTOR, 8e-3, 8e-3 * FACTOR])
+    assert sorted(longer) == pytest.approx(sorted(brief))
+
+
+def test_confidence_is_high_where_both_looks_agree():
+    assert confirm(SWEEP, search(valley(8e-3))).confidence == "high"
+
+    def slow(rate, steps):
+        return valley(8e-3 if steps == LOOKS[0].steps else 8e-3 * FACTOR)(rate, steps)
+
+    moved = confirm(SWEEP, search(slow))
+    assert moved.confidence == "medium"
+    assert moved.max_lr == pytest.approx(8e-3 * FACTOR)
+    assert confirm(SWEEP, search(valley(8e-3), steps_left=100)).confidence == "medium"
+
+
+def test_where_no_rate_helps_the_lowest_one_is_taken_and_nobody_is_sure_of_it():
+    bursts = search(lambda rate, steps: 0.1)
+    assert min(bursts).lr < 1e-3  # looked for a rate low enough
+    bounds = confirm(SWEEP, bursts)
+    assert (bounds.max_lr, bounds.status, bounds.confidence) == (min(bursts).lr, "small_fall", "low")
+    assert "Of 8 short trainings" in bounds.reason
+    assert "none helped" in bounds.reason
+
+
+def test_a_fall_within_the_noise_is_a_small_one():
+    bursts = search(valley(8e-3))
+    assert confirm(SWEEP, bursts, noise=1.0).status == "ok"
+    bounds = confirm(SWEEP, bursts, noise=3.0)
+    assert (bounds.status, bounds.confidence) == ("small_fall", "low")
+    assert "already trained" in bounds.reason
+    assert bounds.max_lr == pytest.approx(8e-3)
+
+
+def test_a_model_that_diverges_at_every_rate_has_diverged():
+    bounds = confirm(SWEEP, search(lambda rate, steps: math.inf))
+    assert (bounds.status, bounds.confidence) == ("diverged_at_once", "low")
+    assert bounds.max_lr < 1e-3
+
+
+def test_no_bursts_change_nothing():
+    assert confirm(SWEEP, []) == SWEEP
+
+
+def test_rates_above_divergence_are_left_behind():
+    bounds = confirm(SWEEP, search(lambda rate, steps: math.inf if rate > 2e-3 else -rate))
+    assert 5e-4 < bounds.max_lr < 4e-3
+
+
+@pytest.mark.parametrize(("steps_left", "lengths"), [(0, []), (71, []), (72, [24] * 3), (100, [24] * 3)])
+def test_no_look_is_begun_that_cannot_compare_three_rates(steps_left, lengths):
+    assert [burst.steps for burst in search(valley(8e-3), steps_left=steps_left)] == lengths
+
+
+@given(
+    st.floats(1e-6, 1.0),
+    st.integers(0, 400),
+    st.lists(st.one_of(st.just(math.inf), st.floats(-5, 5)), min_size=12, max_size=12),
+)
+def test_whatever_bursts_show_the_search_ends_inside_the_sweep(centre, steps_left, changes):
+    queue = iter(changes)
+    bursts = search(lambda rate, steps: next(queue), centre, steps_left=steps_left, within=(1e-6, 1.0))
+    assert len(bursts) <= sum(look.most for look in LOOKS)
+    assert all(1e-6 <= burst.lr <= 1.0 for burst in bursts)
+    bounds = confirm(LRBounds(centre / 4, centre, "ok", "", "high"), bursts)
+    assert 0 < bounds.min_lr < bounds.max_lr <= 1.0
+    if bursts:
+        assert min(bursts).lr / FACTOR <= bounds.max_lr <= max(bursts).lr * FACTOR
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=24, max_size=24),
+    st.lists(st.floats(-3, 3), min_size=24, max_size=24),
+    st.floats(0.01, 100),
+    st.floats(-100, 100),
+)
+def test_a_burst_is_scaled_with_the_loss_and_deaf_to_a_constant(after, before, scale, shift):
+    plain = Burst.of(0.1, after, before, steps=24)
+    other = Burst.of(0.1, np.array(after) * scale + shift, np.array(before) * scale + shift, steps=24)
+    assert other.change == pytest.approx(plain.change * scale, abs=1e-9 * (scale + abs(shift)) + 1e-12)
+
+
+def test_differences_between_batches_cancel():
+    batches = np.random.default_rng(0).normal(size=24)
+    assert Burst.of(0.1, batches - 0.5, batches, steps=24).change == pytest.approx(-0.5)
+
+
+def test_a_burst_that_ended_early_or_is_not_finite_diverged():
+    assert Burst.of(0.1, [1.0] * 23, [1.0] * 24, steps=24).change == math.inf
+    assert Burst.of(0.1, [1.0] * 23 + [math.nan], [1.0] * 24, steps=24).change == math.inf
+
+
+def test_a_range_test_tries_its_rates_and_counts_the_steps(data):
+    x, y = data
+    test = range_test(compiled(sequential(), "sgd"), x, y, batch_size=12)
+    assert {burst.steps for burst in test.bursts} == {24, 48}
+    whole = sum(burst.steps for burst in test.bursts)
+    assert len(test) + 3 * 24 <= test.steps_spent <= len(test) + whole <= 364
+    assert test.bounds().max_lr == confirm(test.bounds(), test.bursts).max_lr
+    assert range_test(compiled(sequential(), "sgd"), x, y, batch_size=12, burst_steps=0).bursts == ()
+    few = range_test(compiled(sequential(), "sgd"), x, y, batch_size=12, burst_steps=100)
+    assert len(few.bursts) in (3, 4)
+
+
+def test_a_negative_number_of_burst_steps_is_refused(data):
+    with pytest.raises(ValueError, match=r"`burst_steps` must be 0 or more.*Received: burst_steps=-1"):
+        range_test(compiled(sequential(), "sgd"), *data, burst_steps=-1)
