@@ -31,6 +31,16 @@ def symbolic_build(model: Any, data_batch: Any) -> None:
     model._symbolic_build(data_batch=data_batch)
 
 
+def first_fit_draws_a_batch(model: Any) -> bool:
+    """Whether the model's first `fit`, and no later one, takes a batch from the data before training begins."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return False
+    parts = (model._compile_loss, model._compile_metrics)
+    return not model.built or any(part is not None and not part.built for part in parts)
+
+
 def optimizer_is_scaled(optimizer: Any) -> bool:
     """Whether the optimizer is a wrapper (loss scaling) around another one that holds the learning rate."""
     return hasattr(optimizer, "inner_optimizer")
@@ -137,10 +147,7 @@ def set_tensorflow_seed_state(state: Any) -> None:
 
 
 def _tensorflow_rng() -> Any:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return None
+    # On the JAX backend as well: there, too, Keras shuffles arrays with `tf.data`.
     from tensorflow.python.eager import context
 
     return getattr(context.context(), "_rng", None)

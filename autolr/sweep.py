@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -86,22 +87,28 @@ def range_test(
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
     x = replayable(x)
+
+    def fit(callback: keras.callbacks.Callback, epochs: int) -> None:
+        # Keras must not evaluate the share held out in between.
+        model.fit(
+            x.replay() if isinstance(x, Replay) else x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            validation_freq=NEVER,
+            callbacks=[callback],
+            verbose=0,
+            **fit_arguments,
+        )
+
+    if compat.first_fit_draws_a_batch(model) and not isinstance(x, Replay):
+        begin(model, fit)
     build(model, x, y, fit_arguments.get("sample_weight"))
 
     def train(recorder: LRFinder) -> RangeTest:
         try:
-            # Enough epochs even when each is a single batch. The callback ends training in time, and Keras must not
-            # evaluate the share held out in between.
-            model.fit(
-                x.replay() if isinstance(x, Replay) else x,
-                y,
-                batch_size=batch_size,
-                epochs=recorder.num_steps * batches_per_update(model.optimizer),
-                validation_freq=NEVER,
-                callbacks=[recorder],
-                verbose=0,
-                **fit_arguments,
-            )
+            # Enough epochs even when each is a single batch. The callback ends training in time.
+            fit(recorder, recorder.num_steps * batches_per_update(model.optimizer))
         finally:
             before.restore()
         return recorder.result
@@ -110,13 +117,13 @@ def range_test(
     try:
         with number_as_rate(model):
             before = Snapshot.of(model)
-            return _confirmed(train(finder), burst_steps, train, within=(start_lr, end_lr))
+            return _confirmed(train(finder), burst_steps, train, end_lr=end_lr)
     finally:
         original.restore()
 
 
 def _confirmed(
-    sweep: RangeTest, burst_steps: int, train: Callable[[LRFinder], RangeTest], *, within: tuple[float, float]
+    sweep: RangeTest, burst_steps: int, train: Callable[[LRFinder], RangeTest], *, end_lr: float
 ) -> RangeTest:
     """The sweep, with bursts around what it suggests."""
     bounds, untrained = sweep.bounds(), sweep.untrained_losses()
@@ -125,8 +132,10 @@ def _confirmed(
     steps_per_point = sweep.steps_spent // len(sweep)
     bursts: list[Burst] = []
     spent = 0
+    # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
+    highest = end_lr if sweep.diverged else math.inf
     while found := next_burst(
-        bounds.max_lr, bursts, steps_left=(burst_steps - spent) // steps_per_point, within=within
+        bounds.max_lr, bursts, steps_left=(burst_steps - spent) // steps_per_point, within=(0.0, highest)
     ):
         rate, steps = found
         burst = train(BurstRecorder(rate, steps * steps_per_point))
@@ -143,6 +152,29 @@ class BurstRecorder(LRFinder):
 
     def _lay_out(self, points: int) -> FloatArray:
         return np.full(points, self.start_lr)
+
+
+class _BegunError(Exception):
+    """A `fit` has begun, which is all that was wanted of it."""
+
+
+class _EndAtOnce(keras.callbacks.Callback):
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        raise _BegunError
+
+
+def begin(model: keras.Model, fit: Callable[[keras.callbacks.Callback, int], None]) -> None:
+    """Let a `fit` do what only the first one does, and nothing more.
+
+    On the JAX backend the first `fit` builds the model from a batch that it draws from the shuffled data. If the range
+    test's were the first, training afterwards would not draw it, and would see another order of batches than without
+    a test.
+    """
+    history = getattr(model, "history", None)
+    try:
+        fit(_EndAtOnce(), 1)
+    except _BegunError:
+        model.history = history
 
 
 def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> None:

@@ -88,7 +88,7 @@ def measure(model: keras.Model, steps: int, rounds: int) -> dict[str, list[float
         "LRFinder": lambda: fit(finder()),
         "naive": lambda: fit(NaiveFinder(rates)),
         "range_test": lambda: autolr.range_test(
-            model, x, y, batch_size=BATCH, start_lr=1e-9, end_lr=1e-8, num_steps=min(100, steps)
+            model, x, y, batch_size=BATCH, start_lr=1e-9, end_lr=1e-8, num_steps=min(100, steps), burst_steps=0
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in kinds}

@@ -151,7 +151,7 @@ def test_a_generator_loses_only_the_batches_trained_on_and_those_keras_reads_ahe
             yield x[:16] + number, y[:16]
 
     generator = batches()
-    test = range_test(compiled(MODELS[kind](), "sgd"), generator, num_steps=12, start_lr=1e-7, burst_steps=0)
+    test = range_test(compiled(MODELS[kind](), "sgd"), generator, num_steps=12, start_lr=1e-7, end_lr=1e-6, burst_steps=0)
     assert len(test) == 12
     assert np.all(np.diff(test.losses) != 0)  # twelve batches, each another
     assert 12 <= len(drawn) <= 12 + 4
@@ -236,9 +236,10 @@ def test_bad_rates_are_refused_before_anything_is_touched(data, argument, value)
 
 def test_a_training_step_without_a_loss_says_so_and_the_model_is_as_it_was(data):
     class Silent(keras.Sequential):
-        def train_step(self, inputs):
-            super().train_step(inputs)
-            return {"something": 1.0}
+        def train_step(self, *inputs):
+            logs = super().train_step(*inputs)  # on the JAX backend with the new state
+            silent = {"something": keras.ops.ones(())}
+            return (silent, *logs[1:]) if isinstance(logs, tuple) else silent
 
     model = compiled(Silent([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]))
     before = state_of(model)
