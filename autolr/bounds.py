@@ -31,7 +31,7 @@ STATUSES: Mapping[str, str] = {
     "never_diverged": "The loss fell and had not risen again when the sweep ended.",
     "diverged_at_once": "The loss rose near the start of the sweep, without a fall before.",
     "too_few_points": "There are too few finite losses to judge.",
-    "non_finite": "Hardly any loss of the sweep is finite.",
+    "non_finite": "Fewer than 10 losses are finite, and others are not.",
     "too_noisy": "Neither a fall nor a rise of the loss stands out from its noise.",
 }
 
@@ -195,9 +195,10 @@ def find_bounds(  # noqa: PLR0911 - one return for each verdict
 
     finite = np.isfinite(y)
     if np.count_nonzero(finite) < _MIN_POINTS:
-        if len(rates) >= _MIN_POINTS:
+        if len(rates) and not np.all(np.isfinite(np.asarray(losses, float))):
             first = x[np.argmin(finite)] if len(x) and finite[0] else math.log10(rates[0])
-            return answer("non_finite", max(first - 1, (math.log10(rates[0]) + first) / 2, math.log10(rates[1])))
+            floor = math.log10(rates[min(1, len(rates) - 1)])
+            return answer("non_finite", max(first - 1, (math.log10(rates[0]) + first) / 2, floor))
         return answer("too_few_points", math.log10(rates[0] * rates[-1]) / 2 if len(rates) > 1 else 0.0)
     if np.ptp(y) <= 1e-9 * np.max(np.abs(y[finite])):
         return answer("flat", (x[0] + x[-1]) / 2)

@@ -32,6 +32,15 @@ newest. The lowest are Keras 3.8 and TensorFlow 2.18: before 3.8 the variables o
 `keras.Variable`. Names that neither package promises to keep are used in `autolr/compat.py` alone;
 `tests/test_compat.py` and `tests/test_dropin_compat.py` say which of them is gone.
 
+## Backends
+
+The tables above are TensorFlow's. `make test-backends` holds on JAX what schedules, callbacks, ensembles and range tests
+promise: the same rates at every step, and training after a range test bit for bit as without one. Not supported on JAX:
+
+- cycling the momentum with `shape="one_cycle"`: the rate moves alone, and a warning says so, because a traced step sees
+  no variable that is not the optimizer's own;
+- the tuners are not tested there.
+
 ## Options
 
 `rate_callbacks="keep"` leaves a trial with a `ReduceLROnPlateau`, a `LearningRateScheduler` or another callback that
