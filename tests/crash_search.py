@@ -1,5 +1,7 @@
 """A search that stops and waits to be killed: `python crash_search.py DIRECTORY [PHASE TRIAL]`.
 
+With `TUNER=hyperband` in the environment it is Hyperband's, and has a phase "later rung".
+
 It notes in `DIRECTORY/log` what it trains, makes `DIRECTORY/reached` when it waits, and prints its trials at the end.
 """
 
@@ -21,6 +23,7 @@ from autolr import sweep
 
 DIRECTORY = Path(sys.argv[1])
 STOP_AT = tuple(sys.argv[2:4])
+HYPERBAND = os.environ.get("TUNER") == "hyperband"
 running = [""]  # the trial at work
 
 
@@ -40,15 +43,16 @@ class Finder(sweep.LRFinder):
             note("range test")
 
 
-class Tuner(autolr.RandomSearch):
+class Tuner(autolr.Hyperband if HYPERBAND else autolr.RandomSearch):
     def on_trial_begin(self, trial):
         super().on_trial_begin(trial)
         running[0] = trial.trial_id
         note("created")
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
-        if epoch == 1:
-            note("training")
+        values = trial.hyperparameters.values
+        if epoch == max(1, values.get("tuner/initial_epoch", 0)):
+            note("later rung" if values.get("tuner/round", 0) else "training")
 
     def on_trial_end(self, trial):
         end_trial = self.oracle.end_trial
@@ -76,7 +80,8 @@ def main():
     y = np.arange(64) % 3
     x = np.eye(6, dtype="float32")[y]
     # No seed: a trial that is run again has its values from the disk, not from a repeated draw.
-    tuner = Tuner(build, "loss", max_trials=int(os.environ.get("TRIALS", "3")), directory=DIRECTORY, project_name="p")
+    length = {"max_epochs": 4, "factor": 2} if HYPERBAND else {"max_trials": int(os.environ.get("TRIALS", "3"))}
+    tuner = Tuner(build, "loss", **length, directory=DIRECTORY, project_name="p")
     tuner.search(x, y, epochs=3, batch_size=8, verbose=0)
     if hasattr(tuner.oracle, "trials"):  # not on a worker
         trials = sorted(tuner.oracle.trials.values(), key=lambda trial: trial.trial_id)  # read back in any order

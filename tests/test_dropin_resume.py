@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,3 +68,24 @@ def test_a_search_that_was_killed_ends_with_every_trial_once(tmp_path, phase, tr
         twice = str(number) == trial and phase == "training"
         assert trained[f"training {number}"] == 1 + twice
     assert not list(tmp_path.glob("p/**/*.json.*"))  # no half-written files are left
+
+
+@pytest.mark.slow
+def test_a_search_killed_in_a_later_rung_of_hyperband_goes_on_with_the_parents_bounds(tmp_path):
+    environment = {**os.environ, "TUNER": "hyperband"}
+    stop_at(start(tmp_path, "later rung", "any", env=environment), tmp_path, signal.SIGKILL)
+    again = start(tmp_path, env=environment)
+    printed, errors = again.communicate(timeout=400)
+    assert again.returncode == 0, errors
+    trials = {trial_id: values for trial_id, status, values in json.loads(printed.splitlines()[-1])}
+    later = {trial_id: values for trial_id, values in trials.items() if values.get("tuner/trial_id")}
+    assert later
+    for values in later.values():
+        parent = trials[values["tuner/trial_id"]]
+        assert (values["autolr/min_lr"], values["autolr/max_lr"]) == (parent["autolr/min_lr"], parent["autolr/max_lr"])
+    log = (tmp_path / "log").read_text().splitlines()
+    trained = collections.Counter(line.split()[-1] for line in log if line.startswith(("training", "later rung")))
+    assert max(trained.values()) <= 2
+    assert sum(count == 2 for count in trained.values()) == 1  # the one that was killed
+    ranges = collections.Counter(line.split()[-1] for line in log if line.startswith("range test"))
+    assert not set(ranges) & set(later)  # no test of their own
