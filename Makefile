@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
 
-.PHONY: example test test-slow test-backends compatibility lint check format gallery benchmarks clean
+.PHONY: example test test-slow test-backends compatibility lint check format gallery docs benchmarks clean
 
 # The stamp is newer than pyproject.toml once everything is installed, so a second make installs nothing.
 $(READY): pyproject.toml
@@ -23,7 +23,8 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 # The contract of schedules, callbacks and range tests on JAX as well.
-BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py callbacks.py sweep.py)
+BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py callbacks.py sweep.py \
+	training.py)
 
 $(VENV)/.ready-jax: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[jax]'
@@ -50,6 +51,14 @@ check: lint test
 gallery: $(READY)
 	$(BIN)/python docs/gallery.py
 
+# The site, in site/; it asks the network for nothing. `$(BIN)/mkdocs serve` shows it while you write.
+$(VENV)/.ready-docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/mkdocs build --strict
+
 # What the documents' tables are made from; an hour or more. Each can be stopped and started again.
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/record_grids.py --split report
@@ -58,4 +67,4 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/schedules.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -39,8 +39,9 @@ class Scale:
             each = max(1, math.ceil(span / count))
             return self._within([(10.0**k, f"10{str(k).translate(_SUPERSCRIPTS)}") for k in powers if k % each == 0])
         if self.log and span >= 0.7:
+            digits = (1, 2, 5) if 3 * span <= count + 1 else (1, 3)
             return self._within(
-                [(m * 10.0**k, f"{m * 10.0**k:.3g}".replace("e-0", "e-")) for k in powers for m in (1, 2, 5)]
+                [(m * 10.0**k, f"{m * 10.0**k:.3g}".replace("e-0", "e-")) for k in powers for m in digits]
             )
         low, high = (10**self.first, 10**self.last) if self.log else (self.first, self.last)
         step = 10 ** math.floor(math.log10((high - low) / count))
@@ -66,15 +67,17 @@ class Chart:
     texts: list[tuple[float, float, str, str]] = field(default_factory=list)  # x, y, anchor, text
     links: list[tuple[float, float, str, str, str]] = field(default_factory=list)  # x, y, CSS class, href, title
     x_ticks: list[tuple[float, str]] | None = None
+    top: int = 34
+    bottom: int = 252
+    above: Chart | None = None  # another panel of the same picture, which shares the axis from left to right
 
-    WIDTH, HEIGHT = 520, 270
-    LEFT, RIGHT, TOP, BOTTOM = 58, 508, 34, 222
+    WIDTH, HEIGHT = 520, 300
+    LEFT, RIGHT, TOP, BOTTOM = 58, 508, 34, 252
 
     def has(self, kind: str) -> bool:
         """Whether something of a CSS class is in it: then the legend names it."""
-        return any(
-            kind in other.split() for other in [path[0] for path in self.paths] + [link[2] for link in self.links]
-        )
+        kinds = [path[0] for path in self.paths] + [link[2] for link in self.links]
+        return any(kind in other.split() for other in kinds) or bool(self.above and self.above.has(kind))
 
     def line(self, kind: str, xs: Values, ys: Values) -> None:
         """A line through points; not-a-number ends it, and it goes on behind."""
@@ -94,11 +97,11 @@ class Chart:
 
     def upright(self, kind: str, x: float) -> None:
         """A line from top to bottom."""
-        self.paths.append((kind, f"M{self.x(x):g} {self.TOP}V{self.BOTTOM}"))
+        self.paths.append((kind, f"M{self.x(x):g} {self.top}V{self.bottom}"))
 
     def band(self, kind: str, low: float, high: float) -> None:
         """An area from top to bottom."""
-        self.paths.append((kind, f"M{self.x(low):g} {self.TOP}H{self.x(high):g}V{self.BOTTOM}H{self.x(low):g}z"))
+        self.paths.append((kind, f"M{self.x(low):g} {self.top}H{self.x(high):g}V{self.bottom}H{self.x(low):g}z"))
 
 
 def box(

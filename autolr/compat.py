@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -230,6 +232,48 @@ def is_worker(tuner: Any) -> bool:
 def checkpoint_of(tuner: Any, trial_id: str) -> str:
     """File of a trial's best weights and optimizer state."""
     return str(tuner._get_checkpoint_fname(trial_id))
+
+
+def train_writer(board: Any) -> Any:
+    """The writer Keras's TensorBoard callback has for training; only its folder is public."""
+    return board._train_writer
+
+
+def add_hparams(callback: Any, values: dict[str, Any]) -> None:
+    """Have TensorBoard's hparams callback log further values; any other callback is left alone.
+
+    Keras Tuner makes one for each trial, before it is known what the trial will find. A name that is there is kept:
+    two of the same are an error to TensorBoard.
+    """
+    if type(callback).__module__.startswith("tensorboard.") and isinstance(getattr(callback, "_hparams", None), dict):
+        known = {getattr(key, "name", key) for key in callback._hparams}
+        callback._hparams.update({name: value for name, value in values.items() if name not in known})
+
+
+@contextlib.contextmanager
+def silent_display(oracle: Any) -> Iterator[None]:
+    """Have Keras Tuner's own display print nothing, and note the times as ever.
+
+    With `verbose=0` it would not even do that, and a report could not tell when the search began. A worker's oracle
+    has no display.
+    """
+    display = getattr(oracle, "_display", None)
+    names = [name for name in ("on_trial_begin", "on_trial_end") if hasattr(display, name)]
+
+    def unheard(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return method(*args)
+
+        return call
+
+    for name in names:
+        setattr(display, name, unheard(getattr(display, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(display, name)
 
 
 def mend_after_reload(oracle: Any) -> None:

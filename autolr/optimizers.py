@@ -25,6 +25,11 @@ def parts(optimizer: Any) -> list[Any]:
     return list(optimizer.optimizers) if compat.is_multi_optimizer(optimizer) else [optimizer]
 
 
+def name_of(optimizer: Any) -> str:
+    """The optimizer's class, or those of several, without a wrapper that scales the loss."""
+    return " + ".join(dict.fromkeys(type(part).__name__ for part in parts(optimizer))) or type(optimizer).__name__
+
+
 def takes_a_number(optimizer: Any) -> bool:
     """Whether a callback can set the optimizer's rate: not if it has a schedule, a callable, or several rates."""
     return isinstance(compat.learning_rate_source(optimizer), keras.Variable)

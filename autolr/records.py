@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial's range test, bounds and schedule.
+    """A trial's range test, bounds, schedule and training.
+
+    What later versions have added has a default, so that older records can be read.
 
     Attributes:
         trial_id: Keras Tuner's name of the trial.
@@ -32,6 +34,15 @@ class TrialRecord:
             `steps_per_epoch` (None if unknown) and `edges`, the steps on which cycles begin and the last one ends.
         range_test: `RangeTest.to_dict()`, or None if there was no test in this trial.
         source: Where the bounds come from, in words: "range test", "trial 0003", or "fallback: ...".
+        training: The training as run, of several the last, None before it has begun. `rates` (`step`, `lr`): the
+            optimizer's rate at some 300 of its steps and at the ends of cycles; `losses` (`step`, `loss`): the mean
+            loss of the steps since the last point; `epochs`: for each its number (`epoch`, from 1), the `step` that
+            it ended with, and its `logs`; `steps`: how many there were; `fits`: how often `fit` was called. Steps
+            are optimizer updates of this `fit`, counted from 1. Numbers are as in `RangeTest.to_dict()`: not-a-number
+            and the infinities are the strings "nan", "inf" and "-inf".
+        optimizer: Name of the optimizer's class, "" if unknown.
+        objective: `name` and `direction` ("min" or "max") of the search's objective, None if unknown.
+        warnings: What AutoLR warned of in this trial, also where an earlier trial had said it already.
     """
 
     trial_id: str
@@ -40,6 +51,10 @@ class TrialRecord:
     schedule: dict[str, Any]
     range_test: dict[str, Any] | None
     source: str
+    training: dict[str, Any] | None = None
+    optimizer: str = ""
+    objective: dict[str, str] | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write to `autolr.json` in a trial's folder, whole or not at all.

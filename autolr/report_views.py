@@ -15,10 +15,10 @@ from autolr.bounds import smooth_losses
 from autolr.charts import Chart, Scale, box, padded, thinned
 from autolr.search_folder import FOUND_PREFIX, TUNER_PREFIX, Search, Trial
 from autolr.sgdr import rate_on_edges
+from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, training_chart
 
 NOTHING = "\u2013"  # a dash, where there is no value
 _MAX_DOTS, _MAX_CORNERS = 250, 120  # of a curve; more cannot be told apart in a chart this wide
-_MAX_CYCLES = 100
 
 
 def rate(x: float) -> str:
@@ -270,14 +270,27 @@ class TrialView:
         )
         if start := plan["initial_epoch"]:
             chart.band("before", 0, start)
-        if cycles <= _MAX_CYCLES:
-            inner = [np.linspace(a, b, 6 + 300 // cycles) for a, b in itertools.pairwise(edges)]
-            # Just before an edge the rate is at its lowest, on it at its peak: both corners are drawn.
-            steps = np.concatenate([np.append(part[:-1], part[-1] - 1e-6) for part in inner])
-            chart.line("smooth", steps / per_epoch, rate_on_edges(steps, edges, **how))
+        if cycles <= MOST_CYCLES:
+            chart.line("smooth", *planned_line(self.trial.record))
             chart.dots("peak", edges[:-1] / per_epoch, peaks)
         else:  # they would run together: their peaks, and what each falls to
             some = thinned(cycles, _MAX_CORNERS)
             chart.line("smooth", edges[some] / per_epoch, peaks[some])
             chart.line("smooth", edges[some] / per_epoch, np.full(len(some), bounds["min_lr"]))
         return chart
+
+    @cached_property
+    def training(self) -> Chart | None:
+        """The learning rate and the loss through training, as run."""
+        return training_chart(self.trial.record) if self.trial.record else None
+
+    @cached_property
+    def best_epoch(self) -> tuple[int, float] | None:
+        """The epoch in which the objective was best, and its value then."""
+        return best_epoch(self.trial.record, self.search.objective, self.search.direction)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What autolr warned of, but for the verdict on the bounds, which is told anyway."""
+        record = self.trial.record
+        return [text for text in record.warnings if record.bounds["reason"] not in text] if record else []

@@ -91,8 +91,8 @@ class Search:
         name: Name of its folder.
         state: "finished", "running", "interrupted" (a trial is under way, but nothing has been written for long),
             "failed" (its last trials failed) or "empty" (no trial yet).
-        objective: Name of the objective. Keras Tuner does not write it down: it is the metric that the scores are
-            the best values of, or "score" if there is none.
+        objective: Name of the objective, from a trial's record. Keras Tuner does not write it down: without such a
+            record it is the metric that the scores are the best values of, or "score" if there is none.
         direction: "min" or "max".
         trials: In the order in which they began.
         ongoing: Trial under way by tuner: one, or one for each worker.
@@ -239,6 +239,24 @@ def _is_sound(record: TrialRecord) -> bool:
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
         sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve.get("bursts", []))
         sound &= isinstance(curve["diverged"], bool) and all(0 < a < b for a, b in itertools.pairwise(rates))
+    sound &= isinstance(record.optimizer, str) and all(isinstance(text, str) for text in record.warnings)
+    if (objective := record.objective) is not None:
+        sound &= isinstance(objective["name"], str) and objective["direction"] in ("min", "max")
+    return bool(sound and (record.training is None or _is_sound_training(record.training)))
+
+
+def _is_sound_training(training: Mapping[str, Any]) -> bool:
+    rates, losses, epochs = training["rates"], training["losses"], training["epochs"]
+    sound = all(isinstance(training[name], int) for name in ("fits", "steps"))
+    sound &= all(0 <= float(lr) < math.inf for lr in rates["lr"]) and len(rates["step"]) == len(rates["lr"])
+    sound &= len(losses["step"]) == len([float(loss) for loss in losses["loss"]])
+    for steps in (rates["step"], losses["step"], [epoch["step"] for epoch in epochs]):
+        sound &= all(isinstance(step, int) for step in steps)
+        sound &= all(a < b for a, b in itertools.pairwise([0, *steps]))
+    numbers = [epoch["epoch"] for epoch in epochs]
+    sound &= all(isinstance(n, int) for n in numbers) and all(a < b for a, b in itertools.pairwise([0, *numbers]))
+    for epoch in epochs:
+        sound &= all(isinstance(float(x), float) for x in epoch["logs"].values())  # else it raises
     return bool(sound)
 
 
@@ -262,7 +280,10 @@ def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, st
 
 
 def _objective(trials: Sequence[Trial]) -> tuple[str, str]:
-    """The metric that every score is the best value of: validation metrics first."""
+    """What the records say; else the metric that every score is the best value of, validation metrics first."""
+    recorded = next((trial.record.objective for trial in trials if trial.record and trial.record.objective), None)
+    if recorded:
+        return recorded["name"], recorded["direction"]
     scored = [trial for trial in trials if trial.score is not None and math.isfinite(trial.score)]
     if not scored:
         return "objective", "min"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from autolr import compat
+from autolr.boards import show
 from autolr.bounds import LRBounds
 from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe, plan, range_test_budget
 from autolr.callbacks import LRFinder
@@ -26,15 +27,18 @@ from autolr.optimizers import (
     batches_per_update,
     current_rate,
     default_rate,
+    name_of,
     scope_of,
     several_optimizers,
     takes_a_number,
     with_number_as_rate,
 )
+from autolr.progress import Lines, StepReporter
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup, measured_setup
 from autolr.scheduler import CycleEarlyStopping, SGDRScheduler
 from autolr.sweep import build, range_test
+from autolr.training import TrainingLog
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
 
@@ -70,12 +74,12 @@ class SearchMemory:
     Attributes:
         warned: What the search has been warned of, so that each thing is said once.
         found: By what a range test depends on, the trial that ran it and what it found.
-        quiet: Whether to print nothing.
+        progress: What the search shows.
     """
 
     warned: set[str] = field(default_factory=set)
     found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
-    quiet: bool = False
+    progress: Lines = field(default_factory=Lines)
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""
@@ -97,6 +101,9 @@ class AssistedTrial:
         fitted: How often the `fit` of one of its models was called.
         bounds: What was found; every further `fit` of the trial that is set up alike uses it.
         replaced: Which default rate the schedule takes the place of, in words, in the first trial that has one.
+        objective: The search's, for the record.
+        warned: What this trial was warned of, said or not.
+        record: What is written down of it.
     """
 
     trial: Any
@@ -107,6 +114,9 @@ class AssistedTrial:
     fitted: int = 0
     bounds: LRBounds | None = None
     replaced: str = ""
+    objective: Any = None
+    warned: list[str] = field(default_factory=list)
+    record: TrialRecord | None = None
     _setups: frozenset[str] = frozenset()
 
     def attach(self, model: keras.Model) -> None:
@@ -122,12 +132,13 @@ class AssistedTrial:
                 try:
                     arguments = dict(signature.bind(model, *args, **kwargs).arguments)
                 except TypeError as error:
-                    self.search.warn_once(
+                    self._warn(
                         "signature",
                         f"The model's `fit` takes other arguments than Keras's ({error}). It trains without AutoLR.",
                     )
                     return original(*args, **kwargs)
                 del arguments["self"]
+                arguments = self._on_screen(arguments)
                 fresh = model.optimizer not in seen
                 arguments = self.assist(model, arguments, fresh=fresh)
                 seen.append(model.optimizer)
@@ -136,6 +147,14 @@ class AssistedTrial:
                 model.fit = fit
 
         model.fit = fit
+
+    def _on_screen(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Where AutoLR has the screen, its own bar in place of Keras's; not if a `HyperModel.fit` asks for that."""
+        progress = self.search.progress
+        if not progress.takes_over or arguments.get("verbose", "auto") != "auto":
+            return arguments
+        callbacks = [*callbacks_of(arguments), StepReporter(progress)]
+        return {**arguments, "verbose": 0, "callbacks": callbacks}
 
     def assist(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool = True) -> dict[str, Any]:
         """The arguments of `fit` with the schedule added; as they were, if the trial can't be or shall not be helped.
@@ -156,7 +175,7 @@ class AssistedTrial:
             arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
         except Exception as error:  # AutoLR's own: the user's would show in training, too
             arguments, model.optimizer, model.train_function = before, optimizer, None
-            self.search.warn_once(
+            self._warn(
                 "unprepared",
                 f"Trial {self.trial.trial_id} could not be prepared ({type(error).__name__}: {error}). "
                 "It trains without AutoLR, at the rate its model is compiled with.",
@@ -167,7 +186,7 @@ class AssistedTrial:
         if getattr(model, "optimizer", None) is None:  # not compiled: Keras will say so
             return True
         if several_optimizers(model):
-            self.search.warn_once(
+            self._warn(
                 "several",
                 "The model has optimizers of its own beside the one it is compiled with, and one range test cannot "
                 "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
@@ -198,7 +217,7 @@ class AssistedTrial:
         values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
         self._say(describe(schedule) + self.replaced)
         if first:
-            self._record(schedule, test, source)
+            self._record(model, schedule, test, source)
         scheduler = SGDRScheduler(
             self.bounds.min_lr,
             self.bounds.max_lr,
@@ -211,7 +230,10 @@ class AssistedTrial:
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
-        return {**arguments, "callbacks": [scheduler, *callbacks]}
+        # Before the user's, who may change the rate when a step has ended.
+        log = TrainingLog(schedule, self._keep_training, fits=self.fitted)
+        writers = show(callbacks, log, self.bounds, schedule)
+        return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
 
     def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> None:
         if not takes_a_number(model.optimizer):
@@ -233,7 +255,7 @@ class AssistedTrial:
                 self.replaced = f", in place of the compiled rate {value:g}"
             return
         if not self.trial.hyperparameters.values.get("tuner/trial_id"):  # else it was loaded, not chosen
-            self.search.warn_once(
+            self._warn(
                 "replaced",
                 f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
                 "own. It can be left out of the build function.",
@@ -251,7 +273,7 @@ class AssistedTrial:
                     model.optimizer.build(model.trainable_variables)
                 model.load_weights(self.checkpoint_of(parent))
         except Exception as error:  # whatever it was, the weights are there
-            self.search.warn_once(
+            self._warn(
                 "optimizer",
                 f"The optimizer's state of trial {parent} could not be loaded ({type(error).__name__}: {error}). "
                 f"Trial {self.trial.trial_id} goes on with its weights and a fresh optimizer.",
@@ -261,7 +283,7 @@ class AssistedTrial:
         theirs = [callback for callback in callbacks if isinstance(callback, RATE_CALLBACKS)]
         if theirs:
             names = ", ".join(sorted({type(callback).__name__ for callback in theirs}))
-            self.search.warn_once(
+            self._warn(
                 "callbacks",
                 f"Callbacks that set the learning rate are left out of the trials, since AutoLR sets it: {names}. "
                 'To train with them and without AutoLR\'s schedule, pass `rate_callbacks="keep"` to the tuner.',
@@ -296,7 +318,8 @@ class AssistedTrial:
         if bounds.ok and measured:
             self.search.found[measured] = str(self.trial.trial_id), bounds
         if not bounds.ok:
-            warnings.warn(f"Trial {self.trial.trial_id}: {bounds.status}. {bounds.reason}", AutoLRWarning, stacklevel=2)
+            # Once a search for each verdict; every trial's record has its own.
+            self._warn(bounds.status, f"Trial {self.trial.trial_id}: {bounds.status}. {bounds.reason}")
         spent = f", {test.steps_spent} steps" if test else ""
         verdict = f"{bounds.status}, {bounds.confidence} confidence{spent}"
         self._say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
@@ -311,28 +334,48 @@ class AssistedTrial:
             f"trial {trial_id}",
         )
 
-    def _record(self, schedule: dict[str, Any], test: RangeTest | None, source: str) -> None:
+    def _record(self, model: keras.Model, schedule: dict[str, Any], test: RangeTest | None, source: str) -> None:
         assert self.bounds is not None
-        record = TrialRecord(
+        named = {name: str(getattr(self.objective, name, "")) for name in ("name", "direction")}
+        self.record = TrialRecord(
             trial_id=str(self.trial.trial_id),
             values=dict(self.trial.hyperparameters.values),
             bounds=self.bounds.to_dict(),
             schedule=schedule,
             range_test=test.to_dict() if test else None,
             source=source,
+            optimizer=name_of(model.optimizer),
+            objective=named if named["direction"] in ("min", "max") else None,
+            warnings=list(self.warned),
         )
+        self._write_record()
+
+    def _keep_training(self, training: dict[str, Any]) -> None:
+        if self.record is not None:
+            # A user's `HyperModel.fit` may have declared another hyperparameter since.
+            values = dict(self.trial.hyperparameters.values)
+            self.record = replace(self.record, values=values, training=training, warnings=list(self.warned))
+            self._write_record()
+
+    def _write_record(self) -> None:
+        assert self.record is not None
         try:
-            record.write(self.folder)
+            self.record.write(self.folder)
         except (OSError, TypeError, ValueError) as error:
-            self.search.warn_once(
+            self._warn(
                 "record",
                 f"The range test of trial {self.trial.trial_id} could not be recorded ({error}). The trial goes on.",
             )
 
+    def _warn(self, topic: str, text: str) -> None:
+        """Warn once in the search; the trial's record has it in any case."""
+        if text not in self.warned:
+            self.warned.append(text)
+        self.search.warn_once(topic, text)
+
     def _say(self, text: str) -> None:
         """One line about a phase of the trial."""
-        if not self.search.quiet:
-            print(f"AutoLR trial {self.trial.trial_id} | {text}", flush=True)
+        self.search.progress.say(str(self.trial.trial_id), text)
 
 
 def callbacks_of(arguments: dict[str, Any]) -> list[Any]:

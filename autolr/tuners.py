@@ -15,6 +15,7 @@ from autolr import compat
 from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.ensemble import snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
+from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.trial import MAX_LR, MIN_LR, SNAPSHOTS, AssistedTrial, Options, SearchMemory
 
@@ -108,10 +109,17 @@ class AutoLRMixin(compat.TunerSeams):
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
         # What was found on one call's data says nothing about another's.
-        self._memory = SearchMemory(warned=self._memory.warned, quiet=fit_kwargs.get("verbose", "auto") == 0)
+        progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
+        self._memory = SearchMemory(warned=self._memory.warned, progress=progress)
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         self.save()
-        super().search(*fit_args, **fit_kwargs)
+        with progress.shown(self.oracle):
+            super().search(*fit_args, **fit_kwargs)
+
+    def on_trial_begin(self, trial: Any) -> None:
+        """Show which trial it is."""
+        self._memory.progress.begin(trial, self.oracle)
+        super().on_trial_begin(trial)
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a trial; its executions share the bounds that the first of them found."""
@@ -128,6 +136,7 @@ class AutoLRMixin(compat.TunerSeams):
             checkpoint_of=lambda trial_id: compat.checkpoint_of(self, trial_id),
             options=self._options,
             search=self._memory,
+            objective=self.oracle.objective,
         )
 
     def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
@@ -158,6 +167,7 @@ class AutoLRMixin(compat.TunerSeams):
                 "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
             )
         super().on_trial_end(trial)
+        self._memory.progress.end(trial, self.oracle)
 
     def get_best_ensemble(self, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trial: a model that averages what its last ends of cycles predict.

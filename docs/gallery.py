@@ -6,6 +6,7 @@ python docs/gallery.py
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,43 @@ def draw_statuses() -> None:
         autolr.plot_range_test(test, ax=axes)
         axes.set_title(f"{bounds.status} ({bounds.confidence} confidence)", fontsize=11)
     figure.savefig(IMAGES / "statuses.png", dpi=90)
+
+
+def draw_curve() -> None:
+    """`curve.png`: the parts of a range test's curve, on a synthetic one."""
+    axes = autolr.plot_range_test(status_tests()["ok"])
+    axes.figure.set_size_inches(9, 4.6)
+    for rate, loss, text in (
+        (2e-5, 2.62, "1. level: too low to\nchange anything"),
+        (1.2e-4, 1.75, "2. fall: the\nmodel learns"),
+        (0.6, 2.2, "3. rise: it is\nthrown about"),
+    ):
+        axes.text(rate, loss, text, fontsize=10, va="center", ha="center" if rate < 1e-4 else "left")
+    axes.set_ylim(top=2.9)
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    axes.set_title("")
+    axes.figure.savefig(IMAGES / "curve.png", dpi=90)
+
+
+def draw_cycles() -> None:
+    """`cycles.png`: three cycles of a schedule, with what decides their shape."""
+    length, factor, decay, low, high, per_epoch = 3, 1.5, 0.8, 0.1, 1.0, 100
+    edges = cycle_edges(1599, cycle_length=length, mult_factor=factor, steps_per_epoch=per_epoch)
+    figure, axes = pyplot.subplots(figsize=(9, 3.8), layout="constrained")
+    look = {"min_lr": low, "max_lr": high, "lr_decay": decay, "steps_per_epoch": per_epoch}
+    autolr.plot_schedule(edges, **look, ax=axes)
+    names = ("cycle_length", "ceil(3 mult_factor)", "ceil(5 mult_factor)")
+    for number, (begin, end) in enumerate(itertools.pairwise(edges / per_epoch)):
+        axes.annotate("", (begin, 1.12), (end, 1.12), arrowprops={"arrowstyle": "<->", "color": "#555555"})
+        axes.text((begin + end) / 2, 1.15, f"{names[number]} = {end - begin:.0f}", ha="center", fontsize=9)
+        peak = high * decay**number
+        axes.text(begin + 0.3, peak + 0.02, ("max_lr", "max_lr lr_decay", "max_lr lr_decay²")[number], fontsize=9)
+    axes.axhline(low, color="#8A8A8A", linewidth=0.8, linestyle=":")
+    axes.text(0.05, low + 0.02, "min_lr", fontsize=9)
+    axes.set(xlim=(0, 16.2), ylim=(0, 1.25))
+    axes.set_xticks(edges / per_epoch)
+    axes.get_legend().remove()
+    figure.savefig(IMAGES / "cycles.png", dpi=90)
 
 
 def draw_range_test() -> None:
@@ -135,6 +173,8 @@ def main() -> None:
     """Draw them all."""
     IMAGES.mkdir(exist_ok=True)
     draw_statuses()
+    draw_curve()
+    draw_cycles()
     draw_range_test()
     draw_schedules()
     draw_keras_restarts()

@@ -19,7 +19,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 WITHOUT_KERAS = [
     *("errors", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "plots"),
-    *("search_folder", "charts", "report_views", "report", "cli"),
+    *("search_folder", "charts", "training_chart", "report_views", "report", "cli"),
 ]
 WITH_KERAS_TUNER = {"trial", "tuners"}
 

@@ -38,6 +38,24 @@ def test_a_record_reads_back_equal(tmp_path):
     assert TrialRecord.read(tmp_path).range_test is None
 
 
+def test_a_training_reads_back_equal_and_older_records_have_none(tmp_path):
+    training = {"fits": 1, "steps": 3, "rates": {"step": [1], "lr": [0.1]}, "losses": {"step": [], "loss": []}}
+    whole = record(
+        training={**training, "epochs": [{"epoch": 1, "step": 3, "logs": {"loss": "nan"}}]},
+        optimizer="Adam",
+        objective={"name": "val_loss", "direction": "min"},
+        warnings=["Mind the gap."],
+    )
+    whole.write(tmp_path)
+    assert TrialRecord.read(tmp_path) == whole
+    path = tmp_path / FILE_NAME
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("training", "optimizer", "objective", "warnings"):
+        del content[name]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert TrialRecord.read(tmp_path) == record()
+
+
 def test_the_file_is_strict_json_though_the_curve_has_nan_and_infinity(tmp_path):
     record().write(tmp_path)
     text = (tmp_path / FILE_NAME).read_text(encoding="utf-8")

@@ -45,6 +45,25 @@ def curve(seed: int = 0, num_steps: int = 100) -> RangeTest:
     return RangeTest(lrs, losses, diverged=True)
 
 
+def trained(steps: int = 600, num_epochs: int = 6, **changes) -> dict:
+    """What a trial records of its training: rates on two cycles, a falling loss, and each epoch's logs."""
+    at = list(range(2, steps + 1, max(2, steps // 300)))
+    rates = [0.1 * (1 - (step % (steps // 2)) / steps) for step in at]
+    values = {"fits": 1, "steps": steps, "epochs": []}
+    for n, accuracy in enumerate([0.5, 0.8, 0.9, 0.7, 0.6, 0.65][:num_epochs], 1):
+        logs = {"loss": 1 / n, "val_loss": 1.2 / n, "val_accuracy": accuracy}
+        values["epochs"].append({"epoch": n, "step": steps * n // num_epochs, "logs": logs})
+    values["rates"] = {"step": at, "lr": rates}
+    values["losses"] = {"step": at, "loss": [2 / (1 + step / 100) for step in at]}
+    return {**values, **changes}
+
+
+def rewrite(path: Path, **changes) -> None:
+    """Change what is in a trial's record."""
+    file = path / "autolr.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
 class Folder:
     """A Keras Tuner project folder, written as Keras Tuner writes it."""
 
@@ -273,13 +292,34 @@ def test_files_of_others_are_no_error(tmp_path, name, content):
         ("range_test", 7),
         ("values", 3),
         ("source", 3),
+        ("optimizer", 3),
+        ("objective", "val_loss"),
+        ("objective", {"name": "val_loss", "direction": "up"}),
+        ("warnings", [1]),
+        ("warnings", 5),
+        ("training", 7),
+        ("training", []),
+        ("training", {}),
+        ("training", trained(fits="x")),
+        ("training", trained(steps=600, rates={"step": [1, 2], "lr": [0.1]})),
+        ("training", trained(rates={"step": [2, 1], "lr": [0.1, 0.1]})),
+        ("training", trained(rates={"step": [1, 2], "lr": [0.1, "x"]})),
+        ("training", trained(rates={"step": [1], "lr": ["inf"]})),
+        ("training", trained(rates={"step": [1], "lr": [-0.1]})),
+        ("training", trained(losses={"step": [1, 2], "loss": [0.1]})),
+        ("training", trained(losses={"step": [1.5], "loss": [0.1]})),
+        ("training", trained(losses={"step": [1], "loss": ["much"]})),
+        ("training", trained(epochs=[{"epoch": 1, "step": 0, "logs": {}}])),
+        ("training", trained(epochs=[{"epoch": "x", "step": 3, "logs": {}}])),
+        ("training", trained(epochs=[{"epoch": 1, "step": 3, "logs": {"loss": "low"}}])),
+        ("training", trained(epochs=[{"epoch": 1, "step": 3, "logs": [1]}])),
     ],
 )
 def test_records_that_make_no_sense_are_no_error(tmp_path, where, what):
     path = finished(tmp_path / "s")
     file = path / "trial_001" / "autolr.json"
     record = json.loads(file.read_text())
-    record[where] = {**record[where], **what} if isinstance(what, dict) else what
+    record[where] = {**(record[where] or {}), **what} if isinstance(what, dict) else what
     file.write_text(json.dumps(record))
     assert read_search(path).trials[1].record is None
     assert read_search(path).trials[0].record is not None
@@ -339,6 +379,72 @@ def test_bursts_are_drawn_where_there_were_some(tmp_path):
     page = report(path)
     assert "rate tried longer" in page.text
     assert sum(attributes.get("class") == "burst" for _, attributes in page.tags) == 2
+
+
+def test_a_training_is_shown_as_it_ran(tmp_path):
+    path = finished(tmp_path / "s", 2)
+    reason = json.loads((path / "trial_000" / "autolr.json").read_text())["bounds"]["reason"]
+    rewrite(
+        path / "trial_000",
+        training=trained(),
+        optimizer="Nadam",
+        warnings=["Something was replaced.", f"Trial 000: ok. {reason}"],
+    )
+    page = report(path)
+    assert "Training as run" in page.text
+    assert "Schedule as planned" in page.text, "of the trial without"
+    assert "Nadam, " in page.text
+    assert "autolr warned in this trial: Something was replaced." in page.text
+    assert page.text.count(reason) == 2, "the verdict of each trial, and no warning of the same words"
+    assert "600 steps were run." in page.text
+    assert "val_accuracy was best, 0.9, in epoch 3." in page.text
+    labels = [attributes.get("aria-label", "") for _, attributes in page.tags]
+    assert any(label.startswith("Training as run: the learning rate over 600 steps") for label in labels)
+    assert "still planned" not in page.text
+
+
+def test_what_is_left_of_the_schedule_is_drawn_when_training_ended_early(tmp_path):
+    path = finished(tmp_path / "s", 1)
+    rewrite(path / "trial_000", training=trained(200, 2))
+    assert "still planned" in report(path).text
+    rewrite(path / "trial_000", training=trained(fits=3))
+    assert "in the last of 3 trainings, the one that is shown" in report(path).text
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        trained(rates={"step": [], "lr": []}),
+        trained(losses={"step": [], "loss": []}),
+        trained(losses={"step": [1, 2, 3], "loss": ["nan", "inf", "-inf"]}, epochs=[]),
+        trained(losses={"step": [1, 2, 3], "loss": [-1, "nan", 2]}),
+        trained(losses={"step": [1, 2, 3], "loss": [1e-30, 1, 1e30]}),
+        trained(losses={"step": [1], "loss": [0]}, rates={"step": [1], "lr": [0]}, steps=1, epochs=[]),
+        trained(epochs=[{"epoch": 7, "step": 9, "logs": {"val_loss": "inf", "val_accuracy": "nan"}}]),
+        trained(steps=0, rates={"step": [], "lr": []}, losses={"step": [], "loss": []}, epochs=[]),
+        trained(500_000),
+    ],
+)
+@pytest.mark.parametrize("plan", [{}, {"steps_per_epoch": None, "edges": [0, 2, 6]}, {"initial_epoch": 2}])
+def test_unusual_trainings_are_drawn_as_far_as_they_go(tmp_path, training, plan):
+    path = finished(tmp_path / "s", 1)
+    schedule = json.loads((path / "trial_000" / "autolr.json").read_text())["schedule"]
+    rewrite(path / "trial_000", training=training, schedule={**schedule, **plan})
+    assert read_search(path).trials[0].record is not None
+    page = report(path)
+    drawn = " ".join(attributes.get("d", "") for tag, attributes in page.tags if tag == "path")
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    assert ("Training as run" in page.text) == bool(training["rates"]["step"])
+
+
+def test_the_objective_is_the_recorded_one(tmp_path):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0", 0.1)  # the score is also the training loss
+    assert read_search(folder.done()).objective == "val_accuracy"
+    rewrite(path, objective={"name": "loss", "direction": "min"})
+    search = read_search(folder.path)
+    assert (search.objective, search.direction) == ("loss", "min")
 
 
 def test_executions_are_counted(tmp_path):
@@ -503,18 +609,47 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def test_the_command_works_without_keras_and_tensorflow(tmp_path):
-    path = finished(tmp_path / "s")
+def report_without_keras(path: Path, where: Path) -> Page:
+    """The page that the command writes where neither Keras nor TensorFlow can be imported."""
     code = f"{BLOCK}from autolr.cli import main\nsys.exit(main(['report', {str(path)!r}, '-o', 'r.html']))"
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=where, capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "r.html").stat().st_size > 10_000
+    return Page((where / "r.html").read_text(encoding="utf-8"))
+
+
+def test_the_command_works_without_keras_and_tensorflow(tmp_path):
+    page = report_without_keras(finished(tmp_path / "s"), tmp_path)
+    assert "Best val_accuracy 0.91" in page.text
     blocked = subprocess.run(
         [sys.executable, "-c", f"{BLOCK}import keras"], capture_output=True, text=True, check=False
     )
     assert "is blocked" in blocked.stderr, "the hook must do what this test leans on"
+
+
+@pytest.mark.slow
+def test_the_command_works_without_keras_and_tensorflow_on_what_the_example_leaves_behind(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (400, 14, 14), dtype=np.uint8)
+    y = (x.mean(axis=(1, 2)) > 127).astype(np.uint8)
+    np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
+    example = Path(__file__).parent.parent / "examples" / "mnist_search.py"
+    settings = ["--data", tmp_path / "tiny.npz", "--trials", "2", "--epochs", "3", "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, example, *settings], capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    page = report_without_keras(tmp_path / "out", tmp_path)
+    search = read_search(tmp_path / "out" / "search")
+    assert search.state == "finished"
+    assert not [problem for trial in search.trials for problem in trial.problems]
+    for trial in search.trials:
+        assert trial.record.training["steps"] == 3 * 6  # of 360 images, 64 at a time
+        assert trial.values["optimizer"] == trial.record.optimizer.lower()
+        assert f"Trial {trial.trial_id}" in page.text
+    assert f"Best val_accuracy {number(search.best.score)}" in page.text
+    assert sum(attributes.get("aria-label", "").startswith("Training as run") for _, attributes in page.tags) == 2
 
 
 class Watched:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_report import EVIL, Folder, Watched, finished, until
+from test_report import EVIL, Folder, Watched, finished, rewrite, trained, until
 
 from autolr.report import write_report
 
@@ -76,6 +76,8 @@ def report(tmp_path_factory):
         "11", None, status="FAILED", message="Traceback\n" + "a very long line " * 30, record=False, units=1000
     )
     folder.trial("12", None, status="RUNNING", **{EVIL: EVIL})
+    rewrite(folder.path / "trial_04", training=trained(), optimizer="Adam", warnings=["Mind the gap."])
+    rewrite(folder.path / "trial_12", training=trained(200, 2, losses={"step": [1, 9], "loss": [2e-3, 5.0]}))
     return write_report(folder.done(), where / "report.html")
 
 
@@ -144,6 +146,31 @@ def test_a_trial_opens_from_the_table_the_chart_and_an_address(visit, report):
     page.page.get_by_role("link", name=re.compile("Trial 05: ")).click()
     assert page.open_trials() == ["trial-03", "trial-05"]
     assert visit(f"{report.as_uri()}#trial-07").open_trials() == ["trial-07"]
+
+
+def test_a_training_is_drawn_in_place_of_its_plan(visit, report):
+    page = visit(f"{report.as_uri()}#trial-04")
+    part = page.page.locator("#trial-04")
+    assert part.get_by_role("img", name=re.compile("^Training as run")).is_visible()
+    assert part.get_by_role("img", name=re.compile("^Schedule")).count() == 0
+    assert part.get_by_text("Mind the gap.").is_visible()
+    assert part.get_by_text("val_loss", exact=True).first.is_visible()
+
+
+OVERLAPS = """() => [...document.querySelectorAll("details[open] svg.chart")].flatMap((chart) => {
+  const boxes = [...chart.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  return boxes.flatMap(([a, p], n) => boxes.slice(n + 1).filter(([, q]) =>
+    p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3
+  ).map(([b]) => `${a} on ${b}`));
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_labels_of_a_trials_charts_do_not_overlap(visit, report, width):
+    page = visit(report, viewport={"width": width, "height": 800})
+    page.page.get_by_role("button", name="Open all").click()
+    page.page.wait_for_timeout(100)
+    assert page.page.evaluate(OVERLAPS) == []
 
 
 def test_all_trials_open_and_close(visit, report):

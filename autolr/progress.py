@@ -1,0 +1,227 @@
+"""What a search shows while it runs: one screen on a terminal, plain lines elsewhere, nothing if it is to be quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from autolr import compat
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+REFRESH_SECONDS = 0.25
+
+
+def progress_for(verbose: Any, name: str = "") -> Lines:
+    """What fits the `verbose` of a search and where its output goes.
+
+    Only the default, `"auto"`, makes room for the screen: it takes the place of Keras Tuner's tables and Keras's bars.
+    Who asks for those by `verbose=1` or `2` gets them, with AutoLR's lines between.
+
+    Args:
+        verbose: As for `fit`.
+        name: Of the search.
+    """
+    if verbose == 0:
+        return Silence()
+    # A notebook's output is no terminal, and workers share one.
+    if verbose != "auto" or not sys.stdout.isatty() or "KERASTUNER_ORACLE_IP" in os.environ:
+        return Lines()
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    return Lines() if console.is_dumb_terminal or not console.is_terminal else Screen(console, name)
+
+
+class Lines:
+    """A line for each phase of a trial."""
+
+    takes_over = False  # whether Keras and Keras Tuner should print nothing themselves
+
+    def say(self, trial_id: str, text: str) -> None:
+        """Tell of a phase: its name, a colon, and what there is to know."""
+        print(f"AutoLR trial {trial_id} | {text}", flush=True)
+
+    @contextmanager
+    def shown(self, oracle: Any) -> Iterator[None]:
+        """While a search runs."""
+        yield
+
+    def begin(self, trial: Any, oracle: Any) -> None:
+        """A trial begins."""
+
+    def end(self, trial: Any, oracle: Any) -> None:
+        """A trial has ended."""
+
+    def step(self, done: float, total: float | None, text: str) -> None:
+        """So much of a trial's training is done, in steps."""
+
+
+class Silence(Lines):
+    """Nothing at all."""
+
+    def say(self, trial_id: str, text: str) -> None:
+        """Nothing."""
+
+
+class Screen(Lines):
+    """A few lines that are drawn again and again: the trial, its phase, a bar, the best so far, and how long it takes.
+
+    What others print meanwhile goes above it.
+    """
+
+    takes_over = True
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console, self._name = console, name
+        self._trial = self._best = ""
+        self._phase, self._facts = "", {"bounds": "", "schedule": ""}
+        self._done = 0.0
+        self._total: float | None = None
+        self._training_since = self._trial_since = time.monotonic()
+        self._ended: list[float] = []  # seconds that each trial took
+        self._left: int | None = None  # trials that have not begun
+
+    @contextmanager
+    def shown(self, oracle: Any) -> Iterator[None]:
+        """Draw until the search ends, however it does."""
+        from rich.live import Live
+
+        self._note_best(oracle)
+        live = Live(
+            get_renderable=self._draw,
+            console=self._console,
+            refresh_per_second=1 / REFRESH_SECONDS,
+            redirect_stderr=sys.stderr.isatty(),  # errors sent to a file belong there
+        )
+        with compat.silent_display(oracle), live:
+            try:
+                yield
+            finally:
+                live.transient = not self._trial  # of a search that had ended already, nothing stays
+
+    def begin(self, trial: Any, oracle: Any) -> None:
+        """Name the trial."""
+        order, most = list(getattr(oracle, "start_order", [])), getattr(oracle, "max_trials", None)
+        number = order.index(trial.trial_id) + 1 if trial.trial_id in order else None
+        self._left = most - number if most and number else None
+        # Keras Tuner's own name of a trial, which is that of its folder, counts from 0.
+        place = f"Trial {number}" + (f" of {most}" if most else "") if number else "Trial"
+        self._trial = f"{place} (trial_{trial.trial_id})"
+        self._phase, self._facts = "building the model", {"bounds": "", "schedule": ""}
+        self._done, self._total = 0.0, None
+        self._trial_since = time.monotonic()
+
+    def end(self, trial: Any, oracle: Any) -> None:
+        """Count the trial; see whether it is the best."""
+        self._ended.append(time.monotonic() - self._trial_since)
+        self._phase, self._done, self._total = "ended", 1.0, 1.0
+        self._note_best(oracle)
+
+    def _note_best(self, oracle: Any) -> None:
+        for trial in oracle.get_best_trials(1):
+            self._best = f"{trial.score:.5g} (trial_{trial.trial_id})"
+        self._objective = str(getattr(oracle.objective, "name", "score"))
+
+    def say(self, trial_id: str, text: str) -> None:
+        """Keep bounds and schedule; anything else is a phase."""
+        kind, _, rest = text.partition(": ")
+        if kind in self._facts:
+            self._facts[kind] = rest
+        else:
+            self._phase, self._total = text.removesuffix(" ..."), None
+
+    def step(self, done: float, total: float | None, text: str) -> None:
+        """Move the bar."""
+        if not done:
+            self._training_since = time.monotonic()
+        self._phase, self._done, self._total = text, done, total
+
+    def _trial_seconds_left(self) -> float | None:
+        if not self._total or not self._done or self._phase == "ended":
+            return None
+        spent = time.monotonic() - self._training_since
+        return max(0.0, spent / self._done * (self._total - self._done))
+
+    def _search_seconds_left(self) -> float | None:
+        here = self._trial_seconds_left()
+        if self._left is None or not (self._ended or here is not None):
+            return None
+        this = time.monotonic() - self._trial_since + (here or 0.0)
+        mean = sum(self._ended) / len(self._ended) if self._ended else this
+        if self._phase == "ended":
+            return mean * self._left if self._left else None
+        return mean * self._left + (here if here is not None else mean)
+
+    def _draw(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        head = Text.assemble((self._trial or "Search", "bold"), "  ", self._phase, no_wrap=True, overflow="ellipsis")
+        bar = Table.grid(padding=(0, 1))
+        share = self._done / self._total if self._total else None
+        left = self._trial_seconds_left()
+        bar.add_row(
+            ProgressBar(total=1.0, completed=share or 0.0, width=30, pulse=share is None),
+            f"{share:4.0%}" if share is not None and self._phase != "ended" else "",
+            f"{duration(left)} left" if left is not None else "",
+        )
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="dim", no_wrap=True)
+        facts.add_column(no_wrap=True, overflow="ellipsis")
+        for name, fact in self._facts.items():
+            facts.add_row(name, Text(fact))
+        facts.add_row("best so far", Text(f"{self._objective} {self._best}" if self._best else "none yet"))
+        whole = self._search_seconds_left()
+        count = len(self._ended)
+        said = f"{self._name}, {count} trial{'s' * (count != 1)} ended"
+        facts.add_row("search", Text(said + (f", about {duration(whole)} left" if whole is not None else "")))
+        return Group(head, bar, facts)
+
+
+class StepReporter(keras.callbacks.Callback):
+    """Tells the screen how far a training is, a few times a second."""
+
+    def __init__(self, progress: Lines) -> None:
+        super().__init__()
+        self._progress, self._next, self._began = progress, 0.0, False
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Tell of the epoch."""
+        if not self._began:
+            self._first, self._began = epoch, True
+            self._tell(epoch, 0)
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Tell, if the last time was a while ago."""
+        if time.monotonic() >= self._next:
+            self._tell(self._epoch, batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Tell of the whole epoch."""
+        self._tell(epoch + 1, 0)
+
+    def _tell(self, epoch: int, batches: int) -> None:
+        self._next = time.monotonic() + REFRESH_SECONDS
+        epochs, each = int(self.params["epochs"]), self.params.get("steps")
+        text = f"training, epoch {min(epoch + 1, epochs)} of {epochs}"
+        done = (epoch - self._first) * (each or 1) + (batches if each else 0)  # of unknown size: whole epochs
+        self._progress.step(float(done), float((epochs - self._first) * (each or 1)), text)
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, in the unit one would say it in."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

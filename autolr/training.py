@@ -1,0 +1,150 @@
+"""A training as it ran, for the trial's record: the learning rate and the loss by step, and each epoch's logs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from autolr.optimizers import batches_per_update, current_rate
+
+POINTS = 300  # of each line, about: more cannot be told apart on a page
+SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
+_MOST_CORNERS = 200  # of a schedule, kept whatever else is thinned
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Notes a training and hands it on as plain values, at the ends of epochs and of the training.
+
+    Most steps cost a comparison. Keras hands over its running mean of the loss, from which the mean of the steps
+    since the last point follows; the rate is the optimizer's own, read where a point falls and at the ends of the
+    schedule's cycles.
+
+    Args:
+        schedule: What `autolr.budget.plan` says.
+        save: Called with the training so far: `TrialRecord.training`.
+        fits: How often `fit` was called in this trial, this time included.
+    """
+
+    def __init__(self, schedule: Mapping[str, Any], save: Callable[[dict[str, Any]], None], *, fits: int = 1) -> None:
+        super().__init__()
+        self._save, self._fits = save, fits
+        per_epoch, start = schedule["steps_per_epoch"], schedule["initial_epoch"]
+        total = (per_epoch or 0) * (schedule["epochs"] - start)
+        self._every = max(1, round(total / POINTS))  # batches; of data of unknown size it is doubled as they come
+        edges = [edge - start * per_epoch for edge in schedule["edges"]] if per_epoch else []
+        # Numbers of the batches, from 1, that end one cycle and begin the next.
+        self._corners = {edge + n for edge in edges for n in (0, 1)} if 2 * len(edges) <= _MOST_CORNERS else {1}
+        self._done = self._before = 0  # batches trained, and those of earlier epochs
+        self._due, self._per_update = self._every, 1
+        self._rates: list[tuple[int, float]] = []
+        self._losses: list[tuple[int, float]] = []
+        self._epochs: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+        self._works = True
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Begin a new mean, as Keras does."""
+        self._per_update = batches_per_update(self.model.optimizer)
+        self._before, self._counted, self._sum = self._done, 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the rate, and the loss since the last point, where a point falls."""
+        done = self._done = self._before + batch + 1
+        if done >= self._due or done in self._corners:
+            self._guarded(self._note, done, logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the epoch's logs; write, if the last time was a while ago."""
+        self._guarded(self._note_epoch, epoch, logs or {})
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self._hand_on()
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Write."""
+        self._hand_on()
+
+    def _guarded(self, note: Callable[..., None], *arguments: Any) -> None:
+        """No training shall fail because of what is noted of it."""
+        if self._works:
+            try:
+                note(*arguments)
+            except Exception:  # whatever it was: this line ends here
+                self._works = False
+
+    def _note(self, done: int, logs: Mapping[str, Any]) -> None:
+        self._rates.append((done, current_rate(self.model.optimizer)))
+        if done < self._due:
+            return
+        # The last batch of an epoch may be a small one, and the mean does not tell how small.
+        if done - self._before != self.params.get("steps") and "loss" in logs:
+            count = done - self._before
+            total = float(logs["loss"]) * count
+            self._losses.append((done, (total - self._sum) / (count - self._counted)))
+            self._counted, self._sum = count, total
+            self._due = done + self._every
+        if len(self._losses) >= 2 * POINTS:
+            self._halve()
+
+    def _note_epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        numbers = {str(name): number for name, value in logs.items() if (number := _number(value)) is not None}
+        if self._counted:  # the last steps of an epoch that make no whole point are left out
+            self._due = self._done + self._every
+        elif self._done >= self._due and "loss" in numbers:  # an epoch shorter than a point
+            self._losses.append((self._done, float(numbers["loss"])))
+            self._due = self._done + self._every
+            if len(self._losses) >= 2 * POINTS:
+                self._halve()
+        self._epochs.append({"epoch": epoch + 1, "step": self._updates(self._done), "logs": numbers})
+
+    def _halve(self) -> None:
+        """Make two points one."""
+        pairs = zip(self._losses[::2], self._losses[1::2], strict=False)
+        self._losses = [(later, (a + b) / 2) for (_, a), (later, b) in pairs]
+        corners = [point for point in self._rates if point[0] in self._corners]
+        others = [point for point in self._rates if point[0] not in self._corners]
+        self._rates = sorted(corners + others[1::2])
+        self._every *= 2
+
+    def _updates(self, batches: int) -> int:
+        return -(-batches // self._per_update)
+
+    def _hand_on(self) -> None:
+        self._guarded(lambda: self._save(self._training()))
+        self._saved = time.monotonic()
+
+    def rates(self) -> dict[int, float]:
+        """The rates noted so far, by optimizer step."""
+        return {self._updates(batch): rate for batch, rate in self._rates}
+
+    def _training(self) -> dict[str, Any]:
+        return {
+            "fits": self._fits,
+            "steps": self._updates(self._done),
+            "rates": _line("lr", self.rates()),
+            "losses": _line("loss", {self._updates(batch): loss for batch, loss in self._losses}),
+            "epochs": _thinned(self._epochs),
+        }
+
+
+def _line(name: str, points: Mapping[int, float]) -> dict[str, list[Any]]:
+    return {"step": list(points), name: [_number(value) for value in points.values()]}
+
+
+def _number(value: Any) -> float | str | None:
+    """A number with six digits for strict JSON, which knows no NaN or infinity; None for what is no number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return float(f"{number:.6g}") if math.isfinite(number) else str(number)
+
+
+def _thinned(items: list[Any]) -> list[Any]:
+    """About so many of them, evenly, the first and the last among them."""
+    if len(items) <= POINTS:
+        return list(items)
+    return [items[round(k * (len(items) - 1) / (POINTS - 1))] for k in range(POINTS)]

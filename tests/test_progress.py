@@ -1,0 +1,186 @@
+"""What a search shows: a screen on a real (pseudo-)terminal, plain lines in a pipe, nothing if it is to be quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import threading
+import warnings
+
+import keras
+import keras_tuner as kt
+import pytest
+
+import autolr
+from autolr.progress import Lines, Screen, Silence, duration, progress_for
+
+pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+pytestmark = pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
+
+
+class Terminal:
+    """A pseudo-terminal in place of stdout; keeps what was written, and what is to be seen in the end."""
+
+    def __enter__(self):
+        self.master, slave = pty.openpty()
+        self.file = open(slave, "w", encoding="utf-8", newline="")
+        self.bytes = b""
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+        self.redirection = contextlib.redirect_stdout(self.file)
+        self.redirection.__enter__()
+        return self
+
+    def _read(self):
+        with contextlib.suppress(OSError):  # the other side has been closed
+            while chunk := os.read(self.master, 4096):
+                self.bytes += chunk
+
+    def __exit__(self, *error):
+        self.redirection.__exit__(*error)
+        self.file.close()
+        self.reader.join()
+        os.close(self.master)
+        self.text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.bytes.decode())
+
+    def lines(self) -> list[str]:
+        """What is on the screen: the little of a terminal that `rich` needs."""
+        shown, row, column = [""], 0, 0
+        for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", self.bytes.decode()):
+            if token == "\n":
+                row, column = row + 1, 0
+                shown += [""] * (row + 1 - len(shown))
+            elif token == "\r":
+                column = 0
+            elif token.endswith("A") and token[0] == "\x1b":
+                row -= int(token[2:-1] or 1)
+            elif token == "\x1b[2K":
+                shown[row] = ""
+            elif token[0] != "\x1b":
+                shown[row] = (shown[row].ljust(column) + token + shown[row][column + len(token) :])[:200]
+                column += len(token)
+        return [line.rstrip() for line in shown if line.strip()]
+
+
+@pytest.fixture
+def tuner(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def build(hp):
+        hp.Choice("units", [4, 8])
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
+
+    hp = kt.HyperParameters()
+    for name, value in {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 0.9}.items():
+        hp.Fixed(name, value)
+    return autolr.RandomSearch(
+        build, "val_loss", max_trials=2, seed=1, directory=tmp_path, project_name="mine", hyperparameters=hp
+    )
+
+
+FIT = {"epochs": 2, "batch_size": 4, "validation_split": 0.25}
+
+
+def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkeypatch):
+    monkeypatch.setattr("autolr.progress.REFRESH_SECONDS", 0.02)  # these trainings are over in no time
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT)
+    for expected in (
+        *("Trial 1 of 2", "Trial 2 of 2", "range test: up to", "training, epoch 2 of 2", "100%"),
+        *("s left", "best so far", "none yet", "about", "mine, 1 trial ended"),
+    ):
+        assert expected in terminal.text
+    # Neither Keras Tuner's tables nor Keras's bars, nor AutoLR's own lines.
+    for unwanted in ("Running Trial", "Hyperparameter", "/step", "AutoLR trial"):
+        assert unwanted not in terminal.text
+    best = tuner.oracle.get_best_trials(1)[0]
+    seen = terminal.lines()
+    assert len(seen) == 6, seen
+    assert seen[0].startswith(f"Trial 2 of 2 (trial_{tuner.oracle.start_order[1]})  ended")
+    assert f"val_loss {best.score:.5g} (trial_{best.trial_id})" in seen[4]
+    assert "left" not in "".join(seen), "nothing is left to wait for"
+    assert "to" in seen[2]
+    assert "cycles of 1, 1 epochs" in seen[3]
+    assert tuner.oracle.get_state()["display"]["search_start"], "Keras Tuner's own notes are as ever"
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT)  # nothing is left to do
+    assert terminal.lines() == []
+
+
+def test_what_others_print_stays_above_the_screen(tuner, data):
+    class Talk(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            print(f"heard in epoch {epoch}")
+
+    with Terminal() as terminal:
+        tuner.search(*data, callbacks=[Talk()], **FIT)
+    seen = terminal.lines()
+    assert [line for line in seen if "heard" in line] == ["heard in epoch 0", "heard in epoch 1"] * 2
+    assert "Trial 2 of 2" in seen[4]
+
+
+def test_a_search_that_fails_gives_the_terminal_back(tuner, data):
+    class Fail(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise KeyboardInterrupt
+
+    with Terminal() as terminal, pytest.raises(KeyboardInterrupt):
+        tuner.search(*data, callbacks=[Fail()], **FIT)
+    assert terminal.bytes.rstrip().endswith(b"\x1b[?25h"), "the cursor is shown again"
+    assert "on_trial_begin" not in vars(tuner.oracle._display)
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_who_asks_for_keras_own_output_gets_it_on_a_terminal_too(tuner, data, verbose):
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT, verbose=verbose)
+    assert "Search: Running Trial #2" in terminal.text
+    assert "/step" in terminal.text
+    assert terminal.text.count("AutoLR trial ") == 6
+    assert "best so far" not in terminal.text
+
+
+def test_quiet_is_quiet_on_a_terminal_and_in_a_pipe(tuner, data):
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT, verbose=0)
+    assert terminal.bytes == b""
+
+
+def test_a_pipe_gets_a_plain_line_for_each_phase(tuner, data):
+    reader, writer = os.pipe()
+    # As much as a pipe holds without a reader is far more than this says.
+    with open(writer, "w", encoding="utf-8") as pipe, contextlib.redirect_stdout(pipe), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuner.search(*data, **FIT)
+    with open(reader, encoding="utf-8") as file:
+        text = file.read()
+    said = [line for line in text.splitlines() if line.startswith("AutoLR trial")]
+    assert [re.sub(r".*\| (.*?):.*", r"\1", line) for line in said] == ["range test", "bounds", "schedule"] * 2
+    assert "best so far" not in text
+    assert not re.search(r"\x1b\[\?25", text), "nobody hides the cursor of a file"
+
+
+def test_which_kind_fits(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert type(progress_for("auto")) is Lines
+    assert type(progress_for(0)) is Silence
+    with Terminal():
+        monkeypatch.setenv("TERM", "xterm")
+        kinds = [type(progress_for(verbose)) for verbose in ("auto", 1, 2, 0)]
+        monkeypatch.setenv("TERM", "dumb")
+        kinds.append(type(progress_for("auto")))
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+        kinds.append(type(progress_for("auto")))
+    assert kinds == [Screen, Lines, Lines, Silence, Lines, Lines]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1 h 30 min")])
+def test_times_in_words(seconds, said):
+    assert duration(seconds) == said

@@ -1,0 +1,195 @@
+"""What a trial records of its training: the truth, about 300 points of it, at no cost to speak of."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import pytest
+from helpers import RateSpy, one_weight
+
+import autolr
+from autolr.budget import plan
+from autolr.records import TrialRecord
+from autolr.scheduler import SGDRScheduler
+from autolr.training import POINTS, TrainingLog
+
+CHOICES = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
+
+
+def train(x, *, callbacks=(), model=None, fit_budget=True, **arguments):
+    """A training with a log: what it handed on each time, and the rate of each step."""
+    model = model or one_weight()
+    saved, spy = [], RateSpy()
+    schedule = plan(CHOICES, {"x": x, **arguments})
+    scheduler = SGDRScheduler(0.01, 0.5, fit_budget=fit_budget, **CHOICES)
+    log = TrainingLog(schedule, saved.append)
+    y = None if hasattr(x, "__next__") else np.zeros(len(x))
+    model.fit(x, y, callbacks=[scheduler, log, spy, *callbacks], verbose=0, **arguments)
+    json.dumps(saved, allow_nan=False)
+    return saved, spy.fits[0]
+
+
+def test_a_short_training_is_noted_step_by_step():
+    # The loss is the weight, which falls by the rate in each step: both can be worked out.
+    saved, rates = train(np.ones((40, 1), "float32"), batch_size=4, epochs=3)
+    training = saved[-1]
+    assert training["steps"] == 30
+    assert training["rates"]["step"] == list(range(1, 31))
+    np.testing.assert_allclose(training["rates"]["lr"], rates, rtol=1e-5)
+    weights = -np.concatenate([[0.0], np.cumsum(rates)[:-1]])
+    steps = np.array(training["losses"]["step"])
+    assert steps.tolist() == [n for n in range(1, 31) if n % 10], "an epoch's last batch may be a smaller one"
+    np.testing.assert_allclose(training["losses"]["loss"], weights[steps - 1], rtol=1e-4, atol=1e-5)
+    assert [epoch["step"] for epoch in training["epochs"]] == [10, 20, 30]
+    assert [epoch["epoch"] for epoch in training["epochs"]] == [1, 2, 3]
+    assert training["epochs"][0]["logs"]["loss"] == pytest.approx(weights[:10].mean(), rel=1e-4)
+
+
+def test_a_long_training_is_thinned_and_keeps_the_corners_of_its_cycles():
+    saved, rates = train(np.ones((1000, 1), "float32"), batch_size=1, epochs=2)
+    training = saved[-1]
+    assert training["steps"] == 2000
+    for line in (training["rates"], training["losses"]):
+        assert POINTS / 2 < len(line["step"]) <= 1.1 * POINTS
+    assert {1, 1000, 1001, 2000} <= set(training["rates"]["step"])
+    at = np.array(training["rates"]["step"]) - 1
+    np.testing.assert_allclose(training["rates"]["lr"], np.array(rates)[at], rtol=1e-5)
+    # A point is the mean of the steps since the last one.
+    weights = -np.concatenate([[0.0], np.cumsum(rates)[:-1]])
+    begin, end = training["losses"]["step"][4:6]
+    assert training["losses"]["loss"][5] == pytest.approx(weights[begin:end].mean(), rel=1e-2)
+
+
+def test_data_of_unknown_size_are_thinned_as_they_come():
+    def batches():
+        for _ in range(1500):
+            yield np.ones((1, 1), "float32"), np.zeros((1, 1), "float32")
+
+    saved, rates = train(batches(), epochs=1)
+    training = saved[-1]
+    assert len(rates) == training["steps"] == 1500
+    assert POINTS <= len(training["losses"]["step"]) <= 2 * POINTS
+    assert len(training["rates"]["step"]) <= 2 * POINTS
+    assert training["epochs"][0]["step"] == 1500
+
+
+def test_many_short_epochs_are_points_themselves():
+    # Keras takes a while for so many, and brings nothing to it.
+    saved = []
+    log = TrainingLog({"steps_per_epoch": 2, "epochs": 1000, "initial_epoch": 0, "edges": [0, 2000]}, saved.append)
+    log.set_model(one_weight())
+    log.set_params({"steps": 2})
+    for epoch in range(1000):
+        log.on_epoch_begin(epoch)
+        for batch in range(2):
+            log.on_train_batch_end(batch, {"loss": float(epoch)})
+        log.on_epoch_end(epoch, {"loss": float(epoch)})
+    log.on_train_end()
+    training = saved[-1]
+    assert POINTS / 2 < len(training["losses"]["step"]) <= 2 * POINTS
+    assert all(abs(loss - step / 2) <= 4 for step, loss in zip(*training["losses"].values(), strict=True))
+    assert len(training["epochs"]) == POINTS
+    assert (training["epochs"][0]["epoch"], training["epochs"][-1]["epoch"]) == (1, 1000)
+    assert training["epochs"][-1]["step"] == training["steps"] == 2000
+
+
+def test_the_rate_is_the_optimizers_whoever_set_it():
+    class Halve(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.optimizer.learning_rate = 0.125
+
+    saved, _ = train(np.ones((8, 1), "float32"), batch_size=1, callbacks=[Halve()])
+    assert set(saved[0]["rates"]["lr"]) == {0.125}
+
+
+def test_steps_are_updates_under_gradient_accumulation():
+    model = one_weight()
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), lambda y, prediction: prediction)
+    saved, _ = train(np.ones((12, 1), "float32"), batch_size=1, epochs=2, model=model)
+    assert saved[0]["steps"] == 12
+    assert saved[0]["rates"]["step"] == list(range(1, 13))
+
+
+def test_losses_that_are_no_numbers_are_strings():
+    saved, _ = train(np.full((8, 1), np.inf, "float32"), batch_size=1)
+    assert "nan" in saved[0]["losses"]["loss"]
+    assert saved[0]["epochs"][0]["logs"]["loss"] == "nan"
+
+
+def test_a_log_that_cannot_note_or_save_fails_no_training():
+    def fail(training):
+        raise RuntimeError("no room")
+
+    schedule = plan(CHOICES, {"x": np.ones((8, 1)), "batch_size": 1})
+    log = TrainingLog(schedule, fail)
+    one_weight().fit(np.ones((8, 1), "float32"), np.zeros(8), batch_size=1, callbacks=[log], verbose=0)
+
+
+def test_it_is_written_while_training_runs_but_not_for_every_epoch(monkeypatch):
+    assert len(train(np.ones((4, 1), "float32"), batch_size=1, epochs=5)[0]) == 1  # in less than five seconds
+    monkeypatch.setattr("autolr.training.SAVE_SECONDS", 0.0)
+    saved, _ = train(np.ones((4, 1), "float32"), batch_size=1, epochs=5)
+    assert [len(training["epochs"]) for training in saved] == [1, 2, 3, 4, 5, 5]
+
+
+def test_most_steps_cost_next_to_nothing():
+    log = TrainingLog({"steps_per_epoch": 10**6, "epochs": 1, "initial_epoch": 0, "edges": [0, 10**6]}, print)
+    log.set_model(one_weight())
+    log.on_epoch_begin(0)
+    begun = time.process_time()
+    for batch in range(1, 3001):  # below the first point, but for the cycle's first step
+        log.on_train_batch_end(batch, {"loss": 1.0})
+    assert (time.process_time() - begun) / 3000 < 20e-6
+
+
+# --- in a search -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def searched(tmp_path, data):
+    def search(**options):
+        def build(hp):
+            layers = [keras.layers.Dense(4, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+            model = keras.Sequential([keras.Input((6,)), *layers])
+            model.compile(keras.optimizers.SGD(0.0625), "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+
+        hp = kt.HyperParameters()
+        for name, value in CHOICES.items():
+            hp.Fixed(name, value)
+        hp.Choice("again", [1, 2])
+        arguments = {"max_trials": 2, "seed": 1, "directory": tmp_path, "hyperparameters": hp, **options}
+        tuner = autolr.RandomSearch(build, "val_accuracy", **arguments)
+        tuner.search(*data, epochs=3, batch_size=4, validation_split=0.25, verbose=0)
+        trials = [tuner.oracle.trials[trial_id] for trial_id in tuner.oracle.start_order]
+        return [(trial, TrialRecord.read(tuner.get_trial_dir(trial.trial_id))) for trial in trials]
+
+    return search
+
+
+@pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
+def test_every_trial_of_a_search_records_its_training(searched):
+    for trial, record in searched():
+        training = record.training
+        assert training["fits"] == 1
+        assert training["steps"] == 36
+        assert training["rates"]["lr"][0] == pytest.approx(record.bounds["max_lr"], rel=1e-5)
+        assert max(epoch["logs"]["val_accuracy"] for epoch in training["epochs"]) == pytest.approx(
+            trial.score, rel=1e-5
+        )
+        assert record.optimizer == "SGD"
+        assert record.objective == {"name": "val_accuracy", "direction": "max"}
+        assert record.values == trial.hyperparameters.values
+        # Said once in the search, and true of both.
+        assert any("compiled with" in text for text in record.warnings)
+
+
+@pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
+def test_of_several_executions_the_last_is_kept_and_counted(searched):
+    ((_, record),) = searched(executions_per_trial=2, max_trials=1)
+    assert record.training["fits"] == 2
+    assert record.training["steps"] == 36
