@@ -50,6 +50,7 @@ check: lint test
 
 gallery: $(READY)
 	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/gallery_search.py
 
 # The site, in site/; it asks the network for nothing. `$(BIN)/mkdocs serve` shows it while you write.
 $(VENV)/.ready-docs: $(READY)

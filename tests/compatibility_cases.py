@@ -34,8 +34,8 @@ newest. The lowest are Keras 3.8 and TensorFlow 2.18: before 3.8 the variables o
 
 ## Backends
 
-The tables above are TensorFlow's. `make test-backends` holds on JAX what schedules, callbacks, ensembles and range tests
-promise: the same rates at every step, and training after a range test bit for bit as without one. On JAX
+The tables above are TensorFlow's. `make test-backends` holds on JAX what schedules, callbacks, ensembles and range
+tests promise: the same rates at every step, and training after a range test bit for bit as without one. On JAX
 
 - `shape="one_cycle"` does not cycle the momentum, since a traced step sees no variable that is not the optimizer's own:
   the rate moves alone, and a warning says so;
