@@ -81,8 +81,8 @@ def test_every_private_name_in_compat_is_explained():
 
 USED = {
     "Model._symbolic_build": (lambda: keras.Model, "create the variables of an unbuilt model"),
-    "Model._compile_loss": (lambda: model(), "know whether a first fit on JAX will draw a batch"),
-    "Model._compile_metrics": (lambda: model(), "know whether a first fit on JAX will draw a batch"),
+    "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
+    "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
     "Tuner._populate_initial_space": (lambda: kt.Tuner, "add the schedule's hyperparameters"),
     "Tuner._build_and_fit_model": (lambda: kt.Tuner, "know which trial is at work"),
