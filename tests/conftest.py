@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,6 +12,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines are shared: a slow example is no failure.
 settings.register_profile("autolr", deadline=None)
