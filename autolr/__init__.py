@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 
 # Type checkers and editors read these; at run time the table below does the same, later.
 if TYPE_CHECKING:
-    from autolr.bounds import LRBounds as LRBounds
     from autolr.bounds import find_bounds as find_bounds
     from autolr.callbacks import LRFinder as LRFinder
     from autolr.curve import RangeTest as RangeTest
+    from autolr.early_stopping import CycleEarlyStopping as CycleEarlyStopping
     from autolr.ensemble import averaged_weights as averaged_weights
     from autolr.ensemble import snapshot_ensemble as snapshot_ensemble
     from autolr.errors import AutoLRWarning as AutoLRWarning
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from autolr.plots import plot_schedule as plot_schedule
     from autolr.plots import plot_search as plot_search
     from autolr.report import write_report as write_report
-    from autolr.scheduler import CycleEarlyStopping as CycleEarlyStopping
     from autolr.scheduler import SGDRScheduler as SGDRScheduler
     from autolr.schedules import SGDRSchedule as SGDRSchedule
     from autolr.sgdr import sgdr_lr as sgdr_lr
@@ -35,15 +34,16 @@ if TYPE_CHECKING:
     from autolr.tuners import Hyperband as Hyperband
     from autolr.tuners import RandomSearch as RandomSearch
     from autolr.tuners import with_auto_lr as with_auto_lr
+    from autolr.verdicts import LRBounds as LRBounds
 
 _WHERE = {
     "AutoLRMixin": "tuners",
     "AutoLRWarning": "errors",
     "BayesianOptimization": "tuners",
-    "CycleEarlyStopping": "scheduler",
+    "CycleEarlyStopping": "early_stopping",
     "GridSearch": "tuners",
     "Hyperband": "tuners",
-    "LRBounds": "bounds",
+    "LRBounds": "verdicts",
     "LRFinder": "callbacks",
     "RandomSearch": "tuners",
     "RangeTest": "curve",

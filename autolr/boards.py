@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.bounds import LRBounds
 from autolr.budget import DEFAULTS
 from autolr.training import TrainingLog
+from autolr.verdicts import LRBounds
 
 
 def show(callbacks: list[Any], log: TrainingLog, bounds: LRBounds, schedule: Mapping[str, Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autolr.bounds import ADVICE, STATUSES, LRBounds
+from autolr.verdicts import ADVICE, STATUSES, LRBounds
 
 
 class Look(NamedTuple):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from autolr.bounds import LRBounds, batch_noise, find_bounds
+from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
+from autolr.trough import batch_noise
+from autolr.verdicts import LRBounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +71,7 @@ class RangeTest:
             and self.bursts == other.bursts
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # arrays have no hash; mypy wants a method here
 
     def bounds(self, **options: Any) -> LRBounds:
         """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any."""

@@ -224,7 +224,7 @@ def _gather_statistics(model: keras.Model, normalizers: Sequence[Any], batches: 
 def _batches(x: Any, batch_size: int) -> Iterator[Any]:
     if is_array_data(x):
         for start in range(0, num_samples(x), batch_size):
-            yield keras.tree.map_structure(lambda array: array[start : start + batch_size], x)  # noqa: B023 - used at once
+            yield keras.tree.map_structure(lambda array, start=start: array[start : start + batch_size], x)
     else:
         for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(len(x))):
             yield batch[0] if isinstance(batch, tuple) else batch

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autolr.bounds import LRBounds, smooth_losses
+from autolr.bounds import smooth_losses
 from autolr.curve import RangeTest
 from autolr.errors import invalid
 from autolr.search_folder import Search, Trial, read_search
 from autolr.sgdr import rate_on_edges
+from autolr.verdicts import LRBounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

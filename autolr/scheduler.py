@@ -1,4 +1,4 @@
-"""The schedule as a Keras callback, and early stopping that knows its cycles."""
+"""The schedule as a Keras callback."""
 
 from __future__ import annotations
 
@@ -324,58 +324,3 @@ class SGDRScheduler(keras.callbacks.Callback):
         # False if either is NaN or missing: then there is no reason to undo training.
         if now.get(monitor, math.nan) > then.get(monitor, math.nan):
             self.model.set_weights(self.cycle_end_weights)
-
-
-class CycleEarlyStopping(keras.callbacks.EarlyStopping):
-    """Early stopping that looks only at the ends of cycles.
-
-    Inside a cycle the loss is high because the rate was just restarted, not because training has stopped getting
-    better: ordinary early stopping ends it there, at its worst. When training ends inside a cycle, that end is judged,
-    too: it is kept if it is better than the best end of a cycle, which is put back otherwise.
-
-    Args:
-        scheduler: The `SGDRScheduler` of the same `fit`. Not needed in an AutoLR search, where each trial has its own.
-        patience: How many cycles may end without an improvement. Defaults to 1.
-        restore_best_weights: Whether to put back the weights of the best end of a cycle. Defaults to True; then the
-            scheduler's `restore_weights` is not needed and does nothing.
-        **options: The other arguments of `keras.callbacks.EarlyStopping`: `monitor` (default `"val_loss"`), `mode`,
-            `min_delta`, `baseline`, `verbose`, `start_from_epoch` (in epochs).
-
-    Raises:
-        ValueError: When training begins without a scheduler.
-
-    Example:
-    ```python
-    schedule = autolr.SGDRScheduler(0.01, 0.5, cycle_length=3, mult_factor=1.5)
-    stop = autolr.CycleEarlyStopping(schedule, patience=2)
-    model.fit(x, y, validation_split=0.1, epochs=100, callbacks=[schedule, stop])
-    ```
-    """
-
-    def __init__(
-        self,
-        scheduler: SGDRScheduler | None = None,
-        *,
-        patience: int = 1,
-        restore_best_weights: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
-        self.scheduler = scheduler
-
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start counting."""
-        if self.scheduler is None:
-            raise ValueError(
-                "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
-                "Received: scheduler=None. Pass it to both: `callbacks=[schedule, CycleEarlyStopping(schedule)]`."
-            )
-        super().on_train_begin(logs)
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Judge, if a cycle or the training ends here."""
-        assert self.scheduler is not None
-        if self.restore_best_weights:
-            self.scheduler.leave_weights_alone()
-        if self.scheduler.ends_cycle(epoch) or epoch + 1 == self.params["epochs"]:
-            super().on_epoch_end(epoch, logs)

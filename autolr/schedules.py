@@ -68,7 +68,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         name: str = "SGDRSchedule",
     ) -> None:
         super().__init__()
-        schedule = {
+        schedule: dict[str, Any] = {
             "min_lr": min_lr,
             "max_lr": max_lr,
             "cycle_length": cycle_length,
@@ -78,7 +78,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "shape": shape,
             "warmup": warmup,
         }
-        check_schedule(**schedule)  # type: ignore[arg-type]
+        check_schedule(**schedule)
         check_total_steps(total_steps)
         if gradient_accumulation_steps is not None and not gradient_accumulation_steps >= 1:
             raise invalid("gradient_accumulation_steps", "be 1 or more, or None", gradient_accumulation_steps)

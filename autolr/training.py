@@ -72,7 +72,7 @@ class TrainingLog(keras.callbacks.Callback):
         if self._works:
             try:
                 note(*arguments)
-            except Exception:  # whatever it was: this line ends here
+            except Exception:  # a full disk, a metric of a strange kind: the training is worth more
                 self._works = False
 
     def _note(self, done: int, logs: Mapping[str, Any]) -> None:

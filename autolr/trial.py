@@ -17,11 +17,11 @@ import numpy as np
 
 from autolr import compat
 from autolr.boards import show
-from autolr.bounds import LRBounds
 from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe, plan, range_test_budget
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, replayable
+from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import AutoLRWarning
 from autolr.optimizers import (
     batches_per_update,
@@ -36,9 +36,10 @@ from autolr.optimizers import (
 from autolr.progress import Lines, StepReporter
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup, measured_setup
-from autolr.scheduler import CycleEarlyStopping, SGDRScheduler
+from autolr.scheduler import SGDRScheduler
 from autolr.sweep import build, range_test
 from autolr.training import TrainingLog
+from autolr.verdicts import LRBounds
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
 
@@ -119,6 +120,11 @@ class AssistedTrial:
     record: TrialRecord | None = None
     _setups: frozenset[str] = frozenset()
 
+    @property
+    def _parent(self) -> str | None:
+        """The trial of Hyperband's rung before, with whose weights this one goes on."""
+        return self.trial.hyperparameters.values.get("tuner/trial_id") or None
+
     def attach(self, model: keras.Model) -> None:
         """Make this model's `fit` a range test and a `fit` on the schedule."""
         original: Callable[..., Any] = model.fit
@@ -198,11 +204,10 @@ class AssistedTrial:
 
     def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
         values = self.trial.hyperparameters.values
-        parent = values.get("tuner/trial_id")
         if fresh:
             self._replace_rate(model, arguments)
-            if parent:
-                self._load_optimizer(model, parent)
+            if self._parent:
+                self._load_optimizer(model, self._parent)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
         first = self.bounds is None
@@ -254,7 +259,7 @@ class AssistedTrial:
                 self.search.warned.add("default")
                 self.replaced = f", in place of the compiled rate {value:g}"
             return
-        if not self.trial.hyperparameters.values.get("tuner/trial_id"):  # else it was loaded, not chosen
+        if not self._parent:  # else it was loaded, not chosen
             self._warn(
                 "replaced",
                 f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
@@ -293,9 +298,8 @@ class AssistedTrial:
     def _find_bounds(self, model: keras.Model, arguments: dict[str, Any]) -> tuple[LRBounds, RangeTest | None, str]:
         """Bounds, the curve they were found on, and where they come from."""
         values = self.trial.hyperparameters.values
-        parent = values.get("tuner/trial_id")
-        if parent and MIN_LR in values and MAX_LR in values:  # a later rung of Hyperband, with its parent's weights
-            return self._taken_over(parent, LRBounds(values[MIN_LR], values[MAX_LR], "ok", "", "high"))
+        if self._parent and MIN_LR in values and MAX_LR in values:
+            return self._taken_over(self._parent, LRBounds(values[MIN_LR], values[MAX_LR], "ok", "", "high"))
         measured = measured_setup(model, arguments, values) if self.options.reuse_bounds else ""
         if measured in self.search.found:
             return self._taken_over(*self.search.found[measured])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import keras_tuner as kt
 
@@ -251,7 +251,8 @@ def with_auto_lr(tuner_class: TunerClass) -> TunerClass:
         )
     if issubclass(tuner_class, AutoLRMixin):
         return tuner_class
-    return type(tuner_class.__name__, (AutoLRMixin, tuner_class), {"__module__": tuner_class.__module__})  # type: ignore[return-value]
+    assisted = type(tuner_class.__name__, (AutoLRMixin, tuner_class), {"__module__": tuner_class.__module__})
+    return cast(TunerClass, assisted)
 
 
 class RandomSearch(AutoLRMixin, kt.RandomSearch):

@@ -80,15 +80,23 @@ def fashion_images() -> Data:
     return data._replace(y_train=data.x_train.reshape(-1, 784), y_val=data.x_val.reshape(-1, 784))
 
 
+def _scattered(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Each image at a random place of an empty square of `size` pixels a side."""
+    squares = np.zeros((len(images), size, size, 1), "float32")
+    height = images.shape[1]
+    for square, image, (row, column) in zip(
+        squares, images, rng.integers(0, size - height + 1, size=(len(images), 2)), strict=True
+    ):
+        square[row : row + height, column : column + height] = image
+    return squares
+
+
 def fashion_clutter() -> Data:
     """Garments of a random colour, light or dark, shifted, on a coloured background of blobs: 32 x 32 x 3."""
     rng, data = np.random.default_rng(2), fashion()
 
     def paint(images: np.ndarray) -> np.ndarray:
-        count = len(images)
-        mask = np.zeros((count, 32, 32, 1), "float32")
-        for i, (row, column) in enumerate(rng.integers(0, 5, size=(count, 2))):
-            mask[i, row : row + 28, column : column + 28] = images[i]
+        count, mask = len(images), _scattered(images, 32, rng)
         blobs = rng.normal(size=(count, 8, 8, 3)).repeat(4, axis=1).repeat(4, axis=2)
         colour = rng.normal(size=(count, 1, 1, 3))
         return (blobs * 0.7 * (1 - mask) + colour * mask + 0.3 * rng.normal(size=blobs.shape)).astype("float32")
@@ -242,10 +250,7 @@ def fashion_scenes() -> Data:
     rng, data = np.random.default_rng(20), fashion()
 
     def place(images: np.ndarray) -> np.ndarray:
-        count = len(images)
-        mask = np.zeros((count, 40, 40, 1), "float32")
-        for i, (row, column) in enumerate(rng.integers(0, 13, size=(count, 2))):
-            mask[i, row : row + 28, column : column + 28] = images[i]
+        count, mask = len(images), _scattered(images, 40, rng)
         rows, columns = np.mgrid[:40, :40]
         angle = rng.uniform(0, np.pi, size=(count, 1, 1))
         wave = np.sin((rows * np.sin(angle) + columns * np.cos(angle)) * rng.uniform(0.3, 1.2, size=(count, 1, 1)))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolr.bounds import STATUSES, LRBounds, find_bounds, smooth_losses
+from autolr.bounds import find_bounds, smooth_losses
+from autolr.verdicts import STATUSES, LRBounds
 
 RNG = np.random.default_rng
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from helpers import RateSpy, assert_same_arrays, compiled, one_weight, sequentia
 
 from autolr import CycleEarlyStopping, LRFinder, RangeTest, SGDRScheduler, sgdr_lr
 from autolr.sgdr import fitted_edges
+
+ON_JAX = keras.backend.backend() == "jax"
 
 # Five steps an epoch; cycles of 1, 2 and 3 epochs.
 SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
@@ -142,15 +146,11 @@ class TestLRFinder:
             def call(self, inputs):
                 return self.top(inputs)
 
-        # Some backends build a model before callbacks run: then there is nothing to refuse, and all is put back.
+        # On JAX Keras builds a model before callbacks run: then there is nothing to refuse, and all is put back.
         model = compiled(Late())
-        try:
+        with nullcontext() if ON_JAX else pytest.raises(ValueError, match=r"must be built(.|\n)*autolr\.range_test"):
             fit(model, LRFinder(num_steps=5), x=x, y=y, epochs=1)
-        except ValueError as error:
-            assert "must be built" in str(error)  # noqa: PT017
-            assert "autolr.range_test" in str(error)  # noqa: PT017
-        else:
-            assert model.optimizer.iterations == 0
+        assert model.optimizer.iterations == 0
 
     def test_a_model_compiled_with_a_schedule_is_refused(self):
         model = one_weight(keras.optimizers.schedules.CosineDecay(0.1, 100))

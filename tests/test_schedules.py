@@ -44,6 +44,17 @@ def at(schedule, steps):
     return in_graph(tf.constant(steps, "int32")).numpy()
 
 
+def side_by_side(schedule, steps):
+    """The same rates as `at`, the steps not one after the other but as one batch: fast enough for a million."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.jit(jax.vmap(schedule))(np.asarray(steps, "int32")))
+    import tensorflow as tf
+
+    return tf.function(lambda all_steps: tf.vectorized_map(schedule, all_steps))(tf.constant(steps, "int32")).numpy()
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_step_has_the_rate_of_the_pure_function(schedule):
     rates = at(SGDRSchedule(**BOUNDS, **schedule), np.arange(145))
@@ -66,13 +77,12 @@ def test_boundaries_up_to_a_million_steps_agree_eagerly_and_in_a_graph(schedule)
     np.testing.assert_allclose([as_number(in_graph(int(s))) for s in steps[few]], expected[few], rtol=2e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("schedule", LONG.values(), ids=LONG)
 def test_a_million_steps_agree(schedule):
     steps = np.arange(10**6)
     in_graph, expected = SGDRSchedule(**BOUNDS, **schedule), sgdr_lr(steps, **BOUNDS, **schedule)
     for part in np.array_split(steps, 10):
-        np.testing.assert_allclose(at(in_graph, part), expected[part], rtol=5e-5)
+        np.testing.assert_allclose(side_by_side(in_graph, part), expected[part], rtol=5e-5)
 
 
 def test_late_steps_are_exact():

@@ -1,0 +1,84 @@
+"""`LRBounds`: the learning rates a range test suggests, with a verdict on the curve and advice in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+STATUSES: Mapping[str, str] = {
+    "ok": "The loss fell and rose again, and both stand out from its noise.",
+    "never_fell": "The loss rose at high rates but did not fall before.",
+    "small_fall": "At no rate did the loss fall by more than its own noise.",
+    "flat": "The loss did not change at all.",
+    "never_diverged": "The loss fell and had not risen again when the sweep ended.",
+    "diverged_at_once": "The loss rose near the start of the sweep, without a fall before.",
+    "too_few_points": "There are too few finite losses to judge.",
+    "non_finite": "Fewer than 10 losses are finite, and others are not.",
+    "too_noisy": "Neither a fall nor a rise of the loss stands out from its noise.",
+}
+
+ADVICE = {
+    "ok": "Use the bounds.",
+    "never_fell": "max_lr is about a twentieth of the rate at which the loss leaves its level. Sweep more "
+    "slowly (more steps over the last two decades before that rate), or use a larger batch. A model that is "
+    "already trained looks like this, too: it has little left to fall.",
+    "small_fall": "The bounds are those of the rate that did best in short trainings, or of the lowest tried if none "
+    "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps.",
+    "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
+    "losses are per batch, and raise `end_lr`.",
+    "never_diverged": "The bounds are safe but may be low. Raise `end_lr`.",
+    "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Lower `start_lr`.",
+    "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
+    "non_finite": "The bounds stay below the first non-finite loss. Lower `start_lr`, and check the data and the "
+    "loss for NaN.",
+    "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly or use "
+    "a larger batch.",
+}
+
+# What to fall back on without a sweep: Adam's usual rate and a quarter of it.
+DEFAULT_BOUNDS = (2.5e-4, 1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class LRBounds:
+    """The learning rates a range test suggests, and how far to trust them.
+
+    Unpacks as two numbers: `min_lr, max_lr = find_bounds(lrs, losses)`. Both are always finite, positive and
+    `min_lr < max_lr`, whatever the status.
+
+    Attributes:
+        min_lr: Lower bound.
+        max_lr: Upper bound: where a cosine cycle starts.
+        status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve; with any other status
+            they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts.
+        reason: In words, what the curve looks like and what to do.
+        confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
+            `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough
+            and the bounds are a fallback. After bursts: `"high"` if the longer ones found the same rate best as the
+            brief ones did, `"medium"` otherwise, `"low"` if the loss hardly fell.
+    """
+
+    min_lr: float
+    max_lr: float
+    status: str
+    reason: str
+    confidence: str
+
+    def __iter__(self) -> Iterator[float]:
+        yield self.min_lr
+        yield self.max_lr
+
+    @property
+    def ok(self) -> bool:
+        """Whether the bounds were read off the curve."""
+        return self.status == "ok"
+
+    def to_dict(self) -> dict[str, Any]:
+        """This value as a JSON-serialisable dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LRBounds:
+        """The value `to_dict` was called on."""
+        return cls(**data)
