@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from autolr.errors import invalid
-from autolr.sgdr import check_schedule, check_total_steps, lay_out, rate_in_cycle
+from autolr.sgdr import check_schedule, check_total_steps, lay_out, peak_in_cycle, rate_in_cycle
 
 _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 
@@ -88,7 +88,8 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "gradient_accumulation_steps": gradient_accumulation_steps,
             "name": name,
         }
-        self._levels: dict[str, Any] = {"min_lr": float(min_lr), "max_lr": float(max_lr), "lr_decay": float(lr_decay)}
+        self._min_lr, self._shape = float(min_lr), shape
+        self._peaks: dict[str, Any] = {"min_lr": float(min_lr), "max_lr": float(max_lr), "lr_decay": float(lr_decay), "shape": shape}
         self._batches_per_step = int(gradient_accumulation_steps or 1)
         # Equal cycles without end are one, again and again: a table of them all would be long.
         self._endless = total_steps is None and mult_factor == 1 and shape != "one_cycle"
@@ -102,30 +103,45 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             warmup=warmup,
         )
         edges = edges[:2] if self._endless else edges
+        # What can be worked out beforehand is: each operation in the graph costs microseconds at each step.
         self._lengths = np.diff(edges).astype("float32")
         self._edges = np.minimum(edges, _LAST_STEP + 1).astype("int32")
+        self._peak_of = peak_in_cycle(np.arange(len(self._lengths)), **self._peaks).astype("float32")
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step, a scalar tensor."""
-        step = ops.floor_divide(ops.cast(step, "int32"), self._batches_per_step)
+        step = ops.cast(step, "int32")
+        if self._batches_per_step > 1:
+            step = ops.floor_divide(step, self._batches_per_step)
         first = int(self._edges[0])
-        if self._endless:
-            each = int(self._edges[1]) - first
-            past = ops.maximum(step - first, 0)
-            cycle = ops.floor_divide(past, each)
-            done, length = past - cycle * each, float(self._lengths[0])
-        else:
-            edges = ops.convert_to_tensor(self._edges)
-            passed = ops.sum(ops.cast(ops.greater_equal(step, edges), "int32"))
-            cycle = ops.clip(passed - 1, 0, len(self._lengths) - 1)
-            done = ops.maximum(step - ops.take(edges, cycle), 0)
-            length = ops.take(ops.convert_to_tensor(self._lengths), cycle)
+        warm = ops.maximum(step, first) if first else step  # at warm-up the cycle has not begun
+        done, length, peak = self._in_cycle_without_end(warm) if self._endless else self._in_cycle(warm)
         # Whole steps are subtracted before anything becomes a 32-bit float: late steps are as exact as early ones.
         fraction = ops.minimum(ops.cast(done, "float32") / length, 1.0)
-        rate = rate_in_cycle(fraction, ops.cast(cycle, "float32"), shape=self._config["shape"], xp=ops, **self._levels)
-        if first == 0:
-            return rate
-        return rate * ops.minimum((ops.cast(step, "float32") + 1.0) / (first + 1.0), 1.0)
+        rate = rate_in_cycle(fraction, peak, min_lr=self._min_lr, shape=self._shape, xp=ops)
+        return rate * ops.minimum((ops.cast(step, "float32") + 1.0) / (first + 1.0), 1.0) if first else rate
+
+    def _in_cycle(self, step: Any) -> tuple[Any, Any, Any]:
+        """Steps done in the cycle that a step is in, that cycle's steps, and its peak."""
+        if len(self._lengths) == 1:
+            return step - int(self._edges[0]), float(self._lengths[0]), float(self._peak_of[0])
+        cycle = ops.sum(ops.cast(ops.greater_equal(step, self._edges[1:-1]), "int32"))
+        tables = (self._edges, self._lengths, self._peak_of)
+        # Not `ops.take`, which also serves negative indices, in twice as many operations.
+        start, length, peak = (ops.convert_to_tensor(table)[cycle] for table in tables)
+        return step - start, length, peak
+
+    def _in_cycle_without_end(self, step: Any) -> tuple[Any, Any, Any]:
+        """The same where all cycles are equal."""
+        first, second = (int(edge) for edge in self._edges)
+        past = step - first if first else step
+        if self._config["lr_decay"] == 1 and self._shape != "triangular2":
+            peak, done = float(self._peak_of[0]), ops.mod(past, second - first)
+        else:
+            cycle = ops.floor_divide(past, second - first)
+            done = past - cycle * (second - first)
+            peak = peak_in_cycle(ops.cast(cycle, "float32"), xp=ops, **self._peaks)
+        return done, float(self._lengths[0]), peak
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, to save and to clone."""

@@ -184,14 +184,13 @@ def height(done: Any, shape: str, xp: Any = np) -> Any:
     return 1 - xp.abs(2 * done - 1)
 
 
-def rate_in_cycle(
-    done: Any, cycle: Any, *, min_lr: float, max_lr: float, lr_decay: float, shape: str = "cosine", xp: Any = np
+def peak_in_cycle(
+    cycle: Any, *, min_lr: float, max_lr: float, lr_decay: float, shape: str = "cosine", xp: Any = np
 ) -> Any:
-    """The learning rate once a fraction of a cycle is done; the one definition behind every face of the schedule.
+    """The highest rate of a cycle.
 
     Args:
-        done: Fraction of the cycle, from 0 to 1, an array or a tensor.
-        cycle: Which cycle it is, from 0, of the same shape.
+        cycle: Which cycle it is, from 0, an array or a floating tensor.
         min_lr: Rate that each cycle falls to.
         max_lr: Peak of the first cycle.
         lr_decay: What each restart multiplies the peak by.
@@ -199,10 +198,23 @@ def rate_in_cycle(
         xp: Where the operations come from: `numpy`, or `keras.ops` inside a training graph.
     """
     peak = xp.maximum(min_lr, max_lr * xp.power(float(lr_decay), cycle))
-    low = min_lr
     if shape == "triangular2":  # each cycle's range is half of the one before
         peak = min_lr + (peak - min_lr) * xp.power(0.5, cycle)
-    elif shape == "one_cycle":
+    return peak
+
+
+def rate_in_cycle(done: Any, peak: Any, *, min_lr: float, shape: str = "cosine", xp: Any = np) -> Any:
+    """The learning rate once a fraction of a cycle is done; the one definition behind every face of the schedule.
+
+    Args:
+        done: Fraction of the cycle, from 0 to 1, an array or a tensor.
+        peak: Highest rate of the cycle, of the same shape or a number.
+        min_lr: Rate that each cycle falls to.
+        shape: One of `SHAPES`.
+        xp: Where the operations come from: `numpy`, or `keras.ops` inside a training graph.
+    """
+    low = min_lr
+    if shape == "one_cycle":
         left = xp.minimum((1 - done) / (1 - ONE_CYCLE_END), 1.0)
         low = min_lr * (ONE_CYCLE_FLOOR + (1 - ONE_CYCLE_FLOOR) * left)
     weight = height(done, shape, xp)
@@ -227,7 +239,8 @@ def rate_on_edges(
     Past the last edge it stays where the last cycle ended.
     """
     cycle, done = place(step, edges)
-    rates = rate_in_cycle(done, cycle, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
+    peak = peak_in_cycle(cycle, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
+    rates = rate_in_cycle(done, peak, min_lr=min_lr, shape=shape)
     return cast(FloatArray, rates * np.minimum((np.asarray(step) + 1) / (edges[0] + 1), 1.0))
 
 
