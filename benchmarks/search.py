@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Does autolr pay? Whole searches with and without it, at equal numbers of optimizer steps.
+
+    python benchmarks/search.py                                   # everything: a day on two cores
+    python benchmarks/search.py --data fashion --tuners random --arms autolr cosine --seeds 0 1
+    python benchmarks/search.py --table                           # what is there so far, and docs/images/search.png
+
+A search tries CNN variants with four optimizers, on 4,000 images for training and 1,000 for validation; the test
+images decide nothing. A trial is 9 epochs of 125 steps. Each search runs in a process of its own and leaves a file in
+`benchmarks/results/search/`; searches that are there are not run again, so the command can be stopped and repeated.
+`--quick` makes tiny searches, to see that all works, in `benchmarks/results/search-quick/`.
+
+MNIST is the sample of `examples/data`, Fashion-MNIST comes from Debian's package `dataset-fashion-mnist`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "mnist_sample.npz"
+FULL = {"train": 4000, "validation": 1000, "test": 10_000, "batch": 32, "epochs": 9, "trials": 8}
+QUICK = {"train": 256, "validation": 64, "test": 200, "batch": 32, "epochs": 3, "trials": 2}
+MAIN_ARMS = ["autolr", "cosine", "constant", "default"]
+PART_ARMS = ["one_cycle", "held", "unfitted", "wide"]
+
+
+def load(name: str, sizes: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images and labels for training, validation and test."""
+    from task_data import fashion
+
+    if name == "fashion":
+        data = fashion(60_000, 10_000)
+        arrays = {"train": (data.x_train, data.y_train), "test": (data.x_val, data.y_val)}
+    else:
+        with np.load(SAMPLE, allow_pickle=False) as file:
+            arrays = {
+                part: (file[f"x_{part}"][..., None].astype("float32") / 255, file[f"y_{part}"].astype("int32"))
+                for part in ("train", "test")
+            }
+    order = np.random.default_rng(0).permutation(len(arrays["train"][0]))
+    train, held_out = order[: sizes["train"]], order[sizes["train"] :][: sizes["validation"]]
+    x, y = arrays["train"]
+    test = tuple(array[: sizes["test"]] for array in arrays["test"])
+    return {"train": (x[train], y[train]), "validation": (x[held_out], y[held_out]), "test": test}
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """One search, and the test error of every trial's best epoch."""
+    import keras
+    from search_arms import make_tuner
+
+    sizes = QUICK if job["quick"] else FULL
+    data = load(job["data"], sizes)
+    keras.utils.set_random_seed(job["seed"])
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        tuner, spent = make_tuner(
+            job["arm"],
+            job["tuner"],
+            trials=sizes["trials"],
+            epochs=sizes["epochs"],
+            steps_per_epoch=-(-sizes["train"] // sizes["batch"]),
+            seed=job["seed"],
+            folder=Path(folder),
+        )
+        tuner.search(
+            *data["train"],
+            validation_data=data["validation"],
+            batch_size=sizes["batch"],
+            epochs=sizes["epochs"],
+            verbose=0,
+        )
+        seconds = time.perf_counter() - began
+        trials = [
+            describe(tuner, tuner.oracle.trials[number], spent, data["test"]) for number in tuner.oracle.start_order
+        ]
+        found: dict[str, Any] = {**job, "seconds": round(seconds), "trials": trials}
+        if job["arm"] == "autolr":
+            found["ensemble_test_error"] = test_error(tuner.get_best_ensemble(), data["test"])
+    return found
+
+
+def describe(tuner: Any, trial: Any, spent: dict[str, int], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """What is known of a trial; errors in percent."""
+    scored = trial.score is not None
+    return {
+        "values": trial.hyperparameters.values,
+        "status": trial.status,
+        "steps": spent.get(trial.trial_id, 0),
+        "validation_error": round(100 * (1 - trial.score), 3) if scored else 100.0,
+        "test_error": test_error(tuner.load_model(trial), test) if scored else 100.0,
+    }
+
+
+def test_error(model: Any, test: tuple[np.ndarray, np.ndarray]) -> float:
+    """In percent."""
+    return round(100 * (1 - float(model.evaluate(*test, batch_size=500, verbose=0)[1])), 3)
+
+
+def main() -> None:
+    """Run what is missing, and say how far it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=["mnist", "fashion"], default=["mnist", "fashion"])
+    parser.add_argument("--tuners", nargs="+", default=["random", "bayesian", "hyperband"])
+    parser.add_argument("--arms", nargs="+", default=[*MAIN_ARMS, *PART_ARMS])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--quick", action="store_true", help="tiny searches, to see that all works")
+    parser.add_argument("--table", action="store_true", help="only the tables and the picture, of what is there")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        print(json.dumps(run(json.loads(options.job))))
+        return
+    folder = RESULTS / ("search-quick" if options.quick else "search")
+    if not options.table:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Seeds outermost: stopped early, every arm has been run equally often.
+        jobs = [
+            {"data": data, "tuner": tuner, "arm": arm, "seed": seed, "quick": options.quick}
+            for seed in options.seeds
+            for tuner in options.tuners
+            for data in options.data
+            for arm in options.arms
+            if tuner != "hyperband" or arm in MAIN_ARMS  # its rungs are not a question of these parts
+        ]
+        for number, job in enumerate(jobs, 1):
+            path = folder / f"{job['data']}-{job['tuner']}-{job['arm']}-{job['seed']}.json"
+            if not path.exists():
+                search_in_a_process(job, path)
+                print(f"{number} of {len(jobs)}: {path.stem}", flush=True)
+    from search_results import show
+
+    show(folder)
+
+
+def search_in_a_process(job: dict[str, Any], path: Path) -> None:
+    """Memory that Keras keeps of its models goes when the process does."""
+    from autolr.records import write_atomically
+
+    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    write_atomically(path, json.dumps(json.loads(done.stdout.splitlines()[-1]), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
