@@ -291,6 +291,27 @@ def mend_after_reload(oracle: Any) -> None:
     oracle.end_order += sorted(ended.difference(oracle.end_order))
 
 
+def hand_out_again(oracle: Any, worker: str) -> str:
+    """Take an ongoing trial from its worker, and put it where trials wait that were cut off; returns its id.
+
+    What Keras Tuner does with all of them when a search is taken up again.
+    """
+    trial_id = str(oracle.ongoing_trials.pop(worker).trial_id)
+    oracle.tuner_ids.discard(worker)
+    oracle._retry_queue.append(trial_id)
+    return trial_id
+
+
+def take_check_of_failures(oracle: Any) -> Callable[[], None]:
+    """Have an oracle end a trial without judging whether too many have failed in a row; returns that judgement.
+
+    Keras Tuner raises it from inside a lock that is not released then. A chief ends only after taking that lock.
+    """
+    check: Callable[[], None] = oracle._check_consecutive_failures
+    oracle._check_consecutive_failures = lambda: None
+    return check
+
+
 def write_whole(oracle: Any, base: Any) -> None:
     """Make the oracle write its files aside and move them into place: a kill would leave half of one otherwise.
 

@@ -89,7 +89,12 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "name": name,
         }
         self._min_lr, self._shape = float(min_lr), shape
-        self._peaks: dict[str, Any] = {"min_lr": float(min_lr), "max_lr": float(max_lr), "lr_decay": float(lr_decay), "shape": shape}
+        self._peaks: dict[str, Any] = {
+            "min_lr": float(min_lr),
+            "max_lr": float(max_lr),
+            "lr_decay": float(lr_decay),
+            "shape": shape,
+        }
         self._batches_per_step = int(gradient_accumulation_steps or 1)
         # Equal cycles without end are one, again and again: a table of them all would be long.
         self._endless = total_steps is None and mult_factor == 1 and shape != "one_cycle"

@@ -13,6 +13,7 @@ import keras_tuner as kt
 
 from autolr import compat
 from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
+from autolr.chief import Roll, is_chief
 from autolr.ensemble import snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
@@ -91,6 +92,8 @@ class AutoLRMixin(compat.TunerSeams):
             compat.ignore_found_values(self.oracle)
             compat.write_whole(self.oracle, kt.Oracle)
             compat.mend_after_reload(self.oracle)
+        if is_chief():
+            Roll(self.oracle)
 
     def complete_space(self) -> None:
         """Add the schedule's hyperparameters to the space, but for those that are there."""

@@ -1,6 +1,6 @@
 """A search that stops and waits to be killed: `python crash_search.py DIRECTORY [PHASE TRIAL]`.
 
-With `TUNER=hyperband` in the environment it is Hyperband's, and has a phase "later rung".
+With `TUNER=hyperband` in the environment it is Hyperband's, and has a phase "later rung". `PATIENCE` is the chief's.
 
 It notes in `DIRECTORY/log` what it trains, makes `DIRECTORY/reached` when it waits, and prints its trials at the end.
 """
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import autolr
-from autolr import sweep
+from autolr import chief, sweep
 
 DIRECTORY = Path(sys.argv[1])
 STOP_AT = tuple(sys.argv[2:4])
@@ -77,6 +77,7 @@ def build(hp):
 
 def main():
     sweep.LRFinder = Finder
+    chief.PATIENCE = float(os.environ.get("PATIENCE", chief.PATIENCE))
     y = np.arange(64) % 3
     x = np.eye(6, dtype="float32")[y]
     # No seed: a trial that is run again has its values from the disk, not from a repeated draw.

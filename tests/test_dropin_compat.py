@@ -93,7 +93,11 @@ USED = {
     "Oracle._compute_values_hash": (lambda: kt.Oracle, "keep what a trial found out of its hash"),
     "Oracle._get_oracle_fname": (lambda: kt.Oracle, "write oracle.json whole"),
     "Oracle._save_trial": (lambda: kt.Oracle, "write trial.json whole"),
-    "Oracle._retry_queue": (lambda: kt.Oracle("loss"), "not run trials again that have ended"),
+    "Oracle._retry_queue": (
+        lambda: kt.Oracle("loss"),
+        "not run trials again that have ended, and those of lost workers once more",
+    ),
+    "Oracle._check_consecutive_failures": (lambda: kt.Oracle, "let a chief end after too many failures"),
     "Oracle._get_trial_dir": (lambda: kt.Oracle, "write trial.json whole"),
 }
 

@@ -60,6 +60,38 @@ def test_all_trials_end_each_once_though_a_worker_is_killed_and_started_again(tm
     assert json.loads(printed.splitlines()[-1]) == trials
 
 
+@pytest.mark.parametrize("kind", ["random", "hyperband"])
+def test_all_trials_end_though_a_worker_is_killed_and_stays_away(tmp_path, kind):
+    environment = {
+        **os.environ,
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": free_port(),
+        "PATIENCE": "8",
+        "TUNER": kind,
+    }
+
+    def member(name, *arguments):
+        return start(tmp_path, *arguments, env={**environment, "KERASTUNER_TUNER_ID": name})
+
+    members = [member("chief"), member("worker0", "training", "any")]
+    try:
+        stop_at(members[1], tmp_path, signal.SIGKILL)
+        members[1] = member("worker1")
+        outputs = [process.communicate(timeout=400) for process in members]
+    finally:
+        for process in members:
+            process.kill()
+    assert [process.returncode for process in members] == [0, 0], outputs
+    assert "Nothing was heard of worker0 for long" in outputs[0][0]
+    trials = json.loads(outputs[0][0].splitlines()[-1])
+    log = (tmp_path / "log").read_text().splitlines()
+    ended = sorted(line.split()[1] for line in log if line.startswith("ended"))
+    if kind == "random":
+        # When the last of the others left, the chief may not have given up worker0 yet: then its trial is left over.
+        assert {status for _, status, _ in trials} <= {"COMPLETED", "RUNNING"}
+    assert ended == [trial_id for trial_id, status, _ in trials if status == "COMPLETED"]
+
+
 def test_the_example_runs(tmp_path):
     environment = {**os.environ, "PYTHON": sys.executable}
     command = [str(EXAMPLE), str(tmp_path)]

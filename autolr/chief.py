@@ -1,0 +1,109 @@
+"""A chief that does not wait forever for workers that are gone.
+
+Keras Tuner's chief hears of a worker only when it asks for a trial or has ended one. If a worker is killed and stays
+away, its trial stays among the ongoing ones: the chief never ends, and in Hyperband the other workers ask again and
+again for a rung that can't be filled. Nor does it end after three failed trials in a row, an error it raises while
+it holds a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from autolr import compat
+
+PATIENCE = 3600.0
+"""Seconds without a word after which a worker may be given up: as long as Keras Tuner's workers wait for the chief."""
+
+
+def is_chief() -> bool:
+    """Whether this process is the chief of a search on many machines, by Keras Tuner's environment variables."""
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
+
+
+class Roll:
+    """Notes when each worker was last heard of, and gives up those of which nothing was for too long.
+
+    Too long is an hour, or three times the longest trial yet if that is longer. Then another worker that asks for a
+    trial gets the lost one's, from its beginning. If the others have left, the chief ends, and the trial is left on
+    disk as an unfinished one: the search, started again, trains it.
+
+    Args:
+        oracle: The chief's. Its `create_trial` and `end_trial` are replaced by ones that note who called.
+        say: Gets a line about a worker that is waited for or given up.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self, oracle: Any, *, say: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.oracle, self.say, self.clock = oracle, say, clock
+        self.heard: dict[str, float] = {}
+        self.longest = 0.0
+        self._lock = threading.Lock()
+        self._waiting: threading.Thread | None = None
+        self._check_failures = compat.take_check_of_failures(oracle)
+        self._create, self._end = oracle.create_trial, oracle.end_trial
+        oracle.create_trial, oracle.end_trial = self.create_trial, self.end_trial
+
+    def create_trial(self, tuner_id: str) -> Any:
+        """Hand out a trial: first that of a worker that is gone."""
+        with self._lock:
+            self.heard[tuner_id] = self.clock()
+            for lost in self._lost():
+                trial_id = compat.hand_out_again(self.oracle, lost)
+                self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
+            trial = self._create(tuner_id)
+        if str(trial.status) == "STOPPED" and self.oracle.ongoing_trials and self._waiting is None:
+            self._waiting = threading.Thread(target=self._wait, daemon=True)
+            self._waiting.start()
+        return trial
+
+    def end_trial(self, trial: Any) -> None:
+        """End a trial, unless it has ended already: a worker that was given up may come back."""
+        with self._lock:
+            worker = next(
+                (name for name, its in self.oracle.ongoing_trials.items() if its.trial_id == trial.trial_id), ""
+            )
+            known = self.oracle.trials.get(trial.trial_id)
+            if not worker and known is not None and str(known.status) in ("COMPLETED", "FAILED"):
+                return
+            now = self.clock()
+            self.longest = max(self.longest, now - self.heard.get(worker, now))
+            self.heard[worker] = now
+            self._end(trial)
+        self._check_failures()
+
+    def patience(self) -> float:
+        """Seconds of silence after which a worker with a trial is given up."""
+        return max(PATIENCE, 3 * self.longest)
+
+    def _lost(self) -> list[str]:
+        # A worker this chief has not heard of yet had its trial from an earlier one.
+        now = self.clock()
+        return [name for name in self.oracle.ongoing_trials if now - self.heard.setdefault(name, now) > self.patience()]
+
+    def _wait(self) -> None:
+        """No trials are left to hand out: tell who is waited for, and for how long at most."""
+        names = ", ".join(f"{name} (trial {trial.trial_id})" for name, trial in self.oracle.ongoing_trials.items())
+        self.say(
+            f"No trials are left to hand out. The chief waits for {names}. If one of them is gone, start a worker "
+            f"with its name again; otherwise the chief ends when nothing was heard for {self.patience() / 60:.3g} min."
+        )
+        while self.oracle.ongoing_trials:
+            time.sleep(min(5.0, PATIENCE / 10))
+            with self._lock:
+                lost = self._lost()
+                if len(lost) == len(self.oracle.ongoing_trials) > 0:
+                    trials = ", ".join(trial.trial_id for trial in self.oracle.ongoing_trials.values())
+                    self.say(
+                        f"Nothing was heard of {', '.join(lost)} for long. The chief ends without trial {trials}: "
+                        "run the search again to train what is left."
+                    )
+                    # Only here: on disk they are still ongoing, and so go first when the search is taken up again.
+                    self.oracle.ongoing_trials.clear()
+                    self.oracle.tuner_ids.clear()

@@ -1,0 +1,171 @@
+"""Workers that go away: what a chief does, on Keras Tuner's real oracles and with a clock of ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import keras_tuner as kt
+import pytest
+
+from autolr import chief, compat
+from autolr.chief import PATIENCE, Roll, is_chief
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def oracle_in(folder, kind=kt.oracles.RandomSearchOracle, **arguments):
+    space = kt.HyperParameters()
+    space.Float("rate", 0, 1)
+    made = kind(kt.Objective("loss", "min"), hyperparameters=space, seed=0, **arguments)
+    made._set_project_dir(folder, "p")
+    return made
+
+
+@pytest.fixture
+def oracle(tmp_path):
+    return oracle_in(tmp_path, max_trials=3)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def roll(oracle, clock, said):
+    return Roll(oracle, say=said.append, clock=clock)
+
+
+def ended(oracle, trial):
+    oracle.update_trial(trial.trial_id, {"loss": 1.0})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+
+
+def test_the_trial_of_a_lost_worker_goes_to_another(oracle, roll, clock, said):
+    lost, other = oracle.create_trial("a"), oracle.create_trial("b")
+    ended(oracle, other)
+    clock.now += PATIENCE + 1
+    again = oracle.create_trial("b")
+    assert again.trial_id == lost.trial_id
+    assert again.hyperparameters.values == lost.hyperparameters.values
+    assert list(oracle.ongoing_trials) == ["b"]
+    assert said == [f"Nothing was heard of a for long: b gets its trial {lost.trial_id}."]
+
+
+def test_a_worker_that_is_merely_slow_keeps_its_trial(oracle, roll, clock):
+    slow, quick = oracle.create_trial("a"), oracle.create_trial("b")
+    clock.now += PATIENCE - 1
+    ended(oracle, quick)
+    assert oracle.create_trial("b").trial_id not in (slow.trial_id, quick.trial_id)
+    clock.now += 3600  # the other trial took an hour: so long and twice more is not too long
+    assert oracle.create_trial("c").status == "STOPPED"
+    assert "a" in oracle.ongoing_trials
+
+
+def test_a_trial_ends_once_though_a_worker_that_was_given_up_comes_back(oracle, roll, clock):
+    lost = oracle.create_trial("a")
+    clock.now += PATIENCE + 1
+    ended(oracle, oracle.create_trial("b"))
+    ended(oracle, lost)
+    assert oracle.end_order == [lost.trial_id]
+    assert oracle.create_trial("a").trial_id != lost.trial_id  # and it is given work again
+
+
+def test_a_worker_that_comes_back_to_an_unended_trial_gets_another(oracle, roll, clock):
+    lost = oracle.create_trial("a")
+    clock.now += PATIENCE + 1
+    assert oracle.create_trial("b").trial_id == lost.trial_id
+    assert oracle.create_trial("a").trial_id != lost.trial_id
+
+
+def test_hyperband_goes_on_without_the_worker(tmp_path, clock, said):
+    oracle = oracle_in(tmp_path, kt.oracles.HyperbandOracle, max_epochs=4, factor=2)
+    Roll(oracle, say=said.append, clock=clock)
+    lost = oracle.create_trial("a")
+    while (trial := oracle.create_trial("b")).status == "RUNNING":
+        ended(oracle, trial)
+    assert trial.status == "IDLE"  # nothing to do until the rung is full: Keras Tuner's worker asks again and again
+    clock.now += PATIENCE + 1
+    assert oracle.create_trial("b").trial_id == lost.trial_id
+
+
+def test_the_chief_ends_without_a_worker_that_stays_away(oracle, roll, clock, said, monkeypatch):
+    monkeypatch.setattr(chief, "PATIENCE", 0.05)
+    lost = oracle.create_trial("a")
+    while (trial := oracle.create_trial("b")).status != "STOPPED":
+        ended(oracle, trial)
+    assert said == [
+        f"No trials are left to hand out. The chief waits for a (trial {lost.trial_id}). If one of them is gone, start "
+        "a worker with its name again; otherwise the chief ends when nothing was heard for 0.000833 min."
+    ]
+    clock.now += 1
+    deadline = time.monotonic() + 30
+    while oracle.ongoing_trials and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not oracle.ongoing_trials
+    assert not oracle.tuner_ids
+    assert f"The chief ends without trial {lost.trial_id}" in said[-1]
+
+
+def test_the_trial_left_out_is_trained_when_the_search_is_taken_up_again(oracle, roll, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(chief, "PATIENCE", 0.05)
+    lost = oracle.create_trial("a")
+    while (trial := oracle.create_trial("b")).status != "STOPPED":
+        ended(oracle, trial)
+    clock.now += 1
+    deadline = time.monotonic() + 30
+    while oracle.ongoing_trials and time.monotonic() < deadline:
+        time.sleep(0.01)
+    later = oracle_in(tmp_path, max_trials=3)
+    later.reload()
+    compat.mend_after_reload(later)
+    again = later.create_trial("a")
+    assert (again.trial_id, again.hyperparameters.values) == (lost.trial_id, lost.hyperparameters.values)
+    ended(later, again)
+    assert later.create_trial("a").status == "STOPPED"
+
+
+def test_after_too_many_failures_the_oracle_can_still_be_asked_from_another_thread(oracle, roll):
+    oracle.max_retries_per_trial = 0
+    oracle.max_consecutive_failed_trials = 1
+    trial = oracle.create_trial("a")
+    trial.status = "FAILED"
+    with pytest.raises(RuntimeError, match="consecutive failures"):
+        oracle.end_trial(trial)
+    assert not oracle.ongoing_trials
+    # As the chief's main thread does, in a function that takes Keras Tuner's lock.
+    asked = threading.Thread(target=oracle.get_best_trials, daemon=True)
+    other = threading.Thread(target=oracle.update_space, args=(kt.HyperParameters(),), daemon=True)
+    for thread in (asked, other):
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, False),
+        ({"KERASTUNER_TUNER_ID": "chief"}, False),
+        ({"KERASTUNER_TUNER_ID": "worker0", "KERASTUNER_ORACLE_IP": "127.0.0.1"}, False),
+        ({"KERASTUNER_TUNER_ID": "chief", "KERASTUNER_ORACLE_IP": "127.0.0.1"}, True),
+    ],
+)
+def test_who_is_the_chief(monkeypatch, variables, expected):
+    for name in ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_chief() is expected
