@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
 
-.PHONY: example test test-slow test-backends compatibility lint check format gallery docs benchmarks clean
+.PHONY: example test test-slow test-backends test-lowest compatibility lint check format gallery docs benchmarks clean
 
 # The stamp is newer than pyproject.toml once everything is installed, so a second make installs nothing.
 $(READY): pyproject.toml
@@ -32,6 +32,17 @@ $(VENV)/.ready-jax: $(READY)
 
 test-backends: $(VENV)/.ready-jax
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(BACKEND_TESTS)
+
+# The oldest of everything that pyproject.toml allows, in an environment of its own.
+LOWEST := .venv-lowest
+$(LOWEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --editable '.[test]' jinja2==3.1.0 keras==3.8.0 keras-tuner==1.4.8 \
+		matplotlib==3.8.0 numpy==1.26.0 rich==13.0.0 scikit-learn==1.4.0 scipy==1.12.0 tensorboard==2.18.0 tensorflow==2.18.0
+	touch $@
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest
 
 # Runs every case of docs/compatibility.md on the real Keras Tuner and writes the table.
 compatibility: $(READY)
@@ -68,4 +79,4 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/schedules.py
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

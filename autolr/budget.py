@@ -17,13 +17,24 @@ RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
 # Both rounds of bursts, the first alone, or its first three rates.
 BURST_BUDGETS = (BURST_STEPS, LOOKS[0].steps * LOOKS[0].most, LOOKS[0].steps * FEWEST)
-MIN_RANGE_TEST_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
+MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
+MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[1]  # a coarse sweep and the first round of bursts
+SHORT_TRIAL_SHARE = 0.2  # even where those are more than the share
 
 
 def range_test_budget(
-    arguments: dict[str, Any], *, share: float, most: int, batches_per_update: int = 1, batches_per_call: int = 1
+    arguments: dict[str, Any],
+    *,
+    share: float,
+    most: int,
+    least: int = MIN_RANGE_TEST_STEPS,
+    batches_per_update: int = 1,
+    batches_per_call: int = 1,
 ) -> tuple[int, int]:
     """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
+
+    What a test must have is `least` steps, but no more than a fifth of the trial, and 40 at any rate: trials lost to
+    bad bounds cost more than the steps that would have found better ones.
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
     are not enough for a further round of bursts go to the sweep, up to 100.
@@ -32,16 +43,18 @@ def range_test_budget(
         arguments: The arguments of `fit`.
         share: Largest share of the trial's steps.
         most: Steps where the share allows it.
+        least: Steps a test may have in spite of the share.
         batches_per_update: More than 1 under gradient accumulation; a step is an update.
         batches_per_call: `steps_per_execution`: Keras shows one loss for so many batches.
     """
     budget, per_epoch = most, steps_per_epoch(arguments)
     if per_epoch is not None:
         epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
-        affordable = int(share * per_epoch * epochs / batches_per_update)
-        budget = min(budget, max(affordable, MIN_RANGE_TEST_STEPS))
+        trial = per_epoch * epochs / batches_per_update
+        needed = max(min(least, int(SHORT_TRIAL_SHARE * trial)), min(least, MIN_SWEEP_STEPS))
+        budget = min(most, max(int(share * trial), needed))
     steps_per_point = math.lcm(batches_per_update, batches_per_call) // batches_per_update
-    bursts = next((n for n in BURST_BUDGETS if budget >= (MIN_RANGE_TEST_STEPS + n) * steps_per_point), 0)
+    bursts = next((n for n in BURST_BUDGETS if budget >= (MIN_SWEEP_STEPS + n) * steps_per_point), 0)
     sweep = min(budget - bursts * steps_per_point, DEFAULT_NUM_STEPS * steps_per_point)
     return sweep, bursts * steps_per_point
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from autolr import compat
 from autolr.boards import show
-from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe, plan, range_test_budget
+from autolr.budget import (
+    DEFAULTS,
+    MIN_RANGE_TEST_STEPS,
+    RANGE_TEST_SHARE,
+    RANGE_TEST_STEPS,
+    describe,
+    plan,
+    range_test_budget,
+)
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, replayable
@@ -63,6 +71,7 @@ class Options:
 
     range_test_share: float = RANGE_TEST_SHARE
     range_test_steps: int = RANGE_TEST_STEPS
+    range_test_min_steps: int = MIN_RANGE_TEST_STEPS
     rate_callbacks: str = "replace"
     reuse_bounds: bool = False
     num_snapshots: int = 3
@@ -307,6 +316,7 @@ class AssistedTrial:
             arguments,
             share=self.options.range_test_share,
             most=self.options.range_test_steps,
+            least=self.options.range_test_min_steps,
             batches_per_update=batches_per_update(model.optimizer),
             batches_per_call=int(model.steps_per_execution or 1),
         )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import keras_tuner as kt
 
 from autolr import compat
-from autolr.budget import DEFAULTS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
+from autolr.budget import DEFAULTS, MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
@@ -38,11 +38,14 @@ class AutoLRMixin(compat.TunerSeams):
 
     Args:
         *args: Arguments of the tuner class.
-        range_test_share: Largest share of a trial's own optimizer steps that its range test may add. Defaults to 0.1.
+        range_test_share: Largest share of a trial's own optimizer steps that its range test may add, but for
+            `range_test_min_steps`. Defaults to 0.1.
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 364: a sweep of
             100, then bursts of 24 and of 48 steps at single rates. With less, the longer bursts go first, then the
-            sweep gets coarser. A test has at least 40 steps, or what is asked for here if that is less: with fewer it
-            could not see anything.
+            sweep gets coarser.
+        range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
+            no more than a fifth of the trial above the first 40, without which a test could not see anything.
+            Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs more.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
@@ -55,8 +58,8 @@ class AutoLRMixin(compat.TunerSeams):
         **kwargs: Arguments of the tuner class.
 
     Raises:
-        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` is less than 2, `rate_callbacks` is
-            neither `"replace"` nor `"keep"`, or `num_snapshots` is negative.
+        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is
+            less than 2, `rate_callbacks` is neither `"replace"` nor `"keep"`, or `num_snapshots` is negative.
 
     Example:
     ```python
@@ -70,6 +73,7 @@ class AutoLRMixin(compat.TunerSeams):
         *args: Any,
         range_test_share: float = RANGE_TEST_SHARE,
         range_test_steps: int = RANGE_TEST_STEPS,
+        range_test_min_steps: int = MIN_RANGE_TEST_STEPS,
         rate_callbacks: str = "replace",
         reuse_bounds: bool = False,
         num_snapshots: int = 3,
@@ -79,11 +83,20 @@ class AutoLRMixin(compat.TunerSeams):
             raise invalid("range_test_share", "be in (0, 1]", range_test_share)
         if not range_test_steps >= 2:
             raise invalid("range_test_steps", "be 2 or more", range_test_steps)
+        if not range_test_min_steps >= 2:
+            raise invalid("range_test_min_steps", "be 2 or more", range_test_min_steps)
         if rate_callbacks not in ("replace", "keep"):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
         if not num_snapshots >= 0:
             raise invalid("num_snapshots", "be 0 or more", num_snapshots)
-        self._options = Options(range_test_share, range_test_steps, rate_callbacks, reuse_bounds, int(num_snapshots))
+        self._options = Options(
+            range_test_share=range_test_share,
+            range_test_steps=range_test_steps,
+            range_test_min_steps=range_test_min_steps,
+            rate_callbacks=rate_callbacks,
+            reuse_bounds=reuse_bounds,
+            num_snapshots=int(num_snapshots),
+        )
         self._memory = SearchMemory()
         self._assisted: AssistedTrial | None = None
         self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching

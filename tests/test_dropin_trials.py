@@ -173,9 +173,36 @@ def test_a_range_test_counts_updates_whatever_keras_shows(arguments, expected):
 
 
 @pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (20, (40, 0)),  # without so many a test could not see anything
+        (200, (40, 0)),
+        (400, (80, 0)),  # a fifth
+        (559, (100, 0)),
+        (560, (40, 72)),
+        (800, (40, 120)),
+        (1600, (40, 120)),  # a tenth
+        (2000, (80, 120)),
+        (99999, (100, 264)),
+    ],
+)
+def test_a_short_trial_gives_more_than_the_share(steps, expected):
+    fit = {"x": np.zeros((steps, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=364) == expected
+
+
+def test_what_a_short_trial_gives_can_be_chosen():
+    fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=364, least=10) == (100, 0)
+    assert range_test_budget(fit, share=0.01, most=364, least=10) == (10, 0)
+    assert range_test_budget(fit, share=0.01, most=364, least=1000) == (80, 120)
+    assert range_test_budget(fit, share=0.1, most=30) == (30, 0)
+
+
+@pytest.mark.parametrize(
     ("affordable", "expected"),
     [
-        (20, (40, 0)),
+        (20, (20, 0)),
         (40, (40, 0)),
         (111, (100, 0)),
         (112, (40, 72)),
@@ -189,13 +216,13 @@ def test_a_range_test_counts_updates_whatever_keras_shows(arguments, expected):
 )
 def test_bursts_come_before_a_finer_sweep(affordable, expected):
     fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364) == expected
+    assert range_test_budget(fit, share=0.1, most=364, least=2) == expected
 
 
 def test_the_share_is_one_of_updates_not_of_batches():
     fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364) == (100, 0)
-    assert range_test_budget(fit, share=0.1, most=364, batches_per_update=2) == (50, 0)
+    assert range_test_budget(fit, share=0.1, most=364, least=2) == (100, 0)
+    assert range_test_budget(fit, share=0.1, most=364, least=2, batches_per_update=2) == (50, 0)
 
 
 @pytest.mark.parametrize("number", [5, 40])

@@ -434,6 +434,7 @@ def test_a_record_that_cannot_be_written_is_told_of_and_the_trial_goes_on(tmp_pa
         ({}, 4, 40),  # a tenth of 48 steps would be four: the least there is
         ({"range_test_share": 0.9}, 5, 54),
         ({"range_test_share": 0.9, "range_test_steps": 10}, 1, 10),
+        ({"range_test_share": 0.2, "range_test_min_steps": 10}, 5, 12),
     ],
 )
 def test_a_range_test_takes_no_more_than_its_share(tmp_path, data, options, epochs, most):
@@ -551,7 +552,13 @@ def test_with_auto_lr_takes_tuner_classes_only(wrong):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("range_test_share", 0), ("range_test_share", 1.5), ("range_test_steps", 1), ("range_test_steps", float("nan"))],
+    [
+        ("range_test_share", 0),
+        ("range_test_share", 1.5),
+        ("range_test_steps", 1),
+        ("range_test_min_steps", 1),
+        ("range_test_steps", float("nan")),
+    ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument, value):
     with pytest.raises(ValueError, match=rf"^Argument `{argument}` must .*Received: {argument}="):
