@@ -44,15 +44,16 @@ def at(schedule, steps):
     return in_graph(tf.constant(steps, "int32")).numpy()
 
 
-def side_by_side(schedule, steps):
-    """The same rates as `at`, the steps not one after the other but as one batch: fast enough for a million."""
+def compiled_at(schedule, steps):
+    """The same rates as `at`, the graph compiled by XLA: fast enough for a million."""
     if keras.backend.backend() == "jax":
-        import jax
-
-        return np.asarray(jax.jit(jax.vmap(schedule))(np.asarray(steps, "int32")))
+        return at(schedule, steps)
     import tensorflow as tf
 
-    return tf.function(lambda all_steps: tf.vectorized_map(schedule, all_steps))(tf.constant(steps, "int32")).numpy()
+    loop = tf.function(
+        lambda all_steps: tf.map_fn(schedule, all_steps, fn_output_signature="float32"), jit_compile=True
+    )
+    return loop(tf.constant(steps, "int32")).numpy()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -82,7 +83,7 @@ def test_a_million_steps_agree(schedule):
     steps = np.arange(10**6)
     in_graph, expected = SGDRSchedule(**BOUNDS, **schedule), sgdr_lr(steps, **BOUNDS, **schedule)
     for part in np.array_split(steps, 10):
-        np.testing.assert_allclose(side_by_side(in_graph, part), expected[part], rtol=5e-5)
+        np.testing.assert_allclose(compiled_at(in_graph, part), expected[part], rtol=5e-5)
 
 
 def test_late_steps_are_exact():
