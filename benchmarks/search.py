@@ -3,7 +3,7 @@
 
     python benchmarks/search.py                                   # everything: a day on two cores
     python benchmarks/search.py --data fashion --tuners random --arms autolr cosine --seeds 0 1
-    python benchmarks/search.py --table                           # what is there so far, and docs/images/search.png
+    python benchmarks/search.py --table                           # what is there so far, and docs/img/searches.png
 
 A search tries CNN variants with four optimizers, on 4,000 images for training and 1,000 for validation; the test
 images decide nothing. A trial is 9 epochs of 125 steps. Each search runs in a process of its own and leaves a file in

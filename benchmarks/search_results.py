@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from search_arms import ARMS, TUNERS
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "search.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "img" / "searches.png"
 RIVALS = ("cosine", "constant")
 MAIN = ("autolr", *RIVALS, "default")
 NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
