@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +100,17 @@ def _draw_levels(ax: Axes, smooth: Any) -> None:
     for share in (0.5, 0.05):
         level = smooth[bottom] + share * (top - smooth[bottom])
         ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        ax.annotate(f"{share:.0%}", (1, level), xycoords=ax.get_yaxis_transform(), fontsize=7, color=GREY, va="center")
+        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        ax.annotate(f"{share:.0%}", (1, level), fontsize=7, color=GREY, **where)
 
 
 def _draw_bursts(ax: Axes, test: RangeTest) -> None:
     level = float(np.mean(test.untrained_losses()))
-    top = ax.get_ylim()[1]
+    bottom, top = ax.get_ylim()
+    # A burst learns more than a sweep: make room for the lowest.
+    lowest = min((level + burst.change for burst in test.bursts if math.isfinite(burst.change)), default=bottom)
+    if lowest < bottom + 0.03 * (top - bottom):
+        ax.set_ylim(lowest - 0.06 * (top - lowest), top)
     label: str | None = "bursts"
     for burst in test.bursts:
         height = level + burst.change

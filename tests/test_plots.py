@@ -11,6 +11,7 @@ import pytest
 from matplotlib import pyplot
 
 from autolr import LRBounds, RangeTest, plot_range_test, plot_schedule, sgdr_lr
+from autolr.bursts import Burst
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +123,14 @@ except ImportError as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert "pip install 'keras-autolr[plots]'" in result.stdout
+
+
+def test_bursts_are_drawn_inside_the_picture_and_diverged_ones_at_its_top():
+    lrs = np.geomspace(1e-6, 1, 60)
+    losses = np.where(lrs < 1e-3, 2.3, np.where(lrs < 0.1, 2.0, 9.0))
+    bursts = (Burst(1e-3, -2.1, 24), Burst(1e-2, -0.1, 24), Burst(1e-1, np.inf, 24))
+    ax = plot_range_test(RangeTest(lrs, losses, bursts=bursts))
+    bottom, top = ax.get_ylim()
+    heights = [line.get_ydata()[0] for line in ax.lines if line.get_marker() in ("D", "X")]
+    assert heights == pytest.approx([0.2, 2.2, top])
+    assert bottom < 0.2
