@@ -54,11 +54,11 @@ class Roll:
         """Hand out a trial: first that of a worker that is gone."""
         with self._lock:
             self.heard[tuner_id] = self.clock()
-            for lost in self._lost():
+            for lost in self._silent(list(self.oracle.ongoing_trials)):
                 trial_id = compat.hand_out_again(self.oracle, lost)
                 self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
             trial = self._create(tuner_id)
-        if str(trial.status) == "STOPPED" and self.oracle.ongoing_trials and self._waiting is None:
+        if str(trial.status) == "STOPPED" and self._awaited() and self._waiting is None:
             self._waiting = threading.Thread(target=self._wait, daemon=True)
             self._waiting.start()
         return trial
@@ -82,28 +82,30 @@ class Roll:
         """Seconds of silence after which a worker with a trial is given up."""
         return max(PATIENCE, 3 * self.longest)
 
-    def _lost(self) -> list[str]:
+    def _silent(self, workers: list[str]) -> list[str]:
         # A worker this chief has not heard of yet had its trial from an earlier one.
         now = self.clock()
-        return [name for name in self.oracle.ongoing_trials if now - self.heard.setdefault(name, now) > self.patience()]
+        return [name for name in workers if now - self.heard.setdefault(name, now) > self.patience()]
+
+    def _awaited(self) -> list[str]:
+        """Those the chief does not end without: at work on a trial, or killed between two."""
+        return sorted({*self.oracle.ongoing_trials, *self.oracle.tuner_ids})
 
     def _wait(self) -> None:
         """No trials are left to hand out: tell who is waited for, and for how long at most."""
-        names = ", ".join(f"{name} (trial {trial.trial_id})" for name, trial in self.oracle.ongoing_trials.items())
+        at_work = {name: f"trial {trial.trial_id}" for name, trial in self.oracle.ongoing_trials.items()}
+        names = ", ".join(f"{name} ({at_work.get(name, 'between trials')})" for name in self._awaited())
         self.say(
             f"No trials are left to hand out. The chief waits for {names}. If one of them is gone, start a worker "
             f"with its name again; otherwise the chief ends when nothing was heard for {self.patience() / 60:.3g} min."
         )
-        while self.oracle.ongoing_trials:
+        while awaited := self._awaited():
             time.sleep(min(5.0, PATIENCE / 10))
             with self._lock:
-                lost = self._lost()
-                if len(lost) == len(self.oracle.ongoing_trials) > 0:
+                if awaited == self._awaited() == self._silent(awaited):
                     trials = ", ".join(trial.trial_id for trial in self.oracle.ongoing_trials.values())
-                    self.say(
-                        f"Nothing was heard of {', '.join(lost)} for long. The chief ends without trial {trials}: "
-                        "run the search again to train what is left."
-                    )
+                    left = f" without trial {trials}: run the search again to train what is left" if trials else ""
+                    self.say(f"Nothing was heard of {', '.join(awaited)} for long. The chief ends{left}.")
                     # Only here: on disk they are still ongoing, and so go first when the search is taken up again.
                     self.oracle.ongoing_trials.clear()
                     self.oracle.tuner_ids.clear()

@@ -101,8 +101,9 @@ class Scheduled(kt.HyperModel):
             low, high = WIDE
         else:
             cycles = METHOD
-            steps = -(-len(x) // arguments["batch_size"]) * arguments["epochs"]
-            sweep, bursts = autolr.budget.range_test_budget({"x": x, **arguments}, share=0.1, most=steps)
+            sweep, bursts = autolr.budget.range_test_budget(
+                {"x": x, **arguments}, share=autolr.budget.RANGE_TEST_SHARE, most=autolr.budget.RANGE_TEST_STEPS
+            )
             test = autolr.range_test(
                 model, x, y, batch_size=arguments["batch_size"], num_steps=sweep, burst_steps=bursts
             )

@@ -119,6 +119,20 @@ def test_the_chief_ends_without_a_worker_that_stays_away(oracle, roll, clock, sa
     assert f"The chief ends without trial {lost.trial_id}" in said[-1]
 
 
+def test_the_chief_ends_without_a_worker_that_was_killed_between_two_trials(oracle, roll, clock, said, monkeypatch):
+    monkeypatch.setattr(chief, "PATIENCE", 0.05)
+    ended(oracle, oracle.create_trial("a"))  # and never asks for another
+    while (trial := oracle.create_trial("b")).status != "STOPPED":
+        ended(oracle, trial)
+    assert "waits for a (between trials)" in said[0]
+    clock.now += 1
+    deadline = time.monotonic() + 30
+    while oracle.tuner_ids and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not oracle.tuner_ids
+    assert said[-1] == "Nothing was heard of a for long. The chief ends."
+
+
 def test_the_trial_left_out_is_trained_when_the_search_is_taken_up_again(oracle, roll, clock, tmp_path, monkeypatch):
     monkeypatch.setattr(chief, "PATIENCE", 0.05)
     lost = oracle.create_trial("a")
