@@ -6,7 +6,6 @@ At that point the final arguments are known, whoever chose them: the search, a `
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +18,6 @@ from autolr import compat
 from autolr.boards import show
 from autolr.budget import (
     DEFAULTS,
-    MIN_RANGE_TEST_STEPS,
-    RANGE_TEST_SHARE,
-    RANGE_TEST_STEPS,
     describe,
     plan,
     range_test_budget,
@@ -30,7 +26,6 @@ from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, replayable
 from autolr.early_stopping import CycleEarlyStopping
-from autolr.errors import AutoLRWarning
 from autolr.optimizers import (
     batches_per_update,
     current_rate,
@@ -41,10 +36,11 @@ from autolr.optimizers import (
     takes_a_number,
     with_number_as_rate,
 )
-from autolr.progress import Lines, StepReporter
+from autolr.progress import StepReporter
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup, measured_setup
 from autolr.scheduler import SGDRScheduler
+from autolr.search_memory import Options, SearchMemory
 from autolr.sweep import build, range_test
 from autolr.training import TrainingLog
 from autolr.verdicts import LRBounds
@@ -63,39 +59,6 @@ RATE_CALLBACKS = (
     LRFinder,
     SGDRScheduler,
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user of a tuner may choose: see `autolr.AutoLRMixin`."""
-
-    range_test_share: float = RANGE_TEST_SHARE
-    range_test_steps: int = RANGE_TEST_STEPS
-    range_test_min_steps: int = MIN_RANGE_TEST_STEPS
-    rate_callbacks: str = "replace"
-    reuse_bounds: bool = False
-    num_snapshots: int = 3
-
-
-@dataclass
-class SearchMemory:
-    """What the trials of one search share.
-
-    Attributes:
-        warned: What the search has been warned of, so that each thing is said once.
-        found: By what a range test depends on, the trial that ran it and what it found.
-        progress: What the search shows.
-    """
-
-    warned: set[str] = field(default_factory=set)
-    found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
-    progress: Lines = field(default_factory=Lines)
-
-    def warn_once(self, topic: str, text: str) -> None:
-        """Warn, unless the search has been warned of this before."""
-        if topic not in self.warned:
-            self.warned.add(topic)
-            warnings.warn(text, AutoLRWarning, stacklevel=2)
 
 
 @dataclass
@@ -119,7 +82,7 @@ class AssistedTrial:
     trial: Any
     folder: str
     checkpoint_of: Callable[[str], str]
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     search: SearchMemory = field(default_factory=SearchMemory)
     fitted: int = 0
     bounds: LRBounds | None = None

@@ -1,0 +1,44 @@
+"""What the trials of one search have in common: the user's choices, and what was found and said before."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS
+from autolr.errors import AutoLRWarning
+from autolr.progress import Lines
+from autolr.verdicts import LRBounds
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user of a tuner may choose: see `autolr.AutoLRMixin`."""
+
+    range_test_share: float = RANGE_TEST_SHARE
+    range_test_steps: int = RANGE_TEST_STEPS
+    range_test_min_steps: int = MIN_RANGE_TEST_STEPS
+    rate_callbacks: str = "replace"
+    reuse_bounds: bool = False
+    num_snapshots: int = 3
+
+
+@dataclass
+class SearchMemory:
+    """What the trials of one search share.
+
+    Attributes:
+        warned: What the search has been warned of, so that each thing is said once.
+        found: By what a range test depends on, the trial that ran it and what it found.
+        progress: What the search shows.
+    """
+
+    warned: set[str] = field(default_factory=set)
+    found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
+    progress: Lines = field(default_factory=Lines)
+
+    def warn_once(self, topic: str, text: str) -> None:
+        """Warn, unless the search has been warned of this before."""
+        if topic not in self.warned:
+            self.warned.add(topic)
+            warnings.warn(text, AutoLRWarning, stacklevel=2)
