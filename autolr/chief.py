@@ -2,7 +2,7 @@
 
 Keras Tuner's chief hears of a worker only when it asks for a trial or has ended one. If a worker is killed and stays
 away, its trial stays among the ongoing ones: the chief never ends, and in Hyperband the other workers ask again and
-again for a rung that can't be filled. Nor does it end after three failed trials in a row, an error it raises while
+again for a rung that can't be filled. Nor can it end after three failed trials in a row, an error it raises while
 it holds a lock.
 """
 
