@@ -81,16 +81,26 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
         Huang et al., 2017, [Snapshot Ensembles: Train 1, get M for free](https://arxiv.org/abs/1704.00109).
     """
     members = [_with_weights(model, path) for path in _resolve(snapshots, last)]
+    return compiled_like(model, average(members, name=f"{model.name}_ensemble"))
+
+
+def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
+    """One model, not to be trained, that averages the predictions of models with like inputs and outputs.
+
+    Args:
+        members: The models; each is given a name of its own.
+        name: Of the whole.
+    """
     for number, member in enumerate(members, start=1):
         member.name = f"{member.name}_{number}"  # a model's layers must have names of their own
-    inputs = _inputs_like(model)
+    inputs, first = _inputs_like(members[0]), members[0]
     each = [member(inputs) for member in members]
-    names = getattr(model, "output_names", None) or [None] * len(keras.tree.flatten(each[0]))
+    names = getattr(first, "output_names", None) or [None] * len(keras.tree.flatten(each[0]))
     together = zip(*map(keras.tree.flatten, each), strict=True)
     means = [keras.layers.Average(name=name)(list(outputs)) for name, outputs in zip(names, together, strict=True)]
-    ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=f"{model.name}_ensemble")
+    ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
     ensemble.trainable = False
-    return _compiled_like(model, ensemble)
+    return ensemble
 
 
 def averaged_weights(
@@ -144,7 +154,7 @@ def averaged_weights(
     )
     if normalizers:
         _gather_statistics(averaged, normalizers, _batches(x, batch_size))
-    return _compiled_like(model, averaged)
+    return compiled_like(model, averaged)
 
 
 def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
@@ -190,7 +200,7 @@ def _inputs_like(model: keras.Model) -> Any:
     )
 
 
-def _compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
+def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
     """Compile for `evaluate`; a model like this is not trained any further, so its optimizer does not matter."""
     config = model.get_compile_config() if model.compiled else None
     if config:

@@ -14,7 +14,7 @@ import keras_tuner as kt
 from autolr import compat
 from autolr.budget import DEFAULTS, MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import Roll, is_chief
-from autolr.ensemble import snapshot_ensemble, snapshot_paths
+from autolr.ensemble import average, compiled_like, snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
@@ -186,37 +186,53 @@ class AutoLRMixin(compat.TunerSeams):
         super().on_trial_end(trial)
         self._memory.progress.end(trial, self.oracle)
 
-    def get_best_ensemble(self, *, last: int | None = None) -> Any:
-        """The snapshot ensemble of the best trial: a model that averages what its last ends of cycles predict.
+    def get_best_ensemble(self, *, num_trials: int = 1, last: int | None = None) -> Any:
+        """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
 
-        Which trial is best is decided as `get_best_models` does. A trial that trained in a single cycle has a single
+        Which trials are best is decided as `get_best_models` does. A trial that trained in a single cycle has a single
         snapshot, its last epoch. With several executions in a trial, it is the last one's snapshots.
 
         Args:
-            last: Use the last so many snapshots only. Defaults to all the trial has kept, `num_snapshots`.
+            num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
+                architectures err differently, so a few trials give more than the cycles of one, for as many times the
+                cost of predicting. Defaults to 1. If fewer have ended, all are used.
+            last: Use the last so many snapshots of a trial only. Defaults to all it has kept, `num_snapshots`.
 
         Returns:
             A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
 
         Raises:
-            ValueError: If no trial has ended, or the best one has no snapshots.
+            ValueError: If no trial has ended, or one of the best has no snapshots.
 
         Example:
         ```python
         tuner.search(x, y, validation_split=0.1, epochs=12)
-        tuner.get_best_ensemble().save("best.keras")
+        tuner.get_best_ensemble(num_trials=3).save("best.keras")
         ```
+
+        Reference:
+            Huang et al., 2017, [Snapshot Ensembles: Train 1, get M for free](https://arxiv.org/abs/1704.00109);
+            Caruana et al., 2004, [Ensemble Selection from Libraries of
+            Models](https://doi.org/10.1145/1015330.1015432), for the trials of a search.
         """
-        best = self.oracle.get_best_trials(1)
+        if not num_trials >= 1:
+            raise invalid("num_trials", "be 1 or more", num_trials)
+        best = self.oracle.get_best_trials(num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        folder = Path(self.get_trial_dir(best[0].trial_id)) / SNAPSHOTS
-        if not snapshot_paths(folder):
-            raise ValueError(
-                f"Trial {best[0].trial_id} has kept no ends of cycles: {folder} is empty. "
-                "It trained without AutoLR, or the tuner was made with `num_snapshots=0`."
-            )
-        return snapshot_ensemble(self.load_model(best[0]), folder, last=last)
+        models, ensembles = [], []
+        for trial in best:
+            folder = Path(self.get_trial_dir(trial.trial_id)) / SNAPSHOTS
+            if not snapshot_paths(folder):
+                raise ValueError(
+                    f"Trial {trial.trial_id} has kept no ends of cycles: {folder} is empty. "
+                    "It trained without AutoLR, or the tuner was made with `num_snapshots=0`."
+                )
+            models.append(self.load_model(trial))
+            ensembles.append(snapshot_ensemble(models[-1], folder, last=last))
+        if len(ensembles) == 1:
+            return ensembles[0]
+        return compiled_like(models[0], average(ensembles, name="best_trials_ensemble"))
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.
