@@ -114,7 +114,7 @@ class Scheduled(kt.HyperModel):
 
 
 def make_tuner(
-    arm: str, tuner: str, *, trials: int, epochs: int, steps_per_epoch: int, seed: int, folder: Path
+    arm: str, tuner: str, *, trials: int, epochs: int, steps_per_epoch: int, pixels: int, seed: int, folder: Path
 ) -> tuple[kt.Tuner, dict[str, int]]:
     """The tuner of an arm, and where it counts the optimizer steps of each trial, range tests included."""
     spent: dict[str, int] = {}
@@ -144,7 +144,7 @@ def make_tuner(
             return results
 
     def build(hp: Any) -> keras.Model:
-        return build_model(hp, (28, 28, 1), 10)
+        return build_model(hp, (pixels, pixels, 1), 10)
 
     hypermodel: Any = build
     if arm in ("cosine", "constant"):

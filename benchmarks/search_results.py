@@ -1,7 +1,8 @@
 """Tables and a picture of the searches that `benchmarks/search.py` has run.
 
 Errors are test errors in percent. The winner of a search is chosen by its validation error, among the trials that fit
-into the budget: the steps of the shortest of the compared searches with the same data, tuner and seed.
+into the budget: the steps of the shortest of the compared searches with the same data, tuner and seed. Of Hyperband,
+"median trial", "near the best" and "wasted" are of the trials that came to the last epoch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "img" / "searches.png"
 RIVALS = ("cosine", "constant")
 MAIN = ("autolr", *RIVALS, "default")
 NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
+ENSEMBLE_OF = 3  # trials; fixed before any was measured
 COLOURS = {"autolr": "#D55E00", "cosine": "#0072B2", "constant": "#56B4E9", "default": "#999999"}
 
 Search = dict[str, Any]
@@ -60,31 +62,45 @@ def best_so_far(search: Search) -> np.ndarray:
     return np.array([search["trials"][winner]["test_error"] for winner in winners])
 
 
+def ensemble_so_far(search: Search) -> np.ndarray:
+    """After each trial, the test error of the best trials' averaged predictions; NaN where that was not recorded."""
+    recorded = search.get("ensembles", [[np.nan]] * len(search["trials"]))
+    return np.array([errors[:ENSEMBLE_OF][-1] for errors in recorded])
+
+
 def compare(group: dict[str, Search]) -> list[dict[str, Any]]:
     """What the tables say of each arm of a group."""
     budget = budget_of(group)
-    within = {arm: search["trials"][: max(1, np.sum(search["ends"] <= budget))] for arm, search in group.items()}
-    errors = {arm: np.array([trial["test_error"] for trial in trials]) for arm, trials in within.items()}
-    best = min(values.min() for values in errors.values())
+    within = {arm: max(1, int(np.sum(search["ends"] <= budget))) for arm, search in group.items()}
+    errors = {arm: errors_of_whole_trials(search["trials"][: within[arm]]) for arm, search in group.items()}
+    best = min(np.min(values, initial=100.0) for values in errors.values())
     return [
         {
             "arm": arm,
             "data": search["data"],
             "tuner": search["tuner"],
-            "winner": best_so_far(search)[len(within[arm]) - 1],
+            "winner": best_so_far(search)[within[arm] - 1],
+            "ensemble": ensemble_so_far(search)[within[arm] - 1],
             "median trial": np.median(errors[arm]),
             "near": np.mean(errors[arm] <= 1.1 * best),
             "wasted": np.mean(errors[arm] > 2 * best),
-            "trials": len(within[arm]),
+            "trials": within[arm],
         }
         for arm, search in group.items()
     ]
 
 
+def errors_of_whole_trials(trials: list[dict[str, Any]]) -> np.ndarray:
+    """Test errors of the trials that no rung of Hyperband has ended before their last epoch."""
+    epochs = [trial["values"].get("tuner/epochs", np.inf) for trial in trials]
+    return np.array([trial["test_error"] for trial, its in zip(trials, epochs, strict=True) if its == max(epochs)])
+
+
 def print_arms(rows: list[dict[str, Any]], arms: Any) -> None:
     """One row for each arm on each data set with each tuner; medians over seeds."""
-    print("\n| data | tuner | rate | seeds | winner, % | median trial, % | near the best | wasted | trials |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = "winner, % | best 3 together, % | median trial, % | near the best | wasted | trials"
+    print(f"\n| data | tuner | rate | seeds | {columns} |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for data, tuner in sorted({(row["data"], row["tuner"]) for row in rows}, reverse=True):
         for arm in arms:
             its = [row for row in rows if (row["arm"], row["data"], row["tuner"]) == (arm, data, tuner)]
@@ -94,6 +110,7 @@ def print_arms(rows: list[dict[str, Any]], arms: Any) -> None:
                 print(
                     f"| {NAMES[data]} | {TUNERS[tuner]} | {ARMS[arm]} | {len(its)} | "
                     f"{np.median(winners):.2f} ({min(winners):.2f} to {max(winners):.2f}) | "
+                    f"{np.median([row['ensemble'] for row in its]):.2f} | "
                     f"{np.median([row['median trial'] for row in its]):.2f} | {means['near']:.0%} | "
                     f"{means['wasted']:.0%} | {means['trials']:.1f} |"
                 )
@@ -101,29 +118,38 @@ def print_arms(rows: list[dict[str, Any]], arms: Any) -> None:
 
 def print_goals(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
     """The claims, as ratios to the better of the two arms that search the rate; medians over all searches."""
-    shares, ratios, ensembles = [], [], []
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for group in groups.values():
         if not {"autolr", *RIVALS} <= set(group):
             continue
+        ours = group["autolr"]
         rows = {row["arm"]: row for row in compare({arm: group[arm] for arm in MAIN if arm in group})}
         rival = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner"])
-        reached = np.flatnonzero(best_so_far(group["autolr"]) <= rival["winner"])
         spent = group[rival["arm"]]["ends"][rival["trials"] - 1]
-        shares.append(group["autolr"]["ends"][reached[0]] / spent if len(reached) else np.inf)
-        ratios.append(rows["autolr"]["winner"] / rival["winner"])
-        ensembles.append(group["autolr"]["ensemble_test_error"] / rival["winner"])
-    if not ratios:
+
+        def share(errors: np.ndarray, rival: Any = rival, ours: Any = ours, spent: int = spent) -> float:
+            if np.isnan(errors).any():
+                return np.nan
+            reached = np.flatnonzero(errors <= rival["winner"])
+            return float(ours["ends"][reached[0]] / spent) if len(reached) else np.inf
+
+        values["share of its steps until its final error is reached", "0.33"].append(share(best_so_far(ours)))
+        values["the same, by autolr's three best trials together", "-"].append(share(ensemble_so_far(ours)))
+        values["error of the winner", "0.9"].append(rows["autolr"]["winner"] / rival["winner"])
+        values["error of autolr's three best trials together", "0.8"].append(
+            rows["autolr"]["ensemble"] / rival["winner"]
+        )
+        together = min(rows[arm]["ensemble"] for arm in RIVALS)
+        values["the same against its three best trials together", "-"].append(rows["autolr"]["ensemble"] / together)
+    if not values:
         return
     print("\n| autolr against the better of the two searched rates | goal | median | range | searches |")
     print("|---|---|---|---|---|")
-    for name, goal, values in (
-        ("share of its steps until its final error is reached", "0.33", shares),
-        ("error of the winner", "0.9", ratios),
-        ("error of the winner's snapshot ensemble", "0.8", ensembles),
-    ):
-        worst = "never" if np.isinf(max(values)) else f"{max(values):.2f}"
-        middle = "never" if np.isinf(np.median(values)) else f"{np.median(values):.2f}"
-        print(f"| {name} | {goal} | {middle} | {min(values):.2f} to {worst} | {len(values)} |")
+    for (name, goal), its in values.items():
+        known = [value for value in its if not np.isnan(value)]
+        if known:
+            worst, middle = ("never" if np.isinf(v) else f"{v:.2f}" for v in (max(known), np.median(known)))
+            print(f"| {name} | {goal} | {middle} | {min(known):.2f} to {worst} | {len(known)} |")
 
 
 def draw(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
@@ -133,29 +159,38 @@ def draw(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = sorted({(data, tuner) for data, tuner, _ in groups}, key=lambda it: (list(TUNERS).index(it[1]), it[0]))
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(1 + 4.2 * len(panels), 3.8), squeeze=False, layout="constrained"
-    )
-    for ax, (data, tuner) in zip(axes[0], panels, strict=True):
+    rows = sorted({data for data, _, _ in groups}, reverse=True)
+    columns = [tuner for tuner in TUNERS if any(tuner == its for _, its, _ in groups)]
+    size = (1 + 4.2 * len(columns), 0.8 + 3.2 * len(rows))
+    figure, axes = pyplot.subplots(len(rows), len(columns), figsize=size, squeeze=False, layout="constrained")
+    for (row, column), ax in np.ndenumerate(axes):
+        data, tuner = rows[row], columns[column]
         its = [group for key, group in groups.items() if key[:2] == (data, tuner)]
         for arm in MAIN:
             searches = [group[arm] for group in its if arm in group]
             if searches:
                 grid = np.arange(0, max(int(search["ends"][-1]) for search in searches) + 1, 25)
-                curves = [stairs(search, grid) for search in searches]
+                curves = [stairs(search, best_so_far(search), grid) for search in searches]
                 ax.plot(grid, np.median(curves, axis=0), color=COLOURS[arm], label=ARMS[arm], drawstyle="steps-post")
-        ax.set(xlabel="optimizer steps, range tests included", title=f"{NAMES[data]}, {TUNERS[tuner]}", yscale="log")
+            if searches and arm == "autolr":
+                curves = [stairs(search, ensemble_so_far(search), grid) for search in searches]
+                name = "autolr, best three trials together"
+                style = {"color": COLOURS[arm], "linestyle": ":", "drawstyle": "steps-post"}
+                ax.plot(grid, np.median(curves, axis=0), label=name, **style)
+        ax.set(title=f"{NAMES[data]}, {TUNERS[tuner]}", yscale="log")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("test error of the best trial so far, %")
+    for ax in axes[-1]:
+        ax.set_xlabel("optimizer steps, range tests included")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test error, %")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(PICTURE, dpi=130)
     pyplot.close(figure)
 
 
-def stairs(search: Search, grid: np.ndarray) -> np.ndarray:
-    """The error of the best trial so far at each step of a grid; NaN before the first trial has ended."""
+def stairs(search: Search, errors: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """The error after the trials that have ended by each step of a grid; NaN before the first."""
     done = np.searchsorted(search["ends"], grid, side="right")
-    return np.concatenate([[np.nan], best_so_far(search)])[done]
+    return np.concatenate([[np.nan], errors])[done]
