@@ -9,9 +9,13 @@ from typing import Any
 from autolr.bursts import BURST_STEPS, FEWEST, LOOKS
 from autolr.callbacks import DEFAULT_NUM_STEPS
 from autolr.data import count_steps
-from autolr.sgdr import fitted_edges
+from autolr.sgdr import lay_out
 
 DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
+
+# Share of a trial's steps in which the rate rises from `min_lr`. What a model trains well at may be too high for its
+# first steps, and cost more than them (`docs/schedules.md`).
+WARMUP = 0.1
 
 RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
@@ -62,11 +66,13 @@ def range_test_budget(
 def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`."""
     epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments)
-    edges = fitted_edges(
+    edges = lay_out(
         epochs * (per_epoch or 1),
+        fit_budget=True,
         cycle_length=choices["cycle_length"],
         mult_factor=choices["mult_factor"],
         steps_per_epoch=per_epoch or 1,
+        warmup=WARMUP,
     )
     return {
         **choices,
@@ -80,7 +86,8 @@ def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
 def describe(schedule: dict[str, Any]) -> str:
     """A planned schedule in words."""
     edges, per_epoch = schedule["edges"], schedule["steps_per_epoch"] or 1
-    lengths = [f"{(end - begin) / per_epoch:.3g}" for begin, end in itertools.pairwise(edges)]
+    # Warm-up is part of the first cycle.
+    lengths = [f"{(end - begin) / per_epoch:.3g}" for begin, end in itertools.pairwise([0, *edges[1:]])]
     shown = ", ".join([*lengths[:6], "..."] if len(lengths) > 6 else lengths)
     start = f", from epoch {schedule['initial_epoch']}" if schedule["initial_epoch"] else ""
     return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epochs{start}"

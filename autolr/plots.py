@@ -139,6 +139,7 @@ def plot_schedule(
     shape: str = "cosine",
     steps_per_epoch: int = 1,
     total_steps: int | None = None,
+    start: float = 0.0,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a schedule: the learning rate at every step, with the restarts marked.
@@ -152,6 +153,7 @@ def plot_schedule(
         shape: Of a cycle, as in `autolr.sgdr_lr`. Defaults to a cosine.
         steps_per_epoch: Optimizer steps in an epoch, to label the axis in epochs. Defaults to 1: steps.
         total_steps: Where to stop drawing. Defaults to the last edge.
+        start: Rate that warm-up rises from, before the first edge. Defaults to 0; a trial's rises from `min_lr`.
         ax: Axes to draw on. Defaults to those of a new figure.
 
     Returns:
@@ -169,7 +171,7 @@ def plot_schedule(
     edges = np.asarray(edges, dtype=np.int64)
     total = int(edges[-1]) if total_steps is None else total_steps
     steps = np.arange(total)
-    rates = rate_on_edges(steps, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
+    rates = rate_on_edges(steps, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape, start=start)
     ax.plot(steps / steps_per_epoch, rates, color=BLUE, linewidth=1.5)
     starts = edges[:-1][edges[:-1] < total]
     peaks = rate_on_edges(starts, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)

@@ -190,7 +190,8 @@ class TrialView:
         if self.trial.record is None:
             return []
         schedule = self.trial.record.schedule
-        return [(b - a) / (schedule["steps_per_epoch"] or 1) for a, b in itertools.pairwise(schedule["edges"])]
+        edges = [0, *schedule["edges"][1:]]  # warm-up is part of the first
+        return [(b - a) / (schedule["steps_per_epoch"] or 1) for a, b in itertools.pairwise(edges)]
 
     @cached_property
     def _curve(self) -> tuple[Any, Any, Any] | None:

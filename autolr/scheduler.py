@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.budget import DEFAULTS
+from autolr.budget import DEFAULTS, WARMUP
 from autolr.callbacks import check_assignable_rate
 from autolr.ensemble import drop_snapshots, save_snapshot
 from autolr.errors import AutoLRWarning, invalid
 from autolr.momentum import CycledMomentum
 from autolr.optimizers import batches_per_update
-from autolr.sgdr import IntArray, check_schedule, height, lay_out, place, rate_on_edges
+from autolr.sgdr import IntArray, check_schedule, height, lay_out, place, rate_on_edges, warmup_start
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +49,9 @@ class SGDRScheduler(keras.callbacks.Callback):
             than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
             monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
-        warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line.
-            Defaults to 0.
+        warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line. With
+            `fit_budget` it may also be a share of the training, below 1: then the first cycle begins with it (at most
+            half of that cycle), and the rate rises from `min_lr`. Defaults to 0.
         momentum: What the optimizer's momentum (`momentum` or `beta_1`) is at the peak of a `"one_cycle"` and at its
             ends. It moves against the rate, and the optimizer's own is put back when training ends. Defaults to
             `(0.85, 0.95)`, as in the paper; None leaves momentum alone, as do the other shapes.
@@ -94,7 +95,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         steps_per_epoch: int | None = None,
         restore_weights: bool = True,
         shape: str = "cosine",
-        warmup: int = 0,
+        warmup: float = 0,
         momentum: tuple[float, float] | None = (0.85, 0.95),
         snapshot_folder: str | os.PathLike[str] | None = None,
         num_snapshots: int = 5,
@@ -109,6 +110,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             steps_per_epoch=1 if steps_per_epoch is None else steps_per_epoch,
             shape=shape,
             warmup=warmup,
+            has_end=fit_budget,
         )
         if momentum is not None and not 0 <= momentum[0] <= momentum[1] < 1:
             raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
@@ -118,7 +120,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.cycle_length, self.mult_factor = int(cycle_length), float(mult_factor)
         self.fit_budget, self.steps_per_epoch = fit_budget, steps_per_epoch
         self.restore_weights = restore_weights
-        self.shape, self.warmup, self.momentum = shape, int(warmup), momentum
+        self.shape, self.warmup, self.momentum = shape, warmup, momentum
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
         self.num_snapshots = int(num_snapshots)
         self.history: dict[str, list[Any]] = {"step": [], "lr": []}
@@ -133,8 +135,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         Args:
             hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`.
             **overrides: Arguments of this class that take precedence. `fit_budget` defaults to True here, as in
-                the tuners: `fit` for as many epochs as the trial had, and the schedule is the same. What `hp` does
-                not hold is as the tuners have it then: one cycle.
+                the tuners: `fit` for as many epochs as the trial had, and the schedule is the same. So does `warmup`.
+                What `hp` does not hold is as the tuners have it then: one cycle.
 
         Raises:
             ValueError: If `hp` holds no bounds.
@@ -156,7 +158,8 @@ class SGDRScheduler(keras.callbacks.Callback):
                 f"Received: hp.values={hp.values!r}. Take it from a finished AutoLR search, or pass "
                 f"{' and '.join(sorted(missing))}."
             )
-        return cls(**{"fit_budget": True, **DEFAULTS, **arguments, **overrides})
+        chosen = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
+        return cls(**{"warmup": WARMUP if chosen["fit_budget"] else 0, **chosen})
 
     def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
         """Draw the schedule of a training without training.
@@ -176,6 +179,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             steps_per_epoch=steps_per_epoch,
             total_steps=epochs * steps_per_epoch,
             shape=self.shape,
+            start=warmup_start(self.warmup, self.min_lr),
             ax=ax,
         )
 
@@ -276,7 +280,13 @@ class SGDRScheduler(keras.callbacks.Callback):
         steps = np.arange(start, start + BLOCK)
         self._block_start = start
         rates = rate_on_edges(
-            steps, self._edges, min_lr=self.min_lr, max_lr=self.max_lr, lr_decay=self.lr_decay, shape=self.shape
+            steps,
+            self._edges,
+            min_lr=self.min_lr,
+            max_lr=self.max_lr,
+            lr_decay=self.lr_decay,
+            shape=self.shape,
+            start=warmup_start(self.warmup, self.min_lr),
         )
         self._rates = rates.tolist()
         if self.momentum is not None:

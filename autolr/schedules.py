@@ -9,7 +9,15 @@ import numpy as np
 from keras import ops
 
 from autolr.errors import invalid
-from autolr.sgdr import check_schedule, check_total_steps, lay_out, peak_in_cycle, rate_in_cycle
+from autolr.sgdr import (
+    check_schedule,
+    check_total_steps,
+    lay_out,
+    peak_in_cycle,
+    rate_in_cycle,
+    warmed,
+    warmup_start,
+)
 
 _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 
@@ -33,8 +41,8 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             them.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
             A schedule cannot move the momentum: for a one-cycle with momentum use `SGDRScheduler`.
-        warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line.
-            Defaults to 0.
+        warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line; with
+            `total_steps` also a share of them, see `sgdr_lr`. Defaults to 0.
         gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras asks a schedule for the
             rate of each batch, and only every so many of them are a step.
         name: Name of the schedule in the graph.
@@ -63,7 +71,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         lr_decay: float = 1.0,
         total_steps: int | None = None,
         shape: str = "cosine",
-        warmup: int = 0,
+        warmup: float = 0,
         gradient_accumulation_steps: int | None = None,
         name: str = "SGDRSchedule",
     ) -> None:
@@ -78,7 +86,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "shape": shape,
             "warmup": warmup,
         }
-        check_schedule(**schedule)
+        check_schedule(**schedule, has_end=total_steps is not None)
         check_total_steps(total_steps)
         if gradient_accumulation_steps is not None and not gradient_accumulation_steps >= 1:
             raise invalid("gradient_accumulation_steps", "be 1 or more, or None", gradient_accumulation_steps)
@@ -88,7 +96,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "gradient_accumulation_steps": gradient_accumulation_steps,
             "name": name,
         }
-        self._min_lr, self._shape = float(min_lr), shape
+        self._min_lr, self._shape, self._start = float(min_lr), shape, warmup_start(warmup, float(min_lr))
         self._peaks: dict[str, Any] = {
             "min_lr": float(min_lr),
             "max_lr": float(max_lr),
@@ -124,7 +132,9 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         # Whole steps are subtracted before anything becomes a 32-bit float: late steps are as exact as early ones.
         fraction = ops.minimum(ops.cast(done, "float32") / length, 1.0)
         rate = rate_in_cycle(fraction, peak, min_lr=self._min_lr, shape=self._shape, xp=ops)
-        return rate * ops.minimum((ops.cast(step, "float32") + 1.0) / (first + 1.0), 1.0) if first else rate
+        if not first:
+            return rate
+        return warmed(rate, ops.cast(step, "float32"), first, start=self._start, xp=ops)
 
     def _in_cycle(self, step: Any) -> tuple[Any, Any, Any]:
         """Steps done in the cycle that a step is in, that cycle's steps, and its peak."""

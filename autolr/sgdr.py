@@ -34,9 +34,10 @@ def check_schedule(
     lr_decay: float,
     steps_per_epoch: int = 1,
     shape: str = "cosine",
-    warmup: int = 0,
+    warmup: float = 0,
+    has_end: bool = False,
 ) -> None:
-    """Raise `ValueError` unless the arguments describe a schedule."""
+    """Raise `ValueError` unless the arguments describe a schedule, whose end is known or not."""
     if not (math.isfinite(min_lr) and min_lr >= 0):
         raise invalid("min_lr", "be a finite number, zero or more", min_lr)
     if not (math.isfinite(max_lr) and max_lr > 0):
@@ -51,8 +52,11 @@ def check_schedule(
         raise invalid("lr_decay", "be in (0, 1]", lr_decay, "1 keeps every peak at `max_lr`.")
     if shape not in SHAPES:
         raise invalid("shape", f"be one of {', '.join(map(repr, SHAPES))}", shape)
-    if not (warmup == 0 or _is_count(warmup)):
-        raise invalid("warmup", "be a whole number of epochs, zero or more", warmup)
+    if not (warmup == 0 or 0 < warmup < 1 or _is_count(warmup)):
+        raise invalid("warmup", "be a whole number of epochs, zero or more, or a share of the training", warmup)
+    if 0 < warmup < 1 and not has_end:
+        hint = "The end is known with `total_steps`, or `fit_budget=True` for a callback."
+        raise invalid("warmup", "be a whole number of epochs where the training's end is unknown", warmup, hint)
 
 
 def check_cycles(cycle_length: int, mult_factor: float, steps_per_epoch: int) -> None:
@@ -139,7 +143,7 @@ def lay_out(
     mult_factor: float,
     steps_per_epoch: int,
     shape: str = "cosine",
-    warmup: int = 0,
+    warmup: float = 0,
 ) -> IntArray:
     """The edges of a whole schedule: warm-up until the first of them, then cycles.
 
@@ -150,7 +154,8 @@ def lay_out(
         mult_factor: Growth of the cycles, as in `cycle_edges`.
         steps_per_epoch: Optimizer steps in an epoch.
         shape: Of a cycle; after a `"one_cycle"` there is no other.
-        warmup: Epochs in front of the first cycle.
+        warmup: Epochs in front of the first cycle; or, with `fit_budget`, a share of the steps below 1, which the first
+            cycle begins with, though not more than half of it. So restarts stay where they would be without.
 
     Returns:
         Integers, shape `(num_cycles + 1,)`; the first is where warm-up ends, 0 without one.
@@ -158,6 +163,17 @@ def lay_out(
     Raises:
         ValueError: If the warm-up takes the whole budget.
     """
+    if 0 < warmup < 1:
+        edges = lay_out(
+            steps,
+            fit_budget=fit_budget,
+            cycle_length=cycle_length,
+            mult_factor=mult_factor,
+            steps_per_epoch=steps_per_epoch,
+            shape=shape,
+        )
+        edges[0] = min(round(warmup * steps), edges[1] // 2)
+        return edges
     ramp = int(warmup) * int(steps_per_epoch)
     if fit_budget and ramp >= steps:
         raise invalid("warmup", f"be shorter than the training, {steps / steps_per_epoch:g} epochs", warmup)
@@ -230,18 +246,44 @@ def place(step: npt.ArrayLike, edges: IntArray) -> tuple[Any, Any]:
     return cycle, np.clip(done, 0.0, 1.0)
 
 
+def warmup_start(warmup: float, min_lr: float) -> float:
+    """What the rate rises from: zero in front of the cycles, but inside the first one not below the bounds."""
+    return min_lr if 0 < warmup < 1 else 0.0
+
+
+def warmed(rate: Any, step: Any, first: int, *, start: float, xp: Any = np) -> Any:
+    """The rate at a step: up to the first edge it rises in equal parts, from the first step on.
+
+    Args:
+        rate: What it is from the first edge on, and at it.
+        step: An array or a floating tensor.
+        first: The first edge.
+        start: What it rises from; see `warmup_start`.
+        xp: Where the operations come from: `numpy`, or `keras.ops` inside a training graph.
+    """
+    risen = xp.minimum((step + 1.0) / (first + 1.0), 1.0)
+    # A weighted mean: exact at both ends.
+    return start * (1 - risen) + rate * risen
+
+
 def rate_on_edges(
-    step: npt.ArrayLike, edges: IntArray, *, min_lr: float, max_lr: float, lr_decay: float, shape: str = "cosine"
+    step: npt.ArrayLike,
+    edges: IntArray,
+    *,
+    min_lr: float,
+    max_lr: float,
+    lr_decay: float,
+    shape: str = "cosine",
+    start: float = 0.0,
 ) -> FloatArray:
     """The learning rate at each step, for cycles that begin at `edges`.
 
-    Before the first edge the rate warms up: it rises in equal parts, from the first step on, to the rate of that edge.
-    Past the last edge it stays where the last cycle ended.
+    Before the first edge the rate warms up from `start`. Past the last edge it stays where the last cycle ended.
     """
     cycle, done = place(step, edges)
     peak = peak_in_cycle(cycle, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
     rates = rate_in_cycle(done, peak, min_lr=min_lr, shape=shape)
-    return cast(FloatArray, rates * np.minimum((np.asarray(step) + 1) / (edges[0] + 1), 1.0))
+    return cast(FloatArray, warmed(rates, np.asarray(step), edges[0], start=start))
 
 
 def sgdr_lr(
@@ -255,7 +297,7 @@ def sgdr_lr(
     steps_per_epoch: int,
     total_steps: int | None = None,
     shape: str = "cosine",
-    warmup: int = 0,
+    warmup: float = 0,
 ) -> float | FloatArray:
     """Learning rate of cosine annealing with warm restarts (SGDR), or of another cyclical schedule, at a step.
 
@@ -280,7 +322,9 @@ def sgdr_lr(
             and falls to a hundredth of `min_lr` in the last tenth, where it stays (Smith 2018); then `mult_factor` and
             `lr_decay` have nothing to act on.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line from
-            near zero to that of the cycle's first step. Defaults to 0.
+            near zero to that of the cycle's first step. With `total_steps` it may also be a share of them, below 1:
+            then the first cycle begins with it (at most half of that cycle), the rate rises from `min_lr`, and
+            restarts stay where they are. Defaults to 0.
 
     Returns:
         A float for one step, else an array of the shape of `step`.
@@ -311,6 +355,7 @@ def sgdr_lr(
         steps_per_epoch=steps_per_epoch,
         shape=shape,
         warmup=warmup,
+        has_end=total_steps is not None,
     )
     check_total_steps(total_steps)
     at = np.asarray(step)
@@ -325,5 +370,13 @@ def sgdr_lr(
         shape=shape,
         warmup=warmup,
     )
-    rates = rate_on_edges(at, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
+    rates = rate_on_edges(
+        at,
+        edges,
+        min_lr=min_lr,
+        max_lr=max_lr,
+        lr_decay=lr_decay,
+        shape=shape,
+        start=warmup_start(warmup, min_lr),
+    )
     return float(rates) if at.ndim == 0 else rates

@@ -35,7 +35,7 @@ class TrainingLog(keras.callbacks.Callback):
         per_epoch, start = schedule["steps_per_epoch"], schedule["initial_epoch"]
         total = (per_epoch or 0) * (schedule["epochs"] - start)
         self._every = max(1, round(total / POINTS))  # batches; of data of unknown size it is doubled as they come
-        edges = [edge - start * per_epoch for edge in schedule["edges"]] if per_epoch else []
+        edges = [edge - start * per_epoch for edge in (0, *schedule["edges"])] if per_epoch else []
         # Numbers of the batches, from 1, that end one cycle and begin the next.
         self._corners = {edge + n for edge in edges for n in (0, 1)} if 2 * len(edges) <= _MOST_CORNERS else {1}
         self._done = self._before = 0  # batches trained, and those of earlier epochs

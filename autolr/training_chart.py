@@ -22,11 +22,12 @@ def planned_line(record: TrialRecord) -> tuple[Any, Any]:
     """Epochs and rates of the schedule as planned, corners included, of at most `MOST_CYCLES` cycles."""
     edges = np.array(record.schedule["edges"])
     count = len(edges) - 1
-    inner = [np.linspace(a, b, 6 + 300 // count) for a, b in itertools.pairwise(edges)]
+    parts = itertools.pairwise([0, *edges] if edges[0] else edges)  # warm-up first
+    inner = [np.linspace(a, b, 6 + 300 // count) for a, b in parts]
     # Just before an edge the rate is at its lowest, on it at its peak: both corners are drawn.
     steps = np.concatenate([np.append(part[:-1], part[-1] - 1e-6) for part in inner])
     low, high = record.bounds["min_lr"], record.bounds["max_lr"]
-    rates = rate_on_edges(steps, edges, min_lr=low, max_lr=high, lr_decay=record.schedule["lr_decay"])
+    rates = rate_on_edges(steps, edges, min_lr=low, max_lr=high, lr_decay=record.schedule["lr_decay"], start=low)
     return steps / (record.schedule["steps_per_epoch"] or 1), rates
 
 

@@ -18,6 +18,7 @@ from autolr import compat
 from autolr.boards import show
 from autolr.budget import (
     DEFAULTS,
+    WARMUP,
     describe,
     plan,
     range_test_budget,
@@ -199,6 +200,7 @@ class AssistedTrial:
             self.bounds.min_lr,
             self.bounds.max_lr,
             fit_budget=True,
+            warmup=WARMUP,
             restore_weights=False,
             snapshot_folder=Path(self.folder) / SNAPSHOTS if self.options.num_snapshots else None,
             num_snapshots=self.options.num_snapshots or 1,

@@ -37,7 +37,7 @@ FULL = {"train": 4000, "validation": 1000, "test": 10_000, "batch": 32, "epochs"
 QUICK = {"train": 256, "validation": 64, "test": 200, "batch": 32, "epochs": 3, "trials": 2}
 MAIN_ARMS = ["autolr", "cosine", "constant", "default"]
 MOST_IN_ENSEMBLE = 5
-PART_ARMS = ["one_cycle", "held", "unfitted", "wide"]
+PART_ARMS = ["one_cycle", "held", "unfitted", "cold", "wide"]
 
 
 def load(name: str, sizes: dict[str, int], pixels: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

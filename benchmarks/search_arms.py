@@ -17,6 +17,7 @@ import keras_tuner as kt
 import autolr
 import autolr.budget
 import autolr.records
+import autolr.trial
 import autolr.tuners
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -31,6 +32,7 @@ ARMS = {
     "one_cycle": "autolr, one plain cosine in every trial",
     "held": "autolr, the method's cycles in every trial (3 epochs, then 1.5 times; peaks times 0.9)",
     "unfitted": "autolr's bounds, the method's cycles to the letter, not fitted to the trial",
+    "cold": "autolr without warm-up",
     "wide": "no range test: SGDR from 1e-1 to 1e-4 for every model",
 }
 TUNERS = {"random": "RandomSearch", "bayesian": "BayesianOptimization", "hyperband": "Hyperband"}
@@ -109,7 +111,10 @@ class Scheduled(kt.HyperModel):
             )
             self.note(test.steps_spent)
             low, high = test.bounds()
-        schedule = autolr.SGDRScheduler(low, high, fit_budget=self.fitted, restore_weights=False, **cycles)
+        warmup = autolr.budget.WARMUP if self.fitted else 0
+        schedule = autolr.SGDRScheduler(
+            low, high, fit_budget=self.fitted, warmup=warmup, restore_weights=False, **cycles
+        )
         return model.fit(x, y, callbacks=[schedule, *callbacks], **arguments)
 
 
@@ -129,7 +134,9 @@ def make_tuner(
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             count(1)
 
-    assisted = arm in ("autolr", "one_cycle", "held")
+    assisted = arm in ("autolr", "one_cycle", "held", "cold")
+    if arm == "cold":  # in this process, which is this search's own
+        autolr.trial.WARMUP = autolr.budget.WARMUP = 0
     base: Any = getattr(autolr if assisted else kt, TUNERS[tuner])
 
     class Counting(base):

@@ -17,8 +17,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 import autolr
+from autolr.budget import WARMUP
 from autolr.bursts import Burst
-from autolr.sgdr import cycle_edges, fitted_edges
+from autolr.sgdr import cycle_edges, lay_out
 
 IMAGES = Path(__file__).parent / "img"
 RATES = np.geomspace(1e-6, 10, 120)
@@ -117,8 +118,9 @@ def draw_schedules() -> None:
     look = {"min_lr": 0.05, "max_lr": 1.0, "lr_decay": 0.9, "steps_per_epoch": 100, "total_steps": 1200}
     autolr.plot_schedule(cycle_edges(1200, **cycles), **look, ax=plain)
     plain.set_title("SGDRScheduler: cycles of 3, 5, 8 ... epochs, cut off after 12")
-    autolr.plot_schedule(fitted_edges(1200, **cycles), **look, ax=fitted)
-    fitted.set_title("in a tuner: whole cycles, stretched to end with the trial")
+    edges = lay_out(1200, **cycles, fit_budget=True, warmup=WARMUP)
+    autolr.plot_schedule(edges, **look, start=look["min_lr"], ax=fitted)
+    fitted.set_title("in a tuner: warm-up, and whole cycles, stretched to end with the trial")
     figure.savefig(IMAGES / "schedules.png", dpi=90)
 
 

@@ -20,6 +20,14 @@ SCHEDULES = {
     "one cycle": {"cycle_length": 12, "steps_per_epoch": 7, "shape": "one_cycle"},
     "warm-up": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5, "warmup": 4},
     "equal cycles, warm-up": {"cycle_length": 2, "mult_factor": 1, "steps_per_epoch": 7, "warmup": 3},
+    "share of warm-up": {
+        "cycle_length": 3,
+        "mult_factor": 1.5,
+        "lr_decay": 0.9,
+        "steps_per_epoch": 5,
+        "total_steps": 100,
+        "warmup": 0.1,
+    },
     "all at once": {"steps_per_epoch": 4, "total_steps": 120, "warmup": 3, "shape": "triangular2", "cycle_length": 5},
 }
 LONG = {**SCHEDULES, "long": {**SCHEDULES["the method's"], "steps_per_epoch": 469}}
@@ -140,7 +148,7 @@ def test_under_gradient_accumulation_a_step_is_an_update():
         ("total_steps", 0),
         ("total_steps", 2.5),
         ("shape", "sine"),
-        ("warmup", 0.5),
+        ("warmup", 1.5),
         ("gradient_accumulation_steps", 0),
     ],
 )

@@ -264,6 +264,36 @@ def test_a_budget_includes_the_warm_up():
         sgdr_lr(0, **METHOD, total_steps=10, warmup=2)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_share_of_warm_up_begins_the_first_cycle_and_moves_no_restart(shape):
+    schedule = {**METHOD, "cycle_length": 10, "mult_factor": 1.0, "shape": shape, "total_steps": 100}
+    plain, warmed = sgdr_lr(np.arange(120), **schedule), sgdr_lr(np.arange(120), **schedule, warmup=0.1)
+    first = 100 if shape == "one_cycle" else 50  # the step after the first cycle
+    np.testing.assert_array_equal(warmed[first:], plain[first:])
+    np.testing.assert_allclose(np.diff(warmed[:11], prepend=schedule["min_lr"]), (warmed[10] - METHOD["min_lr"]) / 11)
+    shortened = {**schedule, "total_steps": None, "mult_factor": 1.0, "cycle_length": 1, "steps_per_epoch": first - 10}
+    np.testing.assert_array_equal(warmed[10:first], sgdr_lr(np.arange(first - 10), **shortened))
+
+
+def test_a_share_of_warm_up_takes_no_more_than_half_of_the_first_cycle():
+    schedule = {**METHOD, "cycle_length": 1, "mult_factor": 1.0, "total_steps": 100}  # cycles of five steps
+    rates = sgdr_lr(np.arange(100), **schedule, warmup=0.5)
+    assert int(np.argmax(rates)) == 2
+    np.testing.assert_array_equal(rates[5:], sgdr_lr(np.arange(5, 100), **schedule))
+
+
+def test_a_share_of_warm_up_needs_an_end():
+    with pytest.raises(ValueError, match=r"(?s)^Argument `warmup` must .*Received: warmup=0\.1.*total_steps"):
+        sgdr_lr(0, **METHOD, warmup=0.1)
+
+
+@given(rates_in_order, cycles, decays, st.floats(0.001, 0.999), st.integers(1, 1000))
+def test_a_share_of_warm_up_never_leaves_the_bounds(bounds, cycles, decay, share, total):
+    rates = sgdr_lr(np.arange(total + 5), **bounds, **cycles, lr_decay=decay, total_steps=total, warmup=share)
+    assert rates.max() <= bounds["max_lr"] * (1 + 1e-15)
+    assert rates.min() >= bounds["min_lr"] * (1 - 1e-12)
+
+
 @given(rates_in_order, cycles, decays, st.sampled_from(SHAPES), st.integers(0, 5))
 def test_no_shape_leaves_the_bounds(bounds, cycles, decay, shape, warmup):
     rates = sgdr_lr(np.arange(1000), **bounds, **cycles, lr_decay=decay, shape=shape, warmup=warmup)
@@ -307,6 +337,7 @@ GOOD = {**METHOD, "step": 0}
         ("shape", "square"),
         ("warmup", -1),
         ("warmup", 0.5),
+        ("warmup", 1.5),
     ],
 )
 def test_a_bad_argument_is_named_with_what_was_received(argument, value):

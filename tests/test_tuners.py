@@ -166,6 +166,7 @@ def rates_of(schedule, bounds):
         **{name: schedule[name] for name in SCHEDULE},
         steps_per_epoch=per_epoch,
         total_steps=schedule["epochs"] * per_epoch,
+        warmup=0.1,
     )
     return rates.astype("float32").tolist()
 
