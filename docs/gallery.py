@@ -117,10 +117,10 @@ def draw_schedules() -> None:
     cycles = {"cycle_length": 3, "mult_factor": 1.5, "steps_per_epoch": 100}
     look = {"min_lr": 0.05, "max_lr": 1.0, "lr_decay": 0.9, "steps_per_epoch": 100, "total_steps": 1200}
     autolr.plot_schedule(cycle_edges(1200, **cycles), **look, ax=plain)
-    plain.set_title("SGDRScheduler: cycles of 3, 5, 8 ... epochs, cut off after 12")
+    plain.set_title("SGDRScheduler: 3, 5, 8 ... epochs, cut off")
     edges = lay_out(1200, **cycles, fit_budget=True, warmup=WARMUP)
     autolr.plot_schedule(edges, **look, start=look["min_lr"], ax=fitted)
-    fitted.set_title("in a tuner: warm-up, and whole cycles, stretched to end with the trial")
+    fitted.set_title("in a tuner: warm-up, whole cycles, stretched")
     figure.savefig(IMAGES / "schedules.png", dpi=90)
 
 
