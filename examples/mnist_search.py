@@ -6,8 +6,8 @@
     python examples/mnist_search.py --tuner hyperband --data keras
     python examples/mnist_search.py --resume --out runs/mnist-1       # go on with an interrupted search
 
-It prints a table of the trials and the winner's test error, and leaves pictures in the output folder: a range test
-for each trial, and the winner's range test, schedule and training.
+It prints a table of the trials and the test errors of the winner and of the best trials together, and leaves pictures
+in the output folder: a range test for each trial, and the winner's range test, schedule and training.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 TUNERS = ("random", "bayesian", "hyperband", "grid")
 SETTINGS_FILE = "settings.json"
 VALIDATION_SHARE = 0.1
+IN_ENSEMBLE = 3
 
 
 class UsageError(Exception):
@@ -272,6 +273,12 @@ def search(data: dict[str, np.ndarray], out: Path, options: argparse.Namespace) 
     draw_winner(done[0], schedule, history, out)
     _, accuracy = model.evaluate(data["x_test"], data["y_test"], verbose=0)
     print(f"\nTest error of the winner: {100 * (1 - accuracy):.2f} %")
+    if len(done) > 1:
+        several = min(IN_ENSEMBLE, len(done))
+        ensemble = tuner.get_best_ensemble(num_trials=several)
+        ensemble.save(out / "ensemble.keras")
+        _, accuracy = ensemble.evaluate(data["x_test"], data["y_test"], verbose=0)
+        print(f"Test error of the best {several} trials' ensemble: {100 * (1 - accuracy):.2f} %")
     print(f"Took {time.monotonic() - began:.0f} s. Pictures, the winner and the whole search are in {out}")
 
 
