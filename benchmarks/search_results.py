@@ -34,7 +34,9 @@ def show(folder: Path) -> None:
     rows = [row for group in groups.values() for row in compare(group)]
     print_arms(rows, MAIN)
     print_goals(groups)
-    print_arms(rows, [arm for arm in ARMS if arm == "autolr" or arm not in MAIN])
+    parts = [arm for arm in ARMS if arm not in MAIN]
+    taken_apart = {(row["data"], row["tuner"], row["seed"]) for row in rows if row["arm"] in parts}
+    print_arms([row for row in rows if (row["data"], row["tuner"], row["seed"]) in taken_apart], ["autolr", *parts])
     if folder.name == "search":
         draw(groups)
         print(f"\nDrawn: {PICTURE.name}")
@@ -79,6 +81,7 @@ def compare(group: dict[str, Search]) -> list[dict[str, Any]]:
             "arm": arm,
             "data": search["data"],
             "tuner": search["tuner"],
+            "seed": search["seed"],
             "winner": best_so_far(search)[within[arm] - 1],
             "ensemble": ensemble_so_far(search)[within[arm] - 1],
             "median trial": np.median(errors[arm]),
