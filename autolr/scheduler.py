@@ -159,7 +159,9 @@ class SGDRScheduler(keras.callbacks.Callback):
                 f"{' and '.join(sorted(missing))}."
             )
         chosen = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
-        return cls(**{"warmup": WARMUP if chosen["fit_budget"] else 0, **chosen})
+        # The other shapes begin at `min_lr` as it is.
+        warms_up = chosen["fit_budget"] and chosen.get("shape", "cosine") == "cosine"
+        return cls(**{"warmup": WARMUP if warms_up else 0, **chosen})
 
     def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
         """Draw the schedule of a training without training.

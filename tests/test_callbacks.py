@@ -354,6 +354,10 @@ class TestSGDRScheduler:
         assert {name: getattr(schedule, name) for name in SCHEDULE} == SCHEDULE
         assert schedule.fit_budget
         assert not SGDRScheduler.from_hyperparameters(hp, fit_budget=False).fit_budget
+        assert schedule.warmup == 0.1
+        assert SGDRScheduler.from_hyperparameters(hp, fit_budget=False).warmup == 0
+        assert SGDRScheduler.from_hyperparameters(hp, shape="one_cycle").warmup == 0
+        assert SGDRScheduler.from_hyperparameters(hp, warmup=0).warmup == 0
         assert SGDRScheduler.from_hyperparameters(hp, max_lr=0.3).max_lr == 0.3
 
     def test_hyperparameters_without_bounds_are_refused(self):
