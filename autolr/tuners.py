@@ -5,6 +5,7 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -228,7 +229,10 @@ class AutoLRMixin(compat.TunerSeams):
                     f"Trial {trial.trial_id} has kept no ends of cycles: {folder} is empty. "
                     "It trained without AutoLR, or the tuner was made with `num_snapshots=0`."
                 )
-            models.append(self.load_model(trial))
+            with warnings.catch_warnings():
+                # Of an optimizer's state that finds no place; nothing is trained here.
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+                models.append(self.load_model(trial))
             ensembles.append(snapshot_ensemble(models[-1], folder, last=last))
         if len(ensembles) == 1:
             return ensembles[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -64,7 +66,9 @@ def test_an_ensemble_of_several_trials_counts_each_the_same(tmp_path, data):
         folder = tmp_path / "search" / f"trial_{trial.trial_id}" / "cycles"
         predictions.append(autolr.snapshot_ensemble(model, folder).predict(x, verbose=0))
     assert len({trial.hyperparameters.get("units") for trial in search.oracle.get_best_trials(2)}) == 2
-    ensemble = search.get_best_ensemble(num_trials=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ensemble = search.get_best_ensemble(num_trials=2)
     np.testing.assert_allclose(ensemble.predict(x, verbose=0), np.mean(predictions, axis=0), rtol=1e-5, atol=1e-6)
     ensemble.save(tmp_path / "best.keras")
     loaded = keras.models.load_model(tmp_path / "best.keras")
