@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,9 @@ def show(folder: Path) -> None:
     if not groups:
         print(f"No searches in {folder} yet.")
         return
-    rows = [row for group in groups.values() for row in compare(group)]
-    print_arms(rows, MAIN)
+    print_arms(groups, MAIN)
     print_goals(groups)
-    parts = [arm for arm in ARMS if arm not in MAIN]
-    taken_apart = {(row["data"], row["tuner"], row["seed"]) for row in rows if row["arm"] in parts}
-    print_arms([row for row in rows if (row["data"], row["tuner"], row["seed"]) in taken_apart], ["autolr", *parts])
+    print_arms(groups, ["autolr", *(arm for arm in ARMS if arm not in MAIN)])
     if folder.name == "search":
         draw(groups)
         print(f"\nDrawn: {PICTURE.name}")
@@ -81,7 +79,6 @@ def compare(group: dict[str, Search]) -> list[dict[str, Any]]:
             "arm": arm,
             "data": search["data"],
             "tuner": search["tuner"],
-            "seed": search["seed"],
             "winner": best_so_far(search)[within[arm] - 1],
             "ensemble": ensemble_so_far(search)[within[arm] - 1],
             "median trial": np.median(errors[arm]),
@@ -99,8 +96,10 @@ def errors_of_whole_trials(trials: list[dict[str, Any]]) -> np.ndarray:
     return np.array([trial["test_error"] for trial, its in zip(trials, epochs, strict=True) if its == max(epochs)])
 
 
-def print_arms(rows: list[dict[str, Any]], arms: Any) -> None:
-    """One row for each arm on each data set with each tuner; medians over seeds."""
+def print_arms(groups: dict[tuple[str, str, int], dict[str, Search]], arms: Sequence[str]) -> None:
+    """One row for each arm on each data set with each tuner, where there are others to compare; medians over seeds."""
+    compared = [{arm: group[arm] for arm in arms if arm in group} for group in groups.values()]
+    rows = [row for group in compared if len(group) > 1 for row in compare(group)]
     columns = "winner, % | best 3 together, % | median trial, % | near the best | wasted | trials"
     print(f"\n| data | tuner | rate | seeds | {columns} |")
     print("|---|---|---|---|---|---|---|---|---|---|")
@@ -144,6 +143,7 @@ def print_goals(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
         )
         together = min(rows[arm]["ensemble"] for arm in RIVALS)
         values["the same against its three best trials together", "-"].append(rows["autolr"]["ensemble"] / together)
+        values["share of autolr's trials wasted", "0.05"].append(rows["autolr"]["wasted"])
     if not values:
         return
     print("\n| autolr against the better of the two searched rates | goal | median | range | searches |")
