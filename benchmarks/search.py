@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does autolr pay? Whole searches with and without it, at equal numbers of optimizer steps.
 
-    python benchmarks/search.py                                   # everything: four hours on two cores
+    python benchmarks/search.py                                   # everything: five hours on two cores
     python benchmarks/search.py --data fashion --tuners random --arms autolr cosine --seeds 0 1
     python benchmarks/search.py --table                           # what is there so far, and docs/img/searches.png
 
