@@ -163,26 +163,20 @@ def lay_out(
     Raises:
         ValueError: If the warm-up takes the whole budget.
     """
-    if 0 < warmup < 1:
-        edges = lay_out(
-            steps,
-            fit_budget=fit_budget,
-            cycle_length=cycle_length,
-            mult_factor=mult_factor,
-            steps_per_epoch=steps_per_epoch,
-            shape=shape,
-        )
-        edges[0] = min(round(warmup * steps), edges[1] // 2)
-        return edges
-    ramp = int(warmup) * int(steps_per_epoch)
+    share = warmup if warmup < 1 else 0.0
+    ramp = 0 if share else int(warmup) * int(steps_per_epoch)
     if fit_budget and ramp >= steps:
         raise invalid("warmup", f"be shorter than the training, {steps / steps_per_epoch:g} epochs", warmup)
     if shape == "one_cycle":
-        return np.array([ramp, steps if fit_budget else ramp + cycle_length * steps_per_epoch], dtype=np.int64)
-    edges = (fitted_edges if fit_budget else cycle_edges)(
-        max(steps - ramp, 0), cycle_length=cycle_length, mult_factor=mult_factor, steps_per_epoch=steps_per_epoch
-    )
-    return edges + ramp
+        edges = np.array([0, steps - ramp if fit_budget else cycle_length * steps_per_epoch], dtype=np.int64)
+    else:
+        edges = (fitted_edges if fit_budget else cycle_edges)(
+            max(steps - ramp, 0), cycle_length=cycle_length, mult_factor=mult_factor, steps_per_epoch=steps_per_epoch
+        )
+    edges = edges + ramp
+    if share:
+        edges[0] = min(round(share * steps), edges[1] // 2)
+    return edges
 
 
 def height(done: Any, shape: str, xp: Any = np) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import keras
 import keras_tuner as kt
@@ -12,10 +13,11 @@ import pytest
 from helpers import RateSpy, one_weight
 
 import autolr
-from autolr.budget import plan
+from autolr.budget import describe, plan
 from autolr.records import TrialRecord
 from autolr.scheduler import SGDRScheduler
 from autolr.training import POINTS, TrainingLog
+from autolr.training_chart import planned_line
 
 CHOICES = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
 
@@ -195,3 +197,14 @@ def test_of_several_executions_the_last_is_kept_and_counted(searched):
     ((_, record),) = searched(executions_per_trial=2, max_trials=1)
     assert record.training["fits"] == 2
     assert record.training["steps"] == 36
+
+
+def test_warm_up_belongs_to_the_first_cycle_in_words_and_is_drawn():
+    schedule = plan({"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}, {"epochs": 8, "steps_per_epoch": 10})
+    assert schedule["edges"] == [8, 30, 80]
+    assert describe(schedule) == "schedule: 2 cycles of 3, 5 epochs"
+    epochs, rates = planned_line(SimpleNamespace(schedule=schedule, bounds={"min_lr": 0.1, "max_lr": 1.0}))
+    assert epochs[0] == 0
+    assert 0.1 < rates[0] < 0.3
+    assert epochs[int(np.argmax(rates))] == 0.8
+    assert rates.max() == 1.0
