@@ -211,6 +211,8 @@ class TunerSeams(_Tuner):
             return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
         return name
 
+    # What the seams are for; `AutoLRMixin` says it, and a class that does not is a mistake to be loud about.
+
     def complete_space(self) -> None:
         """Add to the search space what the build function has not declared."""
         raise NotImplementedError

@@ -196,7 +196,8 @@ class AutoLRMixin(compat.TunerSeams):
         Args:
             num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
                 architectures err differently, so a few trials give more than the cycles of one, for as many times the
-                cost of predicting. Defaults to 1. If fewer have ended, all are used.
+                cost of predicting. Defaults to 1. If fewer have ended, all are used. In `Hyperband` a trial and the one
+                that went on from it are two.
             last: Use the last so many snapshots of a trial only. Defaults to all it has kept, `num_snapshots`.
 
         Returns:
@@ -221,7 +222,7 @@ class AutoLRMixin(compat.TunerSeams):
         best = self.oracle.get_best_trials(num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        models, ensembles = [], []
+        ensembles = []
         for trial in best:
             folder = Path(self.get_trial_dir(trial.trial_id)) / SNAPSHOTS
             if not snapshot_paths(folder):
@@ -232,11 +233,9 @@ class AutoLRMixin(compat.TunerSeams):
             with warnings.catch_warnings():
                 # Of an optimizer's state that finds no place; nothing is trained here.
                 warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-                models.append(self.load_model(trial))
-            ensembles.append(snapshot_ensemble(models[-1], folder, last=last))
-        if len(ensembles) == 1:
-            return ensembles[0]
-        return compiled_like(models[0], average(ensembles, name="best_trials_ensemble"))
+                model = self.load_model(trial)
+            ensembles.append(snapshot_ensemble(model, folder, last=last))
+        return compiled_like(ensembles[0], average(ensembles, name="best_trials_ensemble"))
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.
