@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Does autolr pay? Whole searches with and without it, at equal numbers of optimizer steps.
 
-    python benchmarks/search.py                                   # everything: five hours on two cores
+    python benchmarks/search.py                                   # everything: many hours
     python benchmarks/search.py --data fashion --tuners random --arms autolr cosine --seeds 0 1
     python benchmarks/search.py --table                           # what is there so far, and docs/img/searches.png
 
 A search tries CNN variants with four optimizers, on 4,000 images for training and 1,000 for validation; the test
-images decide nothing. A trial is 9 epochs of 125 steps. Images are shrunk to 14 by 14 pixels, which takes a quarter of
-the time; `--pixels 28` leaves them as they are, for those who have a day. Each search runs in a process of its own and
-leaves a file in `benchmarks/results/search/` (or `search-28/`); searches that are there are not run again, so the
-command can be stopped and repeated, and two commands with different `--seeds` use two cores better than one.
+images decide nothing. A trial is 9 epochs of 125 steps. Images are shrunk to 14 by 14 pixels, a quarter of the
+arithmetic; `--pixels 28` leaves them as they are. Each search runs in a process of its own and leaves a file in
+`benchmarks/results/search/` (or `search-28/`); searches that are there are not run again, so the command can be stopped
+and repeated.
 `--quick` makes tiny searches, to see that all works, in `benchmarks/results/search-quick/`.
 
 MNIST is the sample of `examples/data`, Fashion-MNIST comes from Debian's package `dataset-fashion-mnist`.
@@ -36,8 +36,8 @@ SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "mnist_sample.npz"
 FULL = {"train": 4000, "validation": 1000, "test": 10_000, "batch": 32, "epochs": 9, "trials": 8}
 QUICK = {"train": 256, "validation": 64, "test": 200, "batch": 32, "epochs": 3, "trials": 2}
 MAIN_ARMS = ["autolr", "cosine", "constant", "default"]
-MOST_IN_ENSEMBLE = 5
 PART_ARMS = ["one_cycle", "held", "unfitted", "cold", "wide"]
+MOST_IN_ENSEMBLE = 5
 
 
 def load(name: str, sizes: dict[str, int], pixels: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

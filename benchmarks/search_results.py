@@ -63,9 +63,8 @@ def best_so_far(search: Search) -> np.ndarray:
 
 
 def ensemble_so_far(search: Search) -> np.ndarray:
-    """After each trial, the test error of the best trials' averaged predictions; NaN where that was not recorded."""
-    recorded = search.get("ensembles", [[np.nan]] * len(search["trials"]))
-    return np.array([errors[:ENSEMBLE_OF][-1] for errors in recorded])
+    """After each trial, the test error of the best trials' averaged predictions."""
+    return np.array([errors[:ENSEMBLE_OF][-1] for errors in search["ensembles"]])
 
 
 def compare(group: dict[str, Search]) -> list[dict[str, Any]]:
@@ -130,17 +129,15 @@ def print_goals(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
         spent = group[rival["arm"]]["ends"][rival["trials"] - 1]
 
         def share(errors: np.ndarray, rival: Any = rival, ours: Any = ours, spent: int = spent) -> float:
-            if np.isnan(errors).any():
-                return np.nan
             reached = np.flatnonzero(errors <= rival["winner"])
             return float(ours["ends"][reached[0]] / spent) if len(reached) else np.inf
 
         values["share of its steps until its final error is reached", "0.33"].append(share(best_so_far(ours)))
         values["the same, by autolr's three best trials together", "-"].append(share(ensemble_so_far(ours)))
         values["error of the winner", "0.9"].append(rows["autolr"]["winner"] / rival["winner"])
-        values["error of autolr's three best trials together", "0.8"].append(
-            rows["autolr"]["ensemble"] / rival["winner"]
-        )
+        alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
+        values["error of the winner's snapshot ensemble", "0.8"].append(alone / rival["winner"])
+        values["error of autolr's three best trials together", "-"].append(rows["autolr"]["ensemble"] / rival["winner"])
         together = min(rows[arm]["ensemble"] for arm in RIVALS)
         values["the same against its three best trials together", "-"].append(rows["autolr"]["ensemble"] / together)
         values["share of autolr's trials wasted", "0.05"].append(rows["autolr"]["wasted"])
@@ -149,10 +146,8 @@ def print_goals(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
     print("\n| autolr against the better of the two searched rates | goal | median | range | searches |")
     print("|---|---|---|---|---|")
     for (name, goal), its in values.items():
-        known = [value for value in its if not np.isnan(value)]
-        if known:
-            worst, middle = ("never" if np.isinf(v) else f"{v:.2f}" for v in (max(known), np.median(known)))
-            print(f"| {name} | {goal} | {middle} | {min(known):.2f} to {worst} | {len(known)} |")
+        worst, middle = ("never" if np.isinf(v) else f"{v:.2f}" for v in (max(its), np.median(its)))
+        print(f"| {name} | {goal} | {middle} | {min(its):.2f} to {worst} | {len(its)} |")
 
 
 def draw(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
