@@ -17,6 +17,9 @@ DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
 # first steps, and cost more than them (`docs/schedules.md`).
 WARMUP = 0.1
 
+# Share of a trial's steps over which weights are averaged when a cycle ends, at most half of the cycle.
+TAIL_AVERAGE = 0.1
+
 RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
 # Both rounds of bursts, the first alone, or its first three rates.

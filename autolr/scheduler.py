@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.budget import DEFAULTS, WARMUP
+from autolr.averaging import TailAverage, averages_itself, check_tail_average
+from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.callbacks import check_assignable_rate
 from autolr.ensemble import drop_snapshots, save_snapshot
 from autolr.errors import AutoLRWarning, invalid
@@ -55,6 +56,11 @@ class SGDRScheduler(keras.callbacks.Callback):
         momentum: What the optimizer's momentum (`momentum` or `beta_1`) is at the peak of a `"one_cycle"` and at its
             ends. It moves against the rate, and the optimizer's own is put back when training ends. Defaults to
             `(0.85, 0.95)`, as in the paper; None leaves momentum alone, as do the other shapes.
+        tail_average: Share of the training, below 1: when a cycle ends, the model is given the mean of the weights it
+            had in so many steps before (at most in the second half of the cycle), and goes on from there. At
+            `min_lr` weights still move about the minimum they are near; their mean lies closer to it. The epoch's
+            validation and whatever is saved at its end see it. Defaults to 0: no averaging. An optimizer with
+            `use_ema=True`, which averages by itself, is left alone.
         snapshot_folder: Where to keep the model's weights at the ends of the cycles, for `autolr.snapshot_ensemble`:
             files `cycle-0001.weights.h5` and so on. Those of cycles that a `fit` trains again are removed when it
             begins. Defaults to None: nothing is written.
@@ -97,6 +103,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         shape: str = "cosine",
         warmup: float = 0,
         momentum: tuple[float, float] | None = (0.85, 0.95),
+        tail_average: float = 0,
         snapshot_folder: str | os.PathLike[str] | None = None,
         num_snapshots: int = 5,
     ) -> None:
@@ -114,6 +121,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         )
         if momentum is not None and not 0 <= momentum[0] <= momentum[1] < 1:
             raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
+        check_tail_average(tail_average)
         if not num_snapshots >= 1:
             raise invalid("num_snapshots", "be 1 or more", num_snapshots, "`snapshot_folder=None` keeps none.")
         self.min_lr, self.max_lr, self.lr_decay = float(min_lr), float(max_lr), float(lr_decay)
@@ -121,12 +129,14 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.fit_budget, self.steps_per_epoch = fit_budget, steps_per_epoch
         self.restore_weights = restore_weights
         self.shape, self.warmup, self.momentum = shape, warmup, momentum
+        self.tail_average = float(tail_average)
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
         self.num_snapshots = int(num_snapshots)
         self.history: dict[str, list[Any]] = {"step": [], "lr": []}
         self.cycle_end_weights: list[Any] | None = None
         self._cycle_end_logs: Mapping[str, Any] = {}
         self._momentum: CycledMomentum | None = None
+        self._tail: TailAverage | None = None
 
     @classmethod
     def from_hyperparameters(cls, hp: Any, **overrides: Any) -> SGDRScheduler:
@@ -134,9 +144,9 @@ class SGDRScheduler(keras.callbacks.Callback):
 
         Args:
             hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`.
-            **overrides: Arguments of this class that take precedence. `fit_budget` defaults to True here, as in
-                the tuners: `fit` for as many epochs as the trial had, and the schedule is the same. So does `warmup`.
-                What `hp` does not hold is as the tuners have it then: one cycle.
+            **overrides: Arguments of this class that take precedence. As in the tuners, `fit_budget` defaults to True
+                here, and `warmup` and `tail_average` to what trials have: `fit` for as many epochs as the trial had,
+                and the training is the same. What `hp` does not hold is as the tuners have it then: one cycle.
 
         Raises:
             ValueError: If `hp` holds no bounds.
@@ -161,7 +171,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         chosen = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
         # The other shapes begin at `min_lr` as it is.
         warms_up = chosen["fit_budget"] and chosen.get("shape", "cosine") == "cosine"
-        return cls(**{"warmup": WARMUP if warms_up else 0, **chosen})
+        return cls(**{"warmup": WARMUP if warms_up else 0, "tail_average": TAIL_AVERAGE, **chosen})
 
     def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
         """Draw the schedule of a training without training.
@@ -203,6 +213,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._batches_per_update = batches_per_update(self.model.optimizer)
         told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
         self._batches_per_epoch: int | None = told or self.params.get("steps")
+        self._averages = self.tail_average > 0 and not averages_itself(self.model.optimizer)
         self._step = self._block_start = -1
         self._lay_out_cycles()
         self._is_new = True
@@ -240,6 +251,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Lay out the cycles in batches; until it is known how many an epoch has, in epochs."""
         edges = self._edges_of(int(self.params["epochs"]), self._batches_per_epoch or 1)
         self._ends = {end: number for number, end in enumerate(edges[1:].tolist(), start=1)}
+        length = round(self.tail_average * self._batches_until(int(self.params["epochs"])))
+        self._tail = TailAverage(edges, length) if self._averages else None
         # An update of several batches belongs to the cycle in which it begins.
         self._edges = -(-edges // self._batches_per_update) if self._batches_per_epoch else edges
         self._rates: list[float] = []
@@ -263,7 +276,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._ended: list[int] = []  # batches that were trained
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Set this step's rate."""
+        """Set this step's rate; in the last steps of a cycle, look at the weights."""
+        if self._tail is not None and self._batches_per_epoch:
+            self._tail.sample(self._batches_until(self._epoch) + batch, self.model)
         step = self._step_of(batch)
         if step == self._step and self._batches_per_epoch:
             return  # another batch of the same update
@@ -299,9 +314,18 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Count the batches trained."""
         self._ended.append(batch)
 
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Let the validation of an epoch that ends a cycle see the averaged weights."""
+        self._close_cycle(self._epoch)
+
+    def _close_cycle(self, epoch: int) -> None:
+        if self._tail is not None and self._batches_per_epoch and self.ends_cycle(epoch):
+            self._tail.close(self.model)
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report the rate; keep the weights if a cycle ends here."""
         logs = {} if logs is None else logs
+        self._close_cycle(epoch)
         self._settle_history()
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 
-from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS
+from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE
 from autolr.errors import AutoLRWarning
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
@@ -21,6 +21,7 @@ class Options:
     rate_callbacks: str = "replace"
     reuse_bounds: bool = False
     num_snapshots: int = 3
+    tail_average: float = TAIL_AVERAGE
 
 
 @dataclass

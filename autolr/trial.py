@@ -201,6 +201,7 @@ class AssistedTrial:
             self.bounds.max_lr,
             fit_budget=True,
             warmup=WARMUP,
+            tail_average=self.options.tail_average,
             restore_weights=False,
             snapshot_folder=Path(self.folder) / SNAPSHOTS if self.options.num_snapshots else None,
             num_snapshots=self.options.num_snapshots or 1,

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 import keras_tuner as kt
 
 from autolr import compat
-from autolr.budget import DEFAULTS, MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
+from autolr.averaging import check_tail_average
+from autolr.budget import DEFAULTS, MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE, describe
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, compiled_like, snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
@@ -57,11 +58,14 @@ class AutoLRMixin(compat.TunerSeams):
             `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
         num_snapshots: How many of the last ends of cycles each trial keeps its weights of, in its folder, for
             `get_best_ensemble`. Defaults to 3; 0 for none.
+        tail_average: Share of a trial's steps over which the model's weights are averaged when a cycle ends: what is
+            judged, saved and gone on with is that average. Defaults to 0.1; 0 for none. See `SGDRScheduler`.
         **kwargs: Arguments of the tuner class.
 
     Raises:
         ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is
-            less than 2, `rate_callbacks` is neither `"replace"` nor `"keep"`, or `num_snapshots` is negative.
+            less than 2, `rate_callbacks` is neither `"replace"` nor `"keep"`, `num_snapshots` is negative, or
+            `tail_average` is not in [0, 1).
 
     Example:
     ```python
@@ -79,6 +83,7 @@ class AutoLRMixin(compat.TunerSeams):
         rate_callbacks: str = "replace",
         reuse_bounds: bool = False,
         num_snapshots: int = 3,
+        tail_average: float = TAIL_AVERAGE,
         **kwargs: Any,
     ) -> None:
         if not 0 < range_test_share <= 1:
@@ -91,6 +96,7 @@ class AutoLRMixin(compat.TunerSeams):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
         if not num_snapshots >= 0:
             raise invalid("num_snapshots", "be 0 or more", num_snapshots)
+        check_tail_average(tail_average)
         self._options = Options(
             range_test_share=range_test_share,
             range_test_steps=range_test_steps,
@@ -98,6 +104,7 @@ class AutoLRMixin(compat.TunerSeams):
             rate_callbacks=rate_callbacks,
             reuse_bounds=reuse_bounds,
             num_snapshots=int(num_snapshots),
+            tail_average=float(tail_average),
         )
         self._memory = SearchMemory()
         self._assisted: AssistedTrial | None = None

@@ -36,7 +36,7 @@ SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "mnist_sample.npz"
 FULL = {"train": 4000, "validation": 1000, "test": 10_000, "batch": 32, "epochs": 9, "trials": 8}
 QUICK = {"train": 256, "validation": 64, "test": 200, "batch": 32, "epochs": 3, "trials": 2}
 MAIN_ARMS = ["autolr", "cosine", "constant", "default"]
-PART_ARMS = ["one_cycle", "held", "unfitted", "cold", "wide"]
+PART_ARMS = ["one_cycle", "held", "unfitted", "cold", "unaveraged", "wide"]
 MOST_IN_ENSEMBLE = 5
 
 

@@ -33,6 +33,7 @@ ARMS = {
     "held": "autolr, the method's cycles in every trial (3 epochs, then 1.5 times; peaks times 0.9)",
     "unfitted": "autolr's bounds, the method's cycles to the letter, not fitted to the trial",
     "cold": "autolr without warm-up",
+    "unaveraged": "autolr without averaging the weights at the ends of cycles",
     "wide": "no range test: SGDR from 1e-1 to 1e-4 for every model",
 }
 TUNERS = {"random": "RandomSearch", "bayesian": "BayesianOptimization", "hyperband": "Hyperband"}
@@ -113,7 +114,13 @@ class Scheduled(kt.HyperModel):
             low, high = test.bounds()
         warmup = autolr.budget.WARMUP if self.fitted else 0
         schedule = autolr.SGDRScheduler(
-            low, high, fit_budget=self.fitted, warmup=warmup, restore_weights=False, **cycles
+            low,
+            high,
+            fit_budget=self.fitted,
+            warmup=warmup,
+            tail_average=autolr.budget.TAIL_AVERAGE,
+            restore_weights=False,
+            **cycles,
         )
         return model.fit(x, y, callbacks=[schedule, *callbacks], **arguments)
 
@@ -134,7 +141,7 @@ def make_tuner(
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             count(1)
 
-    assisted = arm in ("autolr", "one_cycle", "held", "cold")
+    assisted = arm in ("autolr", "one_cycle", "held", "cold", "unaveraged")
     if arm == "cold":  # in this process, which is this search's own
         autolr.trial.WARMUP = autolr.budget.WARMUP = 0
     base: Any = getattr(autolr if assisted else kt, TUNERS[tuner])
@@ -167,6 +174,8 @@ def make_tuner(
         size["num_initial_points"] = max(2, trials // 2)  # Keras Tuner's own default would be random throughout
     elif tuner == "hyperband":
         size = {"max_epochs": epochs, "factor": 3}
+    if arm == "unaveraged":
+        size["tail_average"] = 0
     made = Counting(
         hypermodel,
         objective="val_accuracy",

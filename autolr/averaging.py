@@ -1,0 +1,79 @@
+"""Averaging the weights a model has in the last steps of a cycle."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+import keras
+import numpy as np
+
+from autolr.errors import invalid
+from autolr.optimizers import parts
+from autolr.sgdr import IntArray
+
+SAMPLES = 20  # of a cycle: more tell nothing new, since neighbouring steps have nearly the same weights
+
+
+class TailAverage:
+    """The mean of a model's weights over the last steps of each cycle.
+
+    A cycle ends at `min_lr`, where weights still move about the minimum they are near; their mean lies closer to it
+    than any of them. The moving statistics of BatchNormalization are averaged with them; what is not a float is not.
+
+    Args:
+        edges: Where cycles begin and end, in batches.
+        length: Batches at the end of a cycle that count, though at most half of it: before that the rate is too high.
+    """
+
+    def __init__(self, edges: IntArray, length: int) -> None:
+        self._due: list[int] = []  # batches done when weights are sampled
+        for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            first = end - min(length, (end - begin) // 2)
+            due = np.linspace(first, end, SAMPLES, endpoint=False).round().astype(int)
+            self._due += sorted({*due.tolist()} - {end})
+        self._passed: int | None = None  # how many of these are behind; None until training tells where it begins
+        self._mean: list[Any] = []
+        self._count = 0
+
+    def sample(self, done: int, model: keras.Model) -> None:
+        """Look at the model after so many batches, if it is time to."""
+        passed = bisect_right(self._due, done)
+        if self._passed is not None and passed > self._passed:
+            self._add(model)
+        self._passed = passed
+
+    def _add(self, model: keras.Model) -> None:
+        self._count += 1
+        weights = model.get_weights()
+        if self._count == 1:
+            # Copies: a backend may hand out views of the memory the next step writes to.
+            self._mean = [np.array(weight, np.float32 if _is_half(weight) else weight.dtype) for weight in weights]
+            return
+        for mean, weight in zip(self._mean, weights, strict=True):
+            if np.issubdtype(mean.dtype, np.floating):
+                np.add(mean, (weight - mean) / self._count, out=mean)
+
+    def close(self, model: keras.Model) -> None:
+        """A cycle has ended: give the model the mean of its weights, if any were sampled."""
+        if self._count:
+            self._add(model)
+            means = zip(self._mean, model.get_weights(), strict=True)
+            model.set_weights([mean if np.issubdtype(mean.dtype, np.floating) else weight for mean, weight in means])
+        self._mean, self._count = [], 0
+
+
+def _is_half(weight: Any) -> bool:
+    """Whether it has too few digits to gather a mean in: float16, and bfloat16, which NumPy does not know."""
+    return weight.dtype.itemsize == 2 and "float" in weight.dtype.name
+
+
+def check_tail_average(share: float) -> None:
+    """Raise `ValueError` unless weights can be averaged over such a share of a training."""
+    if not 0 <= share < 1:
+        raise invalid("tail_average", "be a share of the training, 0 or more and below 1", share)
+
+
+def averages_itself(optimizer: Any) -> bool:
+    """Whether Keras puts an average of its own in the weights' place when training ends (`use_ema=True`)."""
+    return any(getattr(part, "use_ema", False) for part in parts(optimizer))

@@ -1,0 +1,182 @@
+"""Weights averaged at the ends of cycles: which steps count, who sees the average, and what is left alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from helpers import LOSS, assert_same_arrays, compiled, one_weight, sequential, state_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolr import SGDRScheduler, snapshot_ensemble
+from autolr.averaging import SAMPLES, TailAverage
+
+X, Y = np.ones((40, 1), "float32"), np.zeros((40, 1), "float32")
+
+
+class AfterEachStep(keras.callbacks.Callback):
+    """Notes the weights after each step, and at the ends of epochs; after the scheduler."""
+
+    def on_train_begin(self, logs=None):
+        self.steps, self.epochs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append([np.array(weight) for weight in self.model.get_weights()])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append([np.array(weight) for weight in self.model.get_weights()])
+
+
+def fit(model, schedule, *callbacks, x=X, y=Y, batch_size=4, epochs=4, **arguments):
+    return model.fit(
+        x, y, batch_size=batch_size, epochs=epochs, callbacks=[schedule, *callbacks], verbose=0, **arguments
+    )
+
+
+def mean_of(weights):
+    return [np.mean(list(each), axis=0) for each in zip(*weights, strict=True)]
+
+
+def assert_close(left, right):
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_model_gets_the_mean_of_its_weights_in_the_tail_and_goes_on_from_there():
+    """Two cycles of 20 steps; a tail of an eighth of 40 steps: what the weights were after steps 15 to 20."""
+    spy = AfterEachStep()
+    model = one_weight()
+    fit(model, SGDRScheduler(0.125, 0.125, cycle_length=2, mult_factor=1, tail_average=0.125), spy)
+    # The weight falls by 0.125 a step: the mean of -15/8 to -20/8 is -17.5/8, and the next step goes on from it.
+    assert spy.steps[14][0].item() == pytest.approx(-15 / 8)
+    assert spy.epochs[1][0].item() == pytest.approx(-17.5 / 8)
+    assert spy.steps[20][0].item() == pytest.approx(-18.5 / 8)
+    assert spy.epochs[0][0].item() == spy.steps[9][0].item()  # no cycle ends there
+    assert model.get_weights()[0].item() == pytest.approx((-17.5 - 17.5) / 8)
+
+
+def test_a_tail_is_no_longer_than_half_of_its_cycle():
+    spy = AfterEachStep()
+    fit(one_weight(), SGDRScheduler(0.125, 0.125, cycle_length=1, mult_factor=1, tail_average=0.9), spy)
+    assert spy.epochs[0][0].item() == pytest.approx(-np.mean([5, 6, 7, 8, 9, 10]) / 8)
+
+
+def test_moving_statistics_are_averaged_too_and_validation_and_snapshots_see_the_average(data, tmp_path):
+    keras.utils.set_random_seed(0)
+    x, y = data
+    model, spy = compiled(sequential(), "sgd"), AfterEachStep()
+    schedule = SGDRScheduler(
+        0.05, 0.2, cycle_length=2, mult_factor=1, tail_average=0.25, snapshot_folder=tmp_path, restore_weights=False
+    )
+    history = fit(model, schedule, spy, x=x, y=y, batch_size=8, validation_data=(x, y)).history
+    expected = mean_of(spy.steps[-9:])  # of 32 steps; after step 24 and all later ones
+    assert_close(model.get_weights(), expected)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(spy.steps[-1], expected, strict=True))
+    assert_same_arrays(schedule.cycle_end_weights, model.get_weights())
+    assert history["val_loss"][-1] == pytest.approx(model.evaluate(x, y, verbose=0)[0], rel=1e-5)
+    last = snapshot_ensemble(model, tmp_path, last=1)
+    np.testing.assert_allclose(last.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
+
+
+def test_the_default_changes_nothing(data):
+    x, y = data
+    states = []
+    for options in ({}, {"tail_average": 0}):
+        keras.utils.set_random_seed(0)
+        model, spy = compiled(sequential()), AfterEachStep()
+        fit(model, SGDRScheduler(1e-3, 1e-2, cycle_length=2, **options), spy, x=x, y=y, validation_data=(x, y))
+        assert_same_arrays(spy.epochs[-1], spy.steps[-1])
+        states.append(state_of(model))
+    assert_same_arrays(*states)
+
+
+def test_one_instance_serves_two_fits_and_a_resumed_one():
+    schedule = SGDRScheduler(0.125, 0.125, cycle_length=4, tail_average=0.25)
+    first, second, resumed = one_weight(), one_weight(), one_weight()
+    for model in (first, second):
+        fit(model, schedule)
+    assert_same_arrays(first.get_weights(), second.get_weights())
+    assert first.get_weights()[0].item() == pytest.approx(-35 / 8)
+    fit(resumed, schedule, initial_epoch=3)  # steps 30 to 40: what was before is not known, and not counted
+    assert resumed.get_weights()[0].item() == pytest.approx(-np.mean(range(1, 11)) / 8)
+
+
+def test_with_several_steps_per_execution_there_are_fewer_samples():
+    model = one_weight(steps_per_execution=5)
+    fit(model, SGDRScheduler(0.125, 0.125, cycle_length=4, tail_average=0.5))
+    assert model.get_weights()[0].item() == pytest.approx(-30 / 8)  # after 20, 25, 30, 35 and 40 steps
+
+
+def test_data_of_unknown_size_are_averaged_once_the_size_is_known():
+    def batches():
+        for _ in range(10):
+            yield X[:4], Y[:4]
+
+    tensorflow = pytest.importorskip("tensorflow")
+    data = tensorflow.data.Dataset.from_generator(
+        batches, output_signature=(tensorflow.TensorSpec((4, 1)), tensorflow.TensorSpec((4, 1)))
+    )
+    model, spy = one_weight(), AfterEachStep()
+    schedule = SGDRScheduler(0.125, 0.125, cycle_length=1, mult_factor=1, tail_average=0.05)
+    model.fit(data, epochs=3, callbacks=[schedule, spy], verbose=0)
+    ends = [epoch[0].item() * 8 for epoch in spy.epochs]
+    # The first epoch's is what its last step left; of the others, the mean of the last three steps' weights.
+    assert ends == pytest.approx([-10, -19, -28])
+
+
+def test_what_averages_by_itself_is_left_alone(data):
+    x, y = data
+    ends = []
+    for share in (0, 0.5):
+        keras.utils.set_random_seed(0)
+        model = compiled(sequential(), keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9))
+        fit(model, SGDRScheduler(0.01, 0.1, cycle_length=2, tail_average=share), x=x, y=y)
+        ends.append(model.get_weights())
+    assert_same_arrays(*ends)
+
+
+class Counting(keras.layers.Layer):
+    """Has a weight that is no float: how often it was called."""
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="count")
+
+    def call(self, x):
+        self.count.assign_add(1)
+        return x
+
+
+def test_a_count_stays_a_count_and_half_precision_is_gathered_in_single(data):
+    x, y = data
+    top = keras.layers.Dense(3, activation="softmax", dtype="float16")
+    model = keras.Sequential([keras.Input((6,)), Counting(), top])
+    model.compile(keras.optimizers.SGD(0.1), LOSS)
+    spy = AfterEachStep()
+    fit(model, SGDRScheduler(0.1, 0.1, cycle_length=4, tail_average=0.25), spy, x=x, y=y, batch_size=8)
+    count, kernel = (np.array(weight) for weight in (model.layers[0].count, top.kernel))
+    assert count == 32
+    expected = np.mean([step[1].astype("float32") for step in spy.steps[-9:]], axis=0)
+    assert kernel.dtype == np.float16
+    np.testing.assert_allclose(kernel, expected, rtol=2e-3, atol=1e-3)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=6), st.integers(1, 2000))
+def test_samples_lie_in_the_second_half_of_their_cycle_and_are_few(lengths, length):
+    edges = np.cumsum([0, *lengths])
+    due = TailAverage(edges, length)._due
+    assert due == sorted(set(due))
+    for begin, end in itertools.pairwise(edges):
+        its = [step for step in due if begin <= step < end]
+        assert len(its) <= SAMPLES
+        assert all(step >= max(end - length, (begin + end) / 2) for step in its)
+        assert its or end - begin == 1
+    assert len(due) == sum(begin <= step < end for begin, end in itertools.pairwise(edges) for step in due)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=r"^Argument `tail_average` must be a share.*Received: tail_average="):
+        SGDRScheduler(0.1, 1.0, tail_average=share)
