@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from documents import fill
 from search_arms import ARMS, TUNERS
 
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "searches.png"
@@ -24,25 +25,35 @@ ENSEMBLE_OF = 3  # trials; fixed before any was measured
 COLOURS = {"autolr": "#D55E00", "cosine": "#0072B2", "constant": "#56B4E9", "default": "#999999"}
 
 Search = dict[str, Any]
+Groups = dict[tuple[str, str, int], dict[str, Search]]  # by data, tuner and seed, then by arm
 
 
 def show(folder: Path) -> None:
-    """Print the tables, and draw the picture if the searches are whole ones."""
+    """Print the tables; of whole searches, also draw the picture and put the tables into `docs/results.md`."""
     groups = read(folder)
     if not groups:
         print(f"No searches in {folder} yet.")
         return
-    print_arms(groups, MAIN)
-    print_goals(groups)
-    print_arms(groups, ["autolr", *(arm for arm in ARMS if arm not in MAIN)])
+    made = tables(groups)
+    print("\n\n".join(f"{command}\n\n{table}" for command, table in made.items()))
     if folder.name == "search":
         draw(groups)
-        print(f"\nDrawn: {PICTURE.name}")
+        fill("results.md", made)
 
 
-def read(folder: Path) -> dict[tuple[str, str, int], dict[str, Search]]:
-    """The searches by data, tuner and seed, then by arm."""
-    groups: dict[tuple[str, str, int], dict[str, Search]] = defaultdict(dict)
+def tables(groups: Groups) -> dict[str, str]:
+    """The tables in Markdown, by the commands that make them."""
+    command = "python benchmarks/search.py --table"
+    return {
+        f"{command} (arms)": arms_table(groups, MAIN),
+        f"{command} (goals)": goals_table(groups),
+        f"{command} (parts)": arms_table(groups, ["autolr", *(arm for arm in ARMS if arm not in MAIN)]),
+    }
+
+
+def read(folder: Path) -> Groups:
+    """The searches in a folder."""
+    groups: Groups = defaultdict(dict)
     for path in sorted(folder.glob("*.json")):
         search = json.loads(path.read_text(encoding="utf-8"))
         search["ends"] = np.cumsum([trial["steps"] for trial in search["trials"]])
@@ -79,6 +90,7 @@ def compare(group: dict[str, Search]) -> list[dict[str, Any]]:
             "data": search["data"],
             "tuner": search["tuner"],
             "winner": best_so_far(search)[within[arm] - 1],
+            "winner's validation": min(trial["validation_error"] for trial in search["trials"][: within[arm]]),
             "ensemble": ensemble_so_far(search)[within[arm] - 1],
             "median trial": np.median(errors[arm]),
             "near": np.mean(errors[arm] <= 1.1 * best),
@@ -95,29 +107,29 @@ def errors_of_whole_trials(trials: list[dict[str, Any]]) -> np.ndarray:
     return np.array([trial["test_error"] for trial, its in zip(trials, epochs, strict=True) if its == max(epochs)])
 
 
-def print_arms(groups: dict[tuple[str, str, int], dict[str, Search]], arms: Sequence[str]) -> None:
+def arms_table(groups: Groups, arms: Sequence[str]) -> str:
     """One row for each arm on each data set with each tuner, where there are others to compare; medians over seeds."""
     compared = [{arm: group[arm] for arm in arms if arm in group} for group in groups.values()]
     rows = [row for group in compared if len(group) > 1 for row in compare(group)]
     columns = "winner, % | best 3 together, % | median trial, % | near the best | wasted | trials"
-    print(f"\n| data | tuner | rate | seeds | {columns} |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    lines = [f"| data | tuner | rate | seeds | {columns} |", "|---|---|---|---|---|---|---|---|---|---|"]
     for data, tuner in sorted({(row["data"], row["tuner"]) for row in rows}, reverse=True):
         for arm in arms:
             its = [row for row in rows if (row["arm"], row["data"], row["tuner"]) == (arm, data, tuner)]
             if its:
                 winners = [row["winner"] for row in its]
                 means = {name: np.mean([row[name] for row in its]) for name in ("near", "wasted", "trials")}
-                print(
+                lines.append(
                     f"| {NAMES[data]} | {TUNERS[tuner]} | {ARMS[arm]} | {len(its)} | "
                     f"{np.median(winners):.2f} ({min(winners):.2f} to {max(winners):.2f}) | "
                     f"{np.median([row['ensemble'] for row in its]):.2f} | "
                     f"{np.median([row['median trial'] for row in its]):.2f} | {means['near']:.0%} | "
                     f"{means['wasted']:.0%} | {means['trials']:.1f} |"
                 )
+    return "\n".join(lines)
 
 
-def print_goals(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
+def goals_table(groups: Groups) -> str:
     """The claims, as ratios to the better of the two arms that search the rate; medians over all searches."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for group in groups.values():
@@ -135,22 +147,29 @@ def print_goals(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
         values["share of its steps until its final error is reached", "0.33"].append(share(best_so_far(ours)))
         values["the same, by autolr's three best trials together", "-"].append(share(ensemble_so_far(ours)))
         values["error of the winner", "0.9"].append(rows["autolr"]["winner"] / rival["winner"])
+        seen = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner's validation"])
+        against_seen = "the same, the better rival chosen by validation error, not by test error"
+        values[against_seen, "-"].append(rows["autolr"]["winner"] / seen["winner"])
         alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
         values["error of the winner's snapshot ensemble", "0.8"].append(alone / rival["winner"])
         values["error of autolr's three best trials together", "-"].append(rows["autolr"]["ensemble"] / rival["winner"])
         together = min(rows[arm]["ensemble"] for arm in RIVALS)
         values["the same against its three best trials together", "-"].append(rows["autolr"]["ensemble"] / together)
         values["share of autolr's trials wasted", "0.05"].append(rows["autolr"]["wasted"])
-    if not values:
-        return
-    print("\n| autolr against the better of the two searched rates | goal | median | range | searches |")
-    print("|---|---|---|---|---|")
+    lines = [
+        "| autolr against the better of the two searched rates | goal | median | quartiles | range | searches |",
+        "|---|---|---|---|---|---|",
+    ]
     for (name, goal), its in values.items():
-        worst, middle = ("never" if np.isinf(v) else f"{v:.2f}" for v in (max(its), np.median(its)))
-        print(f"| {name} | {goal} | {middle} | {min(its):.2f} to {worst} | {len(its)} |")
+        at = np.quantile(its, [0, 0.25, 0.5, 0.75, 1], method="nearest")  # the nearest: some are infinite
+        least, low, _, high, most = ("never" if np.isinf(value) else f"{value:.2f}" for value in at)
+        middle = np.median(its)
+        shown = "never" if np.isinf(middle) else f"{middle:.2f}"
+        lines.append(f"| {name} | {goal} | {shown} | {low} to {high} | {least} to {most} | {len(its)} |")
+    return "\n".join(lines)
 
 
-def draw(groups: dict[tuple[str, str, int], dict[str, Search]]) -> None:
+def draw(groups: Groups) -> None:
     """The winner's error against the steps spent, median over seeds, a panel for each data set and tuner."""
     import matplotlib
 
