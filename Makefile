@@ -23,8 +23,8 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 # The contract of schedules, callbacks and range tests on JAX as well.
-BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py callbacks.py sweep.py \
-	training.py)
+BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py averaging.py callbacks.py \
+	sweep.py training.py)
 
 $(VENV)/.ready-jax: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[jax]'

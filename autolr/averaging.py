@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from typing import Any
 
@@ -12,7 +13,9 @@ from autolr.errors import invalid
 from autolr.optimizers import parts
 from autolr.sgdr import IntArray
 
-SAMPLES = 20  # of a cycle: more tell nothing new, since neighbouring steps have nearly the same weights
+# Of a cycle, and batches between two of them: more tell nothing new, since neighbouring steps have nearly the same
+# weights, and each is a copy of them all.
+SAMPLES, SPACING = 20, 3
 
 
 class TailAverage:
@@ -27,19 +30,21 @@ class TailAverage:
     """
 
     def __init__(self, edges: IntArray, length: int) -> None:
-        self._due: list[int] = []  # batches done when weights are sampled
-        for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            first = end - min(length, (end - begin) // 2)
-            due = np.linspace(first, end, SAMPLES, endpoint=False).round().astype(int)
-            self._due += sorted({*due.tolist()} - {end})
+        self._due: list[tuple[int, int]] = []  # batches done when weights are sampled, and when that cycle ends
+        for begin, end in itertools.pairwise(edges.tolist()):
+            tail = min(length, (end - begin) // 2)
+            count = max(1, min(SAMPLES, tail // SPACING))
+            first = np.linspace(end - tail, end, count, endpoint=False).round().astype(int)
+            self._due += [(due, end) for due in first.tolist() if due < end]
         self._passed: int | None = None  # how many of these are behind; None until training tells where it begins
         self._mean: list[Any] = []
         self._count = 0
 
     def sample(self, done: int, model: keras.Model) -> None:
         """Look at the model after so many batches, if it is time to."""
-        passed = bisect_right(self._due, done)
-        if self._passed is not None and passed > self._passed:
+        passed = bisect_right(self._due, done, key=lambda due: due[0])
+        # With several steps per execution, or an epoch shorter than planned, a cycle may be over by then.
+        if self._passed is not None and passed > self._passed and done < self._due[passed - 1][1]:
             self._add(model)
         self._passed = passed
 
@@ -60,6 +65,9 @@ class TailAverage:
             self._add(model)
             means = zip(self._mean, model.get_weights(), strict=True)
             model.set_weights([mean if np.issubdtype(mean.dtype, np.floating) else weight for mean, weight in means])
+            for variable in model.trainable_variables:
+                if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
+                    variable.assign(variable.constraint(variable))
         self._mean, self._count = [], 0
 
 

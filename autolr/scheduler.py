@@ -56,11 +56,12 @@ class SGDRScheduler(keras.callbacks.Callback):
         momentum: What the optimizer's momentum (`momentum` or `beta_1`) is at the peak of a `"one_cycle"` and at its
             ends. It moves against the rate, and the optimizer's own is put back when training ends. Defaults to
             `(0.85, 0.95)`, as in the paper; None leaves momentum alone, as do the other shapes.
-        tail_average: Share of the training, below 1: when a cycle ends, the model is given the mean of the weights it
-            had in so many steps before (at most in the second half of the cycle), and goes on from there. At
-            `min_lr` weights still move about the minimum they are near; their mean lies closer to it. The epoch's
-            validation and whatever is saved at its end see it. Defaults to 0: no averaging. An optimizer with
-            `use_ema=True`, which averages by itself, is left alone.
+        tail_average: Share of the training's steps (those before an `initial_epoch` included), below 1: when a cycle
+            ends, the model is given the mean of the weights it had in so many steps before, at most in the second
+            half of the cycle, and goes on from there. At `min_lr` weights still move about the minimum they are
+            near; their mean lies closer to it. The epoch's validation sees it, and so do the callbacks that stand
+            behind this one. A cycle that is not trained to its end is not averaged. Defaults to 0: no averaging. An
+            optimizer with `use_ema=True`, which averages by itself, is left alone.
         snapshot_folder: Where to keep the model's weights at the ends of the cycles, for `autolr.snapshot_ensemble`:
             files `cycle-0001.weights.h5` and so on. Those of cycles that a `fit` trains again are removed when it
             begins. Defaults to None: nothing is written.
@@ -145,8 +146,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         Args:
             hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`.
             **overrides: Arguments of this class that take precedence. As in the tuners, `fit_budget` defaults to True
-                here, and `warmup` and `tail_average` to what trials have: `fit` for as many epochs as the trial had,
-                and the training is the same. What `hp` does not hold is as the tuners have it then: one cycle.
+                here, `warmup` to theirs, and `tail_average` to the trial's: `fit` for as many epochs as the trial
+                had, and the training is the same. What `hp` does not hold is as the tuners have it by default: one
+                cycle, say.
 
         Raises:
             ValueError: If `hp` holds no bounds.
@@ -159,6 +161,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         ```
         """
         names = {"min_lr": f"{compat.TRIAL_PREFIX}min_lr", "max_lr": f"{compat.TRIAL_PREFIX}max_lr"}
+        names["tail_average"] = f"{compat.TRIAL_PREFIX}tail_average"
         names.update({name: name for name in ("cycle_length", "mult_factor", "lr_decay")})
         arguments = {argument: hp.values[name] for argument, name in names.items() if name in hp.values}
         missing = {"min_lr", "max_lr"} - {*arguments, *overrides}
@@ -271,12 +274,13 @@ class SGDRScheduler(keras.callbacks.Callback):
             done = sum(end <= self._batches_until(epoch) for end in self._ends)
             drop_snapshots(self.snapshot_folder, after=done)
         self._is_new = False
-        self._epoch = epoch
+        self._epoch, self._latest_batch = epoch, -1
         self._begun: list[int] = []  # batches at which a rate was set
         self._ended: list[int] = []  # batches that were trained
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate; in the last steps of a cycle, look at the weights."""
+        self._latest_batch = batch
         if self._tail is not None and self._batches_per_epoch:
             self._tail.sample(self._batches_until(self._epoch) + batch, self.model)
         step = self._step_of(batch)
@@ -316,16 +320,19 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Let the validation of an epoch that ends a cycle see the averaged weights."""
-        self._close_cycle(self._epoch)
+        self._close_cycle()
 
-    def _close_cycle(self, epoch: int) -> None:
-        if self._tail is not None and self._batches_per_epoch and self.ends_cycle(epoch):
+    def _close_cycle(self) -> None:
+        """Hand the averaged weights over, if a cycle has been trained to its end."""
+        if self._tail is None or not self._batches_per_epoch or not self.ends_cycle(self._epoch):
+            return
+        if self._latest_batch + int(self.model.steps_per_execution or 1) >= self._batches_per_epoch:
             self._tail.close(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report the rate; keep the weights if a cycle ends here."""
         logs = {} if logs is None else logs
-        self._close_cycle(epoch)
+        self._close_cycle()
         self._settle_history()
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]

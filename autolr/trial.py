@@ -47,6 +47,7 @@ from autolr.training import TrainingLog
 from autolr.verdicts import LRBounds
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
+TAIL = f"{compat.TRIAL_PREFIX}tail_average"
 
 SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last cycles
 
@@ -193,6 +194,7 @@ class AssistedTrial:
         schedule = plan(choices, arguments)
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
+        values[TAIL] = self.options.tail_average  # for who trains the winner again
         self._say(describe(schedule) + self.replaced)
         if first:
             self._record(model, schedule, test, source)

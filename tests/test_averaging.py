@@ -11,8 +11,8 @@ from helpers import LOSS, assert_same_arrays, compiled, one_weight, sequential, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr import SGDRScheduler, snapshot_ensemble
-from autolr.averaging import SAMPLES, TailAverage
+from autolr import RandomSearch, SGDRScheduler, snapshot_ensemble
+from autolr.averaging import SAMPLES, SPACING, TailAverage
 
 X, Y = np.ones((40, 1), "float32"), np.zeros((40, 1), "float32")
 
@@ -72,7 +72,7 @@ def test_moving_statistics_are_averaged_too_and_validation_and_snapshots_see_the
         0.05, 0.2, cycle_length=2, mult_factor=1, tail_average=0.25, snapshot_folder=tmp_path, restore_weights=False
     )
     history = fit(model, schedule, spy, x=x, y=y, batch_size=8, validation_data=(x, y)).history
-    expected = mean_of(spy.steps[-9:])  # of 32 steps; after step 24 and all later ones
+    expected = mean_of(spy.steps[done - 1] for done in (24, 28, 32))  # a tail of 8 steps, sampled not too often
     assert_close(model.get_weights(), expected)
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(spy.steps[-1], expected, strict=True))
     assert_same_arrays(schedule.cycle_end_weights, model.get_weights())
@@ -100,14 +100,66 @@ def test_one_instance_serves_two_fits_and_a_resumed_one():
         fit(model, schedule)
     assert_same_arrays(first.get_weights(), second.get_weights())
     assert first.get_weights()[0].item() == pytest.approx(-35 / 8)
-    fit(resumed, schedule, initial_epoch=3)  # steps 30 to 40: what was before is not known, and not counted
-    assert resumed.get_weights()[0].item() == pytest.approx(-np.mean(range(1, 11)) / 8)
+    fit(resumed, schedule, initial_epoch=3)  # steps 30 to 40, sampled after 33 and 37: 30 was in the other `fit`
+    assert resumed.get_weights()[0].item() == pytest.approx(-np.mean([3, 7, 10]) / 8)
 
 
-def test_with_several_steps_per_execution_there_are_fewer_samples():
-    model = one_weight(steps_per_execution=5)
-    fit(model, SGDRScheduler(0.125, 0.125, cycle_length=4, tail_average=0.5))
-    assert model.get_weights()[0].item() == pytest.approx(-30 / 8)  # after 20, 25, 30, 35 and 40 steps
+@pytest.mark.parametrize("several", [5, 10])
+def test_with_several_steps_per_execution_there_are_fewer_samples(several):
+    model, spy = one_weight(steps_per_execution=several), AfterEachStep()
+    fit(model, SGDRScheduler(0.125, 0.125, cycle_length=2, mult_factor=1, tail_average=0.25), spy)
+    # After 10, 15 and 20 steps or 10 and 20, and so on from there; nothing of the first cycle counts in the second.
+    ends = [epoch[0].item() * 8 for epoch in spy.epochs]
+    assert ends == pytest.approx([-10, -15, -25, -30])
+
+
+def test_an_epoch_shorter_than_planned_takes_nothing_from_its_cycle_to_the_next():
+    model, spy = one_weight(), AfterEachStep()
+    # 15 steps an epoch are promised, 10 are there: no cycle is trained to its end.
+    schedule = SGDRScheduler(
+        0.125, 0.125, cycle_length=2, mult_factor=1, tail_average=0.25, steps_per_epoch=15, restore_weights=False
+    )
+    fit(model, schedule, spy)
+    assert [epoch[0].item() * 8 for epoch in spy.epochs] == pytest.approx([-10, -20, -30, -40])
+
+
+def test_only_validation_at_the_end_of_a_cycle_averages(data):
+    model, schedule = one_weight(), SGDRScheduler(0.125, 0.125, cycle_length=4, tail_average=0.5)
+    model.evaluate(X, Y, callbacks=[schedule], verbose=0)  # of a schedule that has trained nothing
+    assert model.get_weights()[0].item() == 0
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if len(schedule.history["step"]) == 35:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, schedule, Interrupt())
+    for _ in range(2):
+        assert model.get_weights()[0].item() == pytest.approx(-35 / 8)
+        model.evaluate(X, Y, callbacks=[schedule], verbose=0)
+    again = one_weight()
+    fit(again, schedule)  # nothing is left of the interrupted one
+    assert again.get_weights()[0].item() == pytest.approx(-30 / 8)
+
+
+def test_a_training_stopped_inside_a_cycle_is_not_averaged():
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = len(schedule.history["step"]) == 37
+
+    model, schedule = one_weight(), SGDRScheduler(0.125, 0.125, cycle_length=4, tail_average=0.5)
+    fit(model, schedule, Stop(), validation_data=(X, Y))
+    assert model.get_weights()[0].item() == pytest.approx(-37 / 8)
+
+
+def test_a_mean_obeys_constraints(data):
+    x, y = data
+    top = keras.layers.Dense(3, activation="softmax", kernel_constraint="unit_norm")
+    model = keras.Sequential([keras.Input((6,)), top])
+    model.compile(keras.optimizers.SGD(0.5), LOSS)
+    fit(model, SGDRScheduler(0.5, 0.5, cycle_length=4, tail_average=0.5), x=x, y=y, batch_size=8)
+    np.testing.assert_allclose(np.linalg.norm(model.get_weights()[0], axis=0), 1, rtol=1e-5)
 
 
 def test_data_of_unknown_size_are_averaged_once_the_size_is_known():
@@ -123,7 +175,7 @@ def test_data_of_unknown_size_are_averaged_once_the_size_is_known():
     schedule = SGDRScheduler(0.125, 0.125, cycle_length=1, mult_factor=1, tail_average=0.05)
     model.fit(data, epochs=3, callbacks=[schedule, spy], verbose=0)
     ends = [epoch[0].item() * 8 for epoch in spy.epochs]
-    # The first epoch's is what its last step left; of the others, the mean of the last three steps' weights.
+    # The first epoch's is what its last step left; of the others, the mean of its last steps' weights.
     assert ends == pytest.approx([-10, -19, -28])
 
 
@@ -158,7 +210,7 @@ def test_a_count_stays_a_count_and_half_precision_is_gathered_in_single(data):
     fit(model, SGDRScheduler(0.1, 0.1, cycle_length=4, tail_average=0.25), spy, x=x, y=y, batch_size=8)
     count, kernel = (np.array(weight) for weight in (model.layers[0].count, top.kernel))
     assert count == 32
-    expected = np.mean([step[1].astype("float32") for step in spy.steps[-9:]], axis=0)
+    expected = np.mean([spy.steps[done - 1][1].astype("float32") for done in (24, 28, 32)], axis=0)
     assert kernel.dtype == np.float16
     np.testing.assert_allclose(kernel, expected, rtol=2e-3, atol=1e-3)
 
@@ -166,11 +218,12 @@ def test_a_count_stays_a_count_and_half_precision_is_gathered_in_single(data):
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6), st.integers(1, 2000))
 def test_samples_lie_in_the_second_half_of_their_cycle_and_are_few(lengths, length):
     edges = np.cumsum([0, *lengths])
-    due = TailAverage(edges, length)._due
+    due = [step for step, _ in TailAverage(edges, length)._due]
     assert due == sorted(set(due))
     for begin, end in itertools.pairwise(edges):
         its = [step for step in due if begin <= step < end]
         assert len(its) <= SAMPLES
+        assert all(later - step >= SPACING for step, later in itertools.pairwise(its))
         assert all(step >= max(end - length, (begin + end) / 2) for step in its)
         assert its or end - begin == 1
     assert len(due) == sum(begin <= step < end for begin, end in itertools.pairwise(edges) for step in due)
@@ -180,3 +233,48 @@ def test_samples_lie_in_the_second_half_of_their_cycle_and_are_few(lengths, leng
 def test_a_share_that_is_none_is_refused(share):
     with pytest.raises(ValueError, match=r"^Argument `tail_average` must be a share.*Received: tail_average="):
         SGDRScheduler(0.1, 1.0, tail_average=share)
+
+
+class LastWeights(keras.callbacks.Callback):
+    """What a training left; Keras Tuner copies callbacks, and the copies tell it here."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = []
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def on_train_end(self, logs=None):
+        self.weights.append([np.array(weight) for weight in self.model.get_weights()])
+
+
+@pytest.mark.parametrize("share", [{}, {"tail_average": 0}, {"tail_average": 0.3}])
+def test_a_trial_ends_with_the_average_and_its_hyperparameters_tell_how_to_get_it_again(share, data, tmp_path):
+    x, y = data
+
+    def build(hp):
+        keras.utils.set_random_seed(0)
+        return compiled(sequential(), "sgd")
+
+    spy = LastWeights()
+    search = RandomSearch(build, objective="val_loss", max_trials=1, directory=tmp_path, **share)
+    training = {"batch_size": 4, "epochs": 6, "validation_data": (x, y), "verbose": 0}
+    search.search(x, y, callbacks=[spy], **training)
+    (trial,) = search.oracle.trials.values()
+    hp = search.get_best_hyperparameters()[0]
+    schedule = SGDRScheduler.from_hyperparameters(hp)
+    assert schedule.tail_average == share.get("tail_average", 0.1)
+    again = build(hp)
+    again.fit(x, y, callbacks=[schedule], **training)
+    assert_same_arrays(spy.weights[-1], again.get_weights())
+    assert search.get_best_models()[0].evaluate(x, y, verbose=0)[0] == pytest.approx(trial.score, rel=1e-5)
+    plain = build(hp)
+    plain.fit(x, y, callbacks=[SGDRScheduler.from_hyperparameters(hp, tail_average=0)], **training)
+    differs = any(np.any(a != b) for a, b in zip(plain.get_weights(), again.get_weights(), strict=True))
+    assert differs == (schedule.tail_average > 0)
+
+
+def test_a_tuner_refuses_a_share_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match=r"^Argument `tail_average` must be a share"):
+        RandomSearch(lambda hp: None, objective="val_loss", max_trials=1, directory=tmp_path, tail_average=1)
