@@ -75,10 +75,18 @@ class Trial:
 
     @property
     def steps_trained(self) -> int | None:
-        """Optimizer steps of its training as planned, all executions; None if unknown."""
-        if self.record is None or not self.record.schedule["steps_per_epoch"]:
+        """Optimizer steps of its training, all executions; None if unknown.
+
+        As run, if a training is on record: of several executions the last, so the others count as much. As planned
+        in a record without one.
+        """
+        if self.record is None:
             return None
-        schedule = self.record.schedule
+        training, schedule = self.record.training, self.record.schedule
+        if training is not None:
+            return int(training["steps"]) * int(training["fits"])
+        if not schedule["steps_per_epoch"]:
+            return None
         own = schedule["edges"][-1] - schedule["initial_epoch"] * schedule["steps_per_epoch"]
         return max(0, int(own)) * self.executions
 

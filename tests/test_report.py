@@ -453,13 +453,19 @@ def test_executions_are_counted(tmp_path):
     assert read_search(folder.done()).trials[0].steps_trained == 1800
 
 
+def test_a_training_that_stopped_early_counts_as_run(tmp_path):
+    folder = Folder(tmp_path / "s")
+    rewrite(folder.trial("0", executions=3), training=trained(steps=250, fits=2))  # the third is under way
+    assert read_search(folder.done()).trials[0].steps_trained == 500
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_says_what_there_is(tmp_path):
     page = report(finished(tmp_path / "mnist"))
     assert "Best val_accuracy 0.91" in page.text
-    assert "14.3 % 500 of 3,500 planned steps" in page.text
+    assert "14.3 % 500 of 3,500 steps" in page.text
     assert "5 completed" in page.text
     assert "no bad status" in page.text
     assert "autolr.SGDRScheduler.from_hyperparameters(hp)" in page.text
