@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autolr.bounds import smooth_losses
-from autolr.curve import RangeTest
 from autolr.errors import invalid
 from autolr.search_folder import Search, Trial, read_search
 from autolr.sgdr import rate_on_edges
@@ -17,6 +16,8 @@ from autolr.verdicts import LRBounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from autolr.curve import RangeTest
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
