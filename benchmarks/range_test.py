@@ -46,7 +46,7 @@ class NaiveFinder(keras.callbacks.Callback):
 
 
 def method_cnn() -> keras.Model:
-    """The CNN of the method's source."""
+    """The CNN of the method's source; its probabilities are float32 whatever the dtype policy."""
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -57,7 +57,7 @@ def method_cnn() -> keras.Model:
             layers.Flatten(),
             layers.Dense(128, activation="relu", kernel_initializer="he_uniform"),
             layers.Dropout(0.5),
-            layers.Dense(10, activation="softmax", kernel_initializer="glorot_normal"),
+            layers.Dense(10, activation="softmax", kernel_initializer="glorot_normal", dtype="float32"),
         ]
     )
 
