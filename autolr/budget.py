@@ -66,7 +66,7 @@ def range_test_budget(
     return sweep, bursts * steps_per_point
 
 
-def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def plan(choices: dict[str, Any], arguments: dict[str, Any], *, batches_per_update: int = 1) -> dict[str, Any]:
     """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`."""
     epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments)
     edges = lay_out(
@@ -82,6 +82,7 @@ def plan(choices: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
         "epochs": epochs,
         "initial_epoch": int(arguments.get("initial_epoch", 0)),
         "steps_per_epoch": per_epoch,
+        "batches_per_update": batches_per_update,
         "edges": edges.tolist(),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
-from autolr.errors import invalid
+from autolr.errors import invalid, is_finite
 from autolr.optimizers import batches_per_update
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
@@ -69,14 +69,14 @@ class LRFinder(keras.callbacks.Callback):
         restore: bool = True,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(start_lr) and start_lr > 0):
+        if not (is_finite(start_lr) and start_lr > 0):
             raise invalid("start_lr", "be a finite, positive number", start_lr)
-        if not (math.isfinite(end_lr) and end_lr > start_lr):
+        if not (is_finite(end_lr) and end_lr > start_lr):
             raise ValueError(
                 "Argument `end_lr` must be finite and larger than `start_lr`. "
                 f"Received: start_lr={start_lr!r}, end_lr={end_lr!r}."
             )
-        if not num_steps >= 2:
+        if not (is_finite(num_steps) and num_steps >= 2):
             raise invalid("num_steps", "be 2 or more", num_steps, f"The default is {DEFAULT_NUM_STEPS}.")
         self.start_lr, self.end_lr, self.num_steps = float(start_lr), float(end_lr), int(num_steps)
         self._restore = restore

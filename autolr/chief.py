@@ -44,7 +44,7 @@ class Roll:
         self.oracle, self.say, self.clock = oracle, say, clock
         self.heard: dict[str, float] = {}
         self.longest = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting: threading.Thread | None = None
         self._check_failures = compat.take_check_of_failures(oracle)
         self._create, self._end = oracle.create_trial, oracle.end_trial
@@ -89,11 +89,13 @@ class Roll:
 
     def _awaited(self) -> list[str]:
         """Those the chief does not end without: at work on a trial, or killed between two."""
-        return sorted({*self.oracle.ongoing_trials, *self.oracle.tuner_ids})
+        with self._lock:  # workers come and go in other threads
+            return sorted({*self.oracle.ongoing_trials, *self.oracle.tuner_ids})
 
     def _wait(self) -> None:
         """No trials are left to hand out: tell who is waited for, and for how long at most."""
-        at_work = {name: f"trial {trial.trial_id}" for name, trial in self.oracle.ongoing_trials.items()}
+        with self._lock:
+            at_work = {name: f"trial {trial.trial_id}" for name, trial in self.oracle.ongoing_trials.items()}
         names = ", ".join(f"{name} ({at_work.get(name, 'between trials')})" for name in self._awaited())
         self.say(
             f"No trials are left to hand out. The chief waits for {names}. If one of them is gone, start a worker "

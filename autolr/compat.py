@@ -206,7 +206,8 @@ class TunerSeams(_Tuner):
         # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
         # chief looks for its own, and would begin anew over what a chief has left.
         name = str(super()._get_tuner_fname())
-        if "KERASTUNER_ORACLE_IP" not in os.environ and not os.path.exists(name):
+        is_local = "://" not in name
+        if is_local and "KERASTUNER_ORACLE_IP" not in os.environ and not os.path.exists(name):
             chiefs = [file for file in sorted(os.listdir(self.project_dir)) if re.fullmatch(r".*chief.*\.json", file)]
             return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
         return name

@@ -50,7 +50,9 @@ def count_steps(
 class Replay:
     """A generator that remembers what was drawn from it, so that a range test takes no batch away from training.
 
-    Keras takes generators for data, but no other iterators: what it is given are generators of this class's.
+    Keras takes generators for data, but no other iterators: what it is given are generators of this class's. One
+    instance serves all trainings on the same source: what a test has drawn and this training does not use is the
+    next one's.
 
     Args:
         source: The user's generator, finite or not.
@@ -58,7 +60,7 @@ class Replay:
 
     def __init__(self, source: Iterator[Any]) -> None:
         self._source = source
-        self._drawn: list[Any] = []
+        self._drawn: deque[Any] = deque()
         self._passes = 0
         # Keras reads ahead in another thread, which may live a little longer than its `fit`.
         self._lock = threading.Lock()
@@ -74,9 +76,10 @@ class Replay:
         return self._drawn[0] if self._drawn else next(self)
 
     def replay(self) -> Iterator[Any]:
-        """From the first batch drawn, and again from there when the source ends; ends an earlier replay."""
-        self._passes += 1
-        return self._replay(self._passes)
+        """From the first batch remembered, and again from there when the source ends; ends what began earlier."""
+        with self._lock:
+            self._passes += 1
+            return self._replay(self._passes)
 
     def _replay(self, number: int) -> Iterator[Any]:
         at = 0
@@ -96,17 +99,21 @@ class Replay:
             yield batch
 
     def release(self) -> Iterator[Any]:
-        """The whole data from the first batch drawn, once and remembered no longer; ends an earlier replay."""
+        """The whole data from the first batch remembered, each forgotten once it is taken; ends what began earlier."""
         with self._lock:
             self._passes += 1
-        waiting = deque(self._drawn)
-        self._drawn.clear()
-        return self._rest(waiting)
+            return self._rest(self._passes)
 
-    def _rest(self, waiting: deque[Any]) -> Iterator[Any]:
-        while waiting:
-            yield waiting.popleft()
-        yield from self._source
+    def _rest(self, number: int) -> Iterator[Any]:
+        while True:
+            with self._lock:
+                if number != self._passes:
+                    return
+                try:
+                    batch = self._drawn.popleft() if self._drawn else next(self._source)
+                except StopIteration:
+                    return
+            yield batch
 
 
 def replayable(x: Any) -> Any:
@@ -124,7 +131,7 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """
     if is_array_data(x):
         parts = (x, y) if sample_weight is None else (x, y, sample_weight)
-        return keras.tree.map_structure(lambda array: np.asarray(array[:1]), parts)
+        return keras.tree.map_structure(lambda array: None if array is None else np.asarray(array[:1]), parts)
     if isinstance(x, keras.utils.PyDataset):
         return _as_arrays(x[0])
     return _as_arrays(x.first() if isinstance(x, Replay) else next(iter(x)))

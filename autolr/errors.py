@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -31,3 +32,11 @@ def invalid(argument: str, constraint: str, received: Any, hint: str = "") -> Va
     """
     message = f"Argument `{argument}` must {constraint}. Received: {argument}={received!r}."
     return ValueError(f"{message} {hint}" if hint else message)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite number; text and None are no numbers, as in comparisons they would be errors."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False

@@ -31,13 +31,16 @@ class TrialRecord:
             kill during the very first trial, Keras Tuner gives the same folder to other values.
         bounds: `LRBounds.to_dict()`.
         schedule: `cycle_length`, `mult_factor`, `lr_decay`, and as planned: `epochs`, `initial_epoch`,
-            `steps_per_epoch` (None if unknown) and `edges`, the steps on which cycles begin and the last one ends.
+            `steps_per_epoch` (None if unknown) and `edges`, the steps on which cycles begin and the last one ends. Its
+            steps are batches, `batches_per_update` of which make an optimizer's step under gradient accumulation. Of
+            several trainings it is the last one's, as are the bounds.
         range_test: `RangeTest.to_dict()`, or None if there was no test in this trial.
         source: Where the bounds come from, in words: "range test", "trial 0003", or "fallback: ...".
         training: The training as run, of several the last, None before it has begun. `rates` (`step`, `lr`): the
             optimizer's rate at some 300 of its steps and at the ends of cycles; `losses` (`step`, `loss`): the mean
             loss of the steps since the last point; `epochs`: for each its number (`epoch`, from 1), the `step` that
-            it ended with, and its `logs`; `steps`: how many there were; `fits`: how often `fit` was called. Steps
+            it ended with, and its `logs`; `steps`: how many there were; `fits`: how often `fit` was called;
+            `steps_of_all`: how many steps all of these had. Steps
             are optimizer updates of this `fit`, counted from 1. Numbers are as in `RangeTest.to_dict()`: not-a-number
             and the infinities are the strings "nan", "inf" and "-inf".
         optimizer: Name of the optimizer's class, "" if unknown.

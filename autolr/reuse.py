@@ -6,6 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+import numpy as np
+
+from autolr.data import is_array_data
 from autolr.optimizers import parts
 
 # What a trial's schedule, the found bounds and the budget are called: none of them is there yet in a range test.
@@ -21,7 +25,9 @@ def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
         arguments: The arguments of its `fit`.
     """
     variables = [[list(v.shape), str(v.dtype), bool(v.trainable)] for v in getattr(model, "variables", ())]
-    return _text([_optimizer(model.optimizer), variables, arguments.get("batch_size")])
+    fit = {name: arguments.get(name) for name in ("batch_size", "steps_per_epoch", "validation_split", "class_weight")}
+    data = [_shapes(arguments.get(name)) for name in ("x", "y", "sample_weight")]
+    return _text([_optimizer(model.optimizer), _loss(model), variables, fit, data])
 
 
 def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str, Any]) -> str:
@@ -37,12 +43,11 @@ def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str
         the schedule's, same architecture, optimizer, batch size and steps.
     """
     chosen = {k: v for k, v in values.items() if k not in SCHEDULE and not k.startswith(NOT_MEASURED)}
-    budget = {name: arguments.get(name) for name in ("steps_per_epoch", "validation_split", "class_weight")}
     try:
         architecture = model.get_config()
     except NotImplementedError:  # a subclass of `Model` without one: its values and variables tell
         architecture = type(model).__qualname__
-    return _text([chosen, budget, architecture, compiled_setup(model, arguments)])
+    return _text([chosen, architecture, compiled_setup(model, arguments)])
 
 
 def _optimizer(optimizer: Any) -> list[Any]:
@@ -52,6 +57,21 @@ def _optimizer(optimizer: Any) -> list[Any]:
         [type(part).__qualname__, {k: v for k, v in part.get_config().items() if k not in ignored}]
         for part in parts(optimizer)
     ]
+
+
+def _loss(model: Any) -> list[Any]:
+    try:
+        compiled = model.get_compile_config() or {}
+    except Exception:  # something in it cannot be written down; then the loss's own name tells
+        compiled = {"loss": model.loss}
+    return [compiled.get("loss"), compiled.get("loss_weights")]
+
+
+def _shapes(data: Any) -> Any:
+    """The arrays' shapes, or what the data are; the numbers in them could not be told apart cheaply."""
+    if data is None or not is_array_data(data):
+        return type(data).__qualname__
+    return [[list(np.shape(part)), str(getattr(part, "dtype", ""))] for part in keras.tree.flatten(data)]
 
 
 def _text(value: Any) -> str:

@@ -77,18 +77,18 @@ class Trial:
     def steps_trained(self) -> int | None:
         """Optimizer steps of its training, all executions; None if unknown.
 
-        As run, if a training is on record: of several executions the last, so the others count as much. As planned
-        in a record without one.
+        As run, if a training is on record; older records hold the last execution's, and the others count as much. As
+        planned in a record without one.
         """
         if self.record is None:
             return None
         training, schedule = self.record.training, self.record.schedule
         if training is not None:
-            return int(training["steps"]) * int(training["fits"])
+            return int(training.get("steps_of_all") or training["steps"] * training["fits"])
         if not schedule["steps_per_epoch"]:
             return None
         own = schedule["edges"][-1] - schedule["initial_epoch"] * schedule["steps_per_epoch"]
-        return max(0, int(own)) * self.executions
+        return max(0, int(own)) // int(schedule.get("batches_per_update", 1)) * self.executions
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,8 @@ def _is_sound(record: TrialRecord) -> bool:
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
     sound &= edges[0] >= 0 and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)
+    per_update = schedule.get("batches_per_update", 1)
+    sound &= isinstance(per_update, int) and per_update > 0
     if curve is not None:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
@@ -255,7 +257,8 @@ def _is_sound(record: TrialRecord) -> bool:
 
 def _is_sound_training(training: Mapping[str, Any]) -> bool:
     rates, losses, epochs = training["rates"], training["losses"], training["epochs"]
-    sound = all(isinstance(training[name], int) for name in ("fits", "steps"))
+    sound = all(isinstance(number, int) for number in (training["fits"], training["steps"]))
+    sound &= isinstance(training.get("steps_of_all", 0), int)
     sound &= all(0 <= float(lr) < math.inf for lr in rates["lr"]) and len(rates["step"]) == len(rates["lr"])
     sound &= len(losses["step"]) == len([float(loss) for loss in losses["loss"]])
     for steps in (rates["step"], losses["step"], [epoch["step"] for epoch in epochs]):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from types import GeneratorType
+from typing import Any
 
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE
+from autolr.data import Replay
 from autolr.errors import AutoLRWarning
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
@@ -32,11 +35,19 @@ class SearchMemory:
         warned: What the search has been warned of, so that each thing is said once.
         found: By what a range test depends on, the trial that ran it and what it found.
         progress: What the search shows.
+        streams: The generators trained on, by identity: what a range test has drawn from one is still to be trained on.
     """
 
     warned: set[str] = field(default_factory=set)
     found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
     progress: Lines = field(default_factory=Lines)
+    streams: dict[int, Replay] = field(default_factory=dict)
+
+    def replayable(self, x: Any) -> Any:
+        """Data that a range test can draw from more than once; the same for every trial."""
+        if isinstance(x, GeneratorType):  # kept by its `Replay`, so no other object takes over its identity
+            return self.streams.setdefault(id(x), Replay(x))
+        return x
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from autolr.errors import invalid
+from autolr.errors import invalid, is_finite
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,9 +38,9 @@ def check_schedule(
     has_end: bool = False,
 ) -> None:
     """Raise `ValueError` unless the arguments describe a schedule, whose end is known or not."""
-    if not (math.isfinite(min_lr) and min_lr >= 0):
+    if not (is_finite(min_lr) and min_lr >= 0):
         raise invalid("min_lr", "be a finite number, zero or more", min_lr)
-    if not (math.isfinite(max_lr) and max_lr > 0):
+    if not (is_finite(max_lr) and max_lr > 0):
         raise invalid("max_lr", "be a finite, positive number", max_lr)
     if min_lr > max_lr:
         raise ValueError(
@@ -48,11 +48,11 @@ def check_schedule(
             f"Received: min_lr={min_lr!r}, max_lr={max_lr!r}. Are the two swapped?"
         )
     check_cycles(cycle_length, mult_factor, steps_per_epoch)
-    if not (math.isfinite(lr_decay) and 0 < lr_decay <= 1):
+    if not (is_finite(lr_decay) and 0 < lr_decay <= 1):
         raise invalid("lr_decay", "be in (0, 1]", lr_decay, "1 keeps every peak at `max_lr`.")
     if shape not in SHAPES:
         raise invalid("shape", f"be one of {', '.join(map(repr, SHAPES))}", shape)
-    if not (warmup == 0 or 0 < warmup < 1 or _is_count(warmup)):
+    if not (is_finite(warmup) and (warmup == 0 or 0 < warmup < 1 or _is_count(warmup))):
         raise invalid("warmup", "be a whole number of epochs, zero or more, or a share of the training", warmup)
     if 0 < warmup < 1 and not has_end:
         hint = "The end is known with `total_steps`, or `fit_budget=True` for a callback."
@@ -63,7 +63,7 @@ def check_cycles(cycle_length: int, mult_factor: float, steps_per_epoch: int) ->
     """Raise `ValueError` unless the arguments describe cycles."""
     if not _is_count(cycle_length):
         raise invalid("cycle_length", "be a positive whole number of epochs", cycle_length)
-    if not (math.isfinite(mult_factor) and mult_factor >= 1):
+    if not (is_finite(mult_factor) and mult_factor >= 1):
         raise invalid("mult_factor", "be a finite number, 1 or more", mult_factor, "1 keeps all cycles equally long.")
     if not _is_count(steps_per_epoch):
         raise invalid("steps_per_epoch", "be a positive whole number", steps_per_epoch)
@@ -76,7 +76,7 @@ def check_total_steps(total_steps: int | None) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return not isinstance(value, bool) and math.isfinite(value) and value >= 1 and value == int(value)
+    return not isinstance(value, bool) and is_finite(value) and value >= 1 and value == int(value)
 
 
 def cycle_edges(steps: int, *, cycle_length: int, mult_factor: float, steps_per_epoch: int) -> IntArray:

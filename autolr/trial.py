@@ -6,7 +6,7 @@ At that point the final arguments are known, whoever chose them: the search, a `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from autolr.budget import (
 )
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Replay, replayable
+from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.optimizers import (
     batches_per_update,
@@ -93,6 +93,8 @@ class AssistedTrial:
     warned: list[str] = field(default_factory=list)
     record: TrialRecord | None = None
     _setups: frozenset[str] = frozenset()
+    _found: Sequence[Any] = (None, "")  # what the bounds were found on, and where they come from
+    _steps_before: int = 0  # of the trainings before the latest
 
     @property
     def _parent(self) -> str | None:
@@ -147,20 +149,35 @@ class AssistedTrial:
         Returns:
             Arguments to call `fit` with instead.
         """
-        if self._leave_alone(model, arguments):
-            return arguments
-        data = replayable(arguments.get("x"))  # what the test draws from a generator is put back for training
-        before, optimizer = arguments, model.optimizer
-        try:
-            arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
-        except Exception as error:  # AutoLR's own: the user's would show in training, too
-            arguments, model.optimizer, model.train_function = before, optimizer, None
-            self._warn(
-                "unprepared",
-                f"Trial {self.trial.trial_id} could not be prepared ({type(error).__name__}: {error}). "
-                "It trains without AutoLR, at the rate its model is compiled with.",
-            )
+        data = self.search.replayable(arguments.get("x"))  # what a test draws is put back for training
+        if not self._leave_alone(model, arguments):
+            before, optimizer = arguments, model.optimizer
+            try:
+                arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
+            except Exception as error:  # AutoLR's own: the user's would show in training, too
+                arguments, model.optimizer, model.train_function = before, optimizer, None
+                for name in (MIN_LR, MAX_LR, TAIL):  # no schedule of these will run
+                    self.trial.hyperparameters.values.pop(name, None)
+                self._warn(
+                    "unprepared",
+                    f"Trial {self.trial.trial_id} could not be prepared ({type(error).__name__}: {error}). "
+                    "It trains without AutoLR, at the rate its model is compiled with.",
+                )
+        arguments = self._without_cycles_to_judge(arguments)
         return {**arguments, "x": data.release()} if isinstance(data, Replay) else arguments
+
+    def _without_cycles_to_judge(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Without callbacks that stop at the ends of cycles, if this trial is not assisted and has none."""
+        callbacks = callbacks_of(arguments)
+        kept = [it for it in callbacks if not (isinstance(it, CycleEarlyStopping) and it.scheduler is None)]
+        if len(kept) == len(callbacks):
+            return arguments
+        self._warn(
+            "no cycles",
+            f"Trial {self.trial.trial_id} trains without AutoLR's schedule, so there are no cycles for "
+            "`CycleEarlyStopping` to judge: it is left out, and the trial trains all of its epochs.",
+        )
+        return {**arguments, "callbacks": kept}
 
     def _leave_alone(self, model: keras.Model, arguments: dict[str, Any]) -> bool:
         if getattr(model, "optimizer", None) is None:  # not compiled: Keras will say so
@@ -184,20 +201,17 @@ class AssistedTrial:
                 self._load_optimizer(model, self._parent)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
-        first = self.bounds is None
-        test, source = None, ""
         if self.bounds is None or setup not in self._setups:
-            self.bounds, test, source = self._find_bounds(model, arguments)
+            self.bounds, *self._found = self._find_bounds(model, arguments)
             # Before and after: an unbuilt model's variables are only there now.
             self._setups |= {setup, compiled_setup(model, arguments)}
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
-        schedule = plan(choices, arguments)
+        schedule = plan(choices, arguments, batches_per_update=batches_per_update(model.optimizer))
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
         self._say(describe(schedule) + self.replaced)
-        if first:
-            self._record(model, schedule, test, source)
+        self._record(model, schedule)
         scheduler = SGDRScheduler(
             self.bounds.min_lr,
             self.bounds.max_lr,
@@ -205,7 +219,7 @@ class AssistedTrial:
             warmup=WARMUP,
             tail_average=self.options.tail_average,
             restore_weights=False,
-            snapshot_folder=Path(self.folder) / SNAPSHOTS if self.options.num_snapshots else None,
+            snapshot_folder=Path(self.folder) / SNAPSHOTS if self._keeps_snapshots() else None,
             num_snapshots=self.options.num_snapshots or 1,
             **choices,
         )
@@ -216,6 +230,13 @@ class AssistedTrial:
         log = TrainingLog(schedule, self._keep_training, fits=self.fitted)
         writers = show(callbacks, log, self.bounds, schedule)
         return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
+
+    def _keeps_snapshots(self) -> bool:
+        return self.options.num_snapshots > 0 and not self._is_remote()
+
+    def _is_remote(self) -> bool:
+        """Whether the trial's folder is on a file system that only TensorFlow can write to, as Keras Tuner does."""
+        return "://" in self.folder
 
     def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> None:
         if not takes_a_number(model.optimizer):
@@ -316,8 +337,10 @@ class AssistedTrial:
             f"trial {trial_id}",
         )
 
-    def _record(self, model: keras.Model, schedule: dict[str, Any], test: RangeTest | None, source: str) -> None:
+    def _record(self, model: keras.Model, schedule: dict[str, Any]) -> None:
         assert self.bounds is not None
+        (test, source), training = self._found, self.record.training if self.record else None
+        self._steps_before = training["steps_of_all"] if training else 0
         named = {name: str(getattr(self.objective, name, "")) for name in ("name", "direction")}
         self.record = TrialRecord(
             trial_id=str(self.trial.trial_id),
@@ -326,6 +349,7 @@ class AssistedTrial:
             schedule=schedule,
             range_test=test.to_dict() if test else None,
             source=source,
+            training=training,
             optimizer=name_of(model.optimizer),
             objective=named if named["direction"] in ("min", "max") else None,
             warnings=list(self.warned),
@@ -336,12 +360,15 @@ class AssistedTrial:
         if self.record is not None:
             # A user's `HyperModel.fit` may have declared another hyperparameter since.
             values = dict(self.trial.hyperparameters.values)
+            training = {**training, "steps_of_all": self._steps_before + training["steps"]}
             self.record = replace(self.record, values=values, training=training, warnings=list(self.warned))
             self._write_record()
 
     def _write_record(self) -> None:
         assert self.record is not None
         try:
+            if self._is_remote():
+                raise OSError(f"{self.folder} is no local folder")
             self.record.write(self.folder)
         except (OSError, TypeError, ValueError) as error:
             self._warn(
@@ -368,4 +395,5 @@ def callbacks_of(arguments: dict[str, Any]) -> list[Any]:
 def fallback(optimizer: Any, what_happened: str) -> LRBounds:
     """Bounds when there is no curve at all: the optimizer's default rate, and a 25th of it."""
     rate = default_rate(optimizer)
-    return LRBounds(rate / 25, rate, "failed", f"{what_happened}. The optimizer's default rate is used.", "low")
+    reason = f"{what_happened.rstrip('.')}. The optimizer's default rate is used."
+    return LRBounds(rate / 25, rate, "failed", reason, "low")

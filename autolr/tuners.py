@@ -21,6 +21,7 @@ from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
+from autolr.sgdr import check_schedule
 from autolr.trial import MAX_LR, MIN_LR, SNAPSHOTS, AssistedTrial
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
@@ -118,8 +119,14 @@ class AutoLRMixin(compat.TunerSeams):
             Roll(self.oracle)
 
     def complete_space(self) -> None:
-        """Add the schedule's hyperparameters to the space, but for those that are there."""
+        """Add the schedule's hyperparameters to the space, but for those that are there.
+
+        Raises:
+            ValueError: If one that is there can have values that make no schedule.
+        """
         space = self.oracle.get_space()
+        for parameter in space.space:
+            check_searched(parameter)
         known = {parameter.name for parameter in space.space}
         if known >= set(DEFAULTS) or not self.oracle.allow_new_entries:
             return
@@ -135,7 +142,7 @@ class AutoLRMixin(compat.TunerSeams):
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
         # What was found on one call's data says nothing about another's.
         progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
-        self._memory = SearchMemory(warned=self._memory.warned, progress=progress)
+        self._memory = SearchMemory(warned=self._memory.warned, progress=progress, streams=self._memory.streams)
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         self.save()
         with progress.shown(self.oracle):
@@ -265,6 +272,28 @@ class AutoLRMixin(compat.TunerSeams):
         except RecordError as error:
             return f"{found}; {error}"
         return f"{found} ({record.bounds['status']}, from {record.source}); {describe(record.schedule)}"
+
+
+def check_searched(parameter: Any) -> None:
+    """Raise `ValueError` if a hyperparameter of a schedule's name can have a value that no schedule can.
+
+    Args:
+        parameter: A `keras_tuner` hyperparameter of any name.
+    """
+    if parameter.name not in DEFAULTS:
+        return
+    config = parameter.get_config()
+    values = config.get("values") or [config[name] for name in ("value", "min_value", "max_value") if name in config]
+    if parameter.name == "cycle_length" and isinstance(parameter, kt.engine.hyperparameters.Float):
+        values = [1.5]  # for one: it draws any number between
+    try:
+        for value in values:
+            check_schedule(**{"min_lr": 0.0, "max_lr": 1.0, **DEFAULTS, parameter.name: value})
+    except ValueError as error:
+        raise ValueError(
+            f"Hyperparameter `{parameter.name}` must only have values that a schedule can have. {error} "
+            f"Declared: {parameter!r}."
+        ) from None
 
 
 TunerClass = TypeVar("TunerClass", bound=type)

@@ -51,7 +51,8 @@ class LRBounds:
         min_lr: Lower bound.
         max_lr: Upper bound: where a cosine cycle starts.
         status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve; with any other status
-            they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts.
+            they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts. In a search it
+            may also be `"failed"`: the range test raised an error.
         reason: In words, what the curve looks like and what to do.
         confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
             `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough

@@ -39,6 +39,13 @@ def test_the_best_rate_is_found_within_a_decade_and_a_half_of_the_sweeps(factor)
     assert bounds.max_lr / bounds.min_lr == pytest.approx(4)
 
 
+@pytest.mark.parametrize("shift", [-0.14, -0.07, 0.07, 0.14])
+def test_the_best_rate_between_the_rates_tried_is_that_of_a_parabola(shift):
+    best = 8e-3 * FACTOR ** (2 * shift)
+    bounds = confirm(SWEEP, search(lambda rate, steps: math.log10(rate / best) ** 2 - 2))
+    assert math.log10(bounds.max_lr) == pytest.approx(math.log10(best), abs=1e-9)
+
+
 def test_each_rate_is_tried_once_in_a_look_and_the_best_ones_for_longer():
     bursts = search(valley(8e-3))
     brief, longer = ([burst.lr for burst in bursts if burst.steps == look.steps] for look in LOOKS)

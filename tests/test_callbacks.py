@@ -162,6 +162,7 @@ class TestLRFinder:
         [
             ("start_lr", 0.0),
             ("start_lr", -1.0),
+            ("start_lr", None),
             ("start_lr", np.nan),
             ("end_lr", 1e-7),
             ("end_lr", np.inf),

@@ -240,6 +240,17 @@ def test_a_generator_is_played_again_and_then_whole(number):
     assert list(again) == []
 
 
+def test_what_a_training_leaves_of_a_generator_is_the_next_ones():
+    replay = Replay(iter(range(10)))
+    test = replay.replay()
+    assert [next(test) for _ in range(7)] == list(range(7))
+    first = replay.release()
+    assert [next(first) for _ in range(3)] == [0, 1, 2]
+    assert next(replay.replay()) == 3
+    assert list(first) == []
+    assert list(replay.release()) == list(range(3, 10))
+
+
 @pytest.mark.slow
 def test_a_gan_is_told_of_once_and_keeps_its_rates(tmp_path):
     outcome = search(Setup(adversaries, options={"max_trials": 2}, space=two_points), tmp_path)

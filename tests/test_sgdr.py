@@ -314,6 +314,10 @@ GOOD = {**METHOD, "step": 0}
     ("argument", "value"),
     [
         ("min_lr", -0.1),
+        ("min_lr", "0.1"),
+        ("max_lr", None),
+        ("cycle_length", "3"),
+        ("warmup", None),
         ("min_lr", math.nan),
         ("min_lr", 3.0),  # above max_lr
         ("max_lr", 0.0),

@@ -484,6 +484,47 @@ def test_the_range_test_takes_no_batch_of_a_generator_away(tmp_path, data, cls):
     assert len(found.rates[0]) == 60
 
 
+def test_the_trials_of_a_search_train_on_a_generator_one_after_another(tmp_path, data):
+    x, y = data
+    seen = []
+
+    class Seen(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(int(self.model.latest))
+
+    class Noting(keras.Sequential):  # which batch it trains on is in the data
+        latest = None
+
+        def train_step(self, batch):
+            inputs, targets, number = batch
+            if self.latest is None:
+                self.latest = keras.Variable(-1, trainable=False, dtype="int32")
+            self.latest.assign(keras.ops.cast(number[0], "int32"))
+            return super().train_step((inputs, targets))
+
+    def batches():  # enough for what the trials train on and what is read ahead for them, not for as many range tests
+        for number in range(60):
+            yield x[:4], y[:4], np.full(4, number)
+
+    def build(hp):
+        model = Noting([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+        return ready(model, run_eagerly=True)
+
+    tuner = autolr.RandomSearch(build, "val_loss", max_trials=3, hyperparameters=two_or_more(), directory=tmp_path)
+    tuner.search(batches(), steps_per_epoch=6, epochs=1, validation_data=data, callbacks=[Seen()], verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+    assert len(tuner.oracle.trials) == 3
+    assert len(seen) == 18
+    assert seen == sorted(set(seen))  # each batch once, and in order
+    assert max(seen) < 30
+
+
+def two_or_more():
+    hp = held()
+    hp.Choice("units", [2, 4, 8])
+    return hp
+
+
 class OwnFit(kt.HyperModel):
     def build(self, hp):
         return build_one(hp)
@@ -499,6 +540,66 @@ def test_arguments_chosen_by_a_hypermodels_fit_are_those_planned_with(tmp_path, 
     record = found.record(trial)
     assert (record.schedule["steps_per_epoch"], record.schedule["epochs"]) == (6, 3)
     assert found.rates[0] == rates_of(record.schedule, record.bounds)
+
+
+class TwoFits(kt.HyperModel):
+    """Trains on one loss, then on another that is a thousand times as large."""
+
+    def build(self, hp):
+        return build_one(hp)
+
+    def fit(self, hp, model, *args, **kwargs):
+        model.fit(*args, **{**kwargs, "epochs": 2, "batch_size": 8})
+        model.compile("sgd", "sparse_categorical_crossentropy", loss_weights=[1000.0])
+        return model.fit(*args, **{**kwargs, "epochs": 3, "batch_size": 16})
+
+
+def test_another_loss_has_bounds_of_its_own_and_the_record_is_of_the_last_training(tmp_path, data):
+    found = search(tmp_path, data, TwoFits())
+    (trial,) = found.trials
+    assert_completed(trial)
+    record = found.record(trial)
+    assert (record.schedule["steps_per_epoch"], record.schedule["epochs"]) == (3, 3)
+    assert record.bounds["max_lr"] == trial.hyperparameters.values["autolr/max_lr"]
+    first, second = found.rates
+    assert max(second) < max(first) / 30
+    assert second == rates_of(record.schedule, record.bounds)
+    assert (record.training["fits"], record.training["steps"], record.training["steps_of_all"]) == (2, 9, 2 * 6 + 9)
+
+
+def test_stopping_at_the_ends_of_cycles_is_left_out_where_there_are_none(tmp_path, data):
+    callbacks = [keras.callbacks.ReduceLROnPlateau(), autolr.CycleEarlyStopping()]
+    found = search(tmp_path, data, arguments={"callbacks": callbacks}, rate_callbacks="keep")
+    assert_completed(*found.trials)
+    assert any("no cycles for `CycleEarlyStopping`" in text for text in found.warned)
+
+
+def test_a_remote_folder_is_left_to_keras_tuner(data):
+    tuner = autolr.RandomSearch(
+        build_one, "val_loss", max_trials=1, hyperparameters=held(), directory="ram://searches", project_name="remote"
+    )
+    with pytest.warns(AutoLRWarning, match="could not be recorded .*no local folder"):
+        tuner.search(*data, validation_data=data, epochs=2, verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+    assert not Path("ram:").exists()
+
+
+@pytest.mark.parametrize(
+    ("declare", "name"),
+    [
+        (lambda hp: hp.Float("cycle_length", 1, 4), "cycle_length"),
+        (lambda hp: hp.Fixed("cycle_length", 1.5), "cycle_length"),
+        (lambda hp: hp.Int("cycle_length", 0, 4), "cycle_length"),
+        (lambda hp: hp.Choice("mult_factor", [0.5, 1.0]), "mult_factor"),
+        (lambda hp: hp.Float("lr_decay", 0.5, 1.5), "lr_decay"),
+        (lambda hp: hp.Fixed("lr_decay", "much"), "lr_decay"),
+    ],
+)
+def test_ranges_that_hold_no_schedule_are_refused_at_once(tmp_path, declare, name):
+    hp = kt.HyperParameters()
+    declare(hp)
+    with pytest.raises(ValueError, match=f"^Hyperparameter `{name}` must .*Received.*Declared: "):
+        autolr.RandomSearch(build_one, "val_loss", max_trials=1, hyperparameters=hp, directory=tmp_path)
 
 
 class OtherFit(keras.Sequential):
