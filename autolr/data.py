@@ -116,6 +116,29 @@ class Replay:
             yield batch
 
 
+class Unannounced(keras.utils.PyDataset):
+    """A `PyDataset` that is not told of epochs: at their ends it would shuffle itself, and a test has epochs, too.
+
+    Args:
+        source: The user's data.
+    """
+
+    def __init__(self, source: keras.utils.PyDataset) -> None:
+        names = ("workers", "use_multiprocessing", "max_queue_size")
+        super().__init__(**{name: getattr(source, name) for name in names if hasattr(source, name)})
+        self._source = source
+
+    @property
+    def num_batches(self) -> int | None:
+        """As many as there are."""
+        batches: int | None = self._source.num_batches
+        return batches
+
+    def __getitem__(self, index: int) -> Any:
+        """A batch."""
+        return self._source[index]
+
+
 def replayable(x: Any) -> Any:
     """Data that a range test can draw from more than once: a generator is wrapped, anything else can be already."""
     return Replay(x) if isinstance(x, GeneratorType) else x

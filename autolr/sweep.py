@@ -15,7 +15,7 @@ from autolr import compat
 from autolr.bursts import BURST_STEPS, Burst, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Replay, first_batch, replayable
+from autolr.data import Replay, Unannounced, first_batch, replayable
 from autolr.errors import invalid
 from autolr.optimizers import batches_per_update, scope_of, takes_a_number, with_number_as_rate
 from autolr.sgdr import FloatArray
@@ -45,7 +45,8 @@ def range_test(
 
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics and random generators are put
     back bit for bit, also after Ctrl-C or an error: training afterwards is what it would have been without a test,
-    wherever the order of the data can be repeated (arrays, `PyDataset`, `tf.data` that does not shuffle). It reuses
+    wherever the order of the data can be repeated (arrays, a `PyDataset` whose batches are what they are until an epoch
+    ends, `tf.data` that does not shuffle). It reuses
     the traced training step, so the test costs its steps and nothing else.
 
     Args:
@@ -86,7 +87,7 @@ def range_test(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
-    x = replayable(x)
+    x = Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x)
 
     def fit(callback: keras.callbacks.Callback, epochs: int) -> None:
         # Keras must not evaluate the share held out in between.

@@ -281,3 +281,45 @@ def test_an_already_trained_model_is_noticed_and_not_spoilt(optimizer):
         callbacks=[SGDRScheduler(min_lr=bounds.min_lr, max_lr=bounds.max_lr)],
     )
     assert model.evaluate(*held_out, verbose=0) < 1.05 * before
+
+
+class ShufflesItself(keras.utils.PyDataset):
+    """The usual way: a new order at the end of each epoch."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y, self.order = x, y, np.arange(len(x))
+
+    def __len__(self):
+        return len(self.x) // 12
+
+    def __getitem__(self, index):
+        rows = self.order[12 * index : 12 * index + 12]
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_end(self):
+        np.random.shuffle(self.order)
+
+
+def test_a_dataset_that_shuffles_itself_is_not_told_of_the_tests_epochs(data):
+    def run(*, tested):
+        keras.utils.set_random_seed(3)
+        model, batches = compiled(functional()), ShufflesItself(*data)
+        if tested:
+            range_test(model, batches, start_lr=1e-4, num_steps=12, burst_steps=0)
+            assert batches.order.tolist() == list(range(len(data[0])))
+        return model.fit(batches, epochs=2, verbose=0).history, state_of(model)
+
+    assert_same_training(run(tested=True), run(tested=False))
+
+
+def test_an_unbuilt_model_without_targets_can_be_tested(data):
+    class LossOfItsOwn(Subclassed):
+        def call(self, x, training=False):
+            prediction = super().call(x, training=training)
+            self.add_loss(keras.ops.mean(prediction**2))
+            return prediction
+
+    model = LossOfItsOwn()
+    model.compile("sgd")
+    assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
