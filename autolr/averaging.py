@@ -57,7 +57,9 @@ class TailAverage:
             return
         for mean, weight in zip(self._mean, weights, strict=True):
             if np.issubdtype(mean.dtype, np.floating):
-                np.add(mean, (weight - mean) / self._count, out=mean)
+                with np.errstate(invalid="ignore"):
+                    # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
+                    np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
 
     def close(self, model: keras.Model) -> None:
         """A cycle has ended: give the model the mean of its weights, if any were sampled."""

@@ -16,6 +16,7 @@ class _Momentum(keras.Variable):
     """A variable where Keras expects a number: `if self.momentum != 0` must be decided while tracing."""
 
     __hash__ = keras.Variable.__hash__
+    own: float  # the optimizer's
 
     def __ne__(self, other: object) -> bool:
         return True
@@ -42,8 +43,12 @@ class CycledMomentum:
             for part in parts(model.optimizer):
                 for name in NAMES:
                     value = getattr(part, name, None)
+                    if isinstance(value, _Momentum):  # of a training that was interrupted
+                        value = value.own
                     if isinstance(value, float) and value > 0:
-                        self._taken.append((part, name, value, _Momentum(value, trainable=False, dtype="float32")))
+                        variable = _Momentum(value, trainable=False, dtype="float32")
+                        variable.own = value
+                        self._taken.append((part, name, value, variable))
         for part, name, value, variable in self._taken:
             # Past `__setattr__`, which would make it one of the optimizer's variables.
             vars(part)[name] = variable

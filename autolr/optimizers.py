@@ -87,3 +87,25 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
     if compat.is_multi_optimizer(optimizer):
         return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
     return type(optimizer).from_config({**config, "learning_rate": rate})
+
+
+def iterations_of(optimizer: Any) -> int:
+    """Updates the optimizer has done; 0 for one that does not count them, as a `MultiOptimizer` may not."""
+    return int(getattr(optimizer, "iterations", 0))
+
+
+def batches_trained(model: keras.Model, announced: int, *, iterations: int) -> int:
+    """Batches of an epoch that were trained, where Keras announces several executed as one.
+
+    The last execution of an epoch is announced as a whole one, also where the data ended within it.
+
+    Args:
+        model: The model in training.
+        announced: The number of the last batch that Keras has called back with, from 1.
+        iterations: What `iterations_of` its optimizer said when the epoch began.
+    """
+    execution = int(model.steps_per_execution or 1)
+    if execution == 1 or batches_per_update(model.optimizer) > 1:
+        return announced
+    done = iterations_of(model.optimizer) - iterations
+    return done if announced - execution < done < announced else announced

@@ -19,7 +19,7 @@ from autolr.callbacks import check_assignable_rate
 from autolr.ensemble import drop_snapshots, save_snapshot
 from autolr.errors import AutoLRWarning, invalid
 from autolr.momentum import CycledMomentum
-from autolr.optimizers import batches_per_update
+from autolr.optimizers import batches_per_update, batches_trained, iterations_of
 from autolr.sgdr import IntArray, check_schedule, height, lay_out, place, rate_on_edges, warmup_start
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class SGDRScheduler(keras.callbacks.Callback):
             the rate on such data stands still within the first epoch, while its steps are counted.
         restore_weights: What to do when training ends inside a cycle, where the rate is high and the model worse
             than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
-            monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched.
+            monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched; nor
+            if the optimizer has `use_ema=True`, whose average the model has then.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line. With
             `fit_budget` it may also be a share of the training, below 1: then the first cycle begins with it (at most
@@ -212,7 +213,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._give_momentum_back()  # if that training was interrupted
         self.history = {"step": [], "lr": []}
         self.cycle_end_weights, self._cycle_end_logs = None, {}
-        self._restores = self.restore_weights
+        # Such an optimizer has put its own average into the model by the time training ends.
+        self._restores = self.restore_weights and not averages_itself(self.model.optimizer)
         self._batches_per_update = batches_per_update(self.model.optimizer)
         told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
         self._batches_per_epoch: int | None = told or self.params.get("steps")
@@ -275,6 +277,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             drop_snapshots(self.snapshot_folder, after=done)
         self._is_new = False
         self._epoch, self._latest_batch = epoch, -1
+        self._iterations = iterations_of(self.model.optimizer)
         self._begun: list[int] = []  # batches at which a rate was set
         self._ended: list[int] = []  # batches that were trained
 
@@ -340,12 +343,21 @@ class SGDRScheduler(keras.callbacks.Callback):
         if self.ends_cycle(epoch):
             self.cycle_end_weights, self._cycle_end_logs = self.model.get_weights(), self._last_logs
             if self.snapshot_folder is not None:
-                number = self._ends[self._batches_until(epoch + 1)]
-                save_snapshot(self.model, self.snapshot_folder, number, keep=self.num_snapshots)
+                self._save_snapshot(self.snapshot_folder, self._ends[self._batches_until(epoch + 1)])
+
+    def _save_snapshot(self, folder: Path, number: int) -> None:
+        try:
+            save_snapshot(self.model, folder, number, keep=self.num_snapshots)
+        except OSError as error:  # a full disk: the training is worth more
+            warnings.warn(
+                f"The weights at the end of cycle {number} could not be kept in {folder} ({error}). Training goes on.",
+                AutoLRWarning,
+                stacklevel=2,
+            )
 
     def _settle_history(self) -> None:
         """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
-        trained = max(self._ended, default=-1) + 1
+        trained = batches_trained(self.model, max(self._ended, default=-1) + 1, iterations=self._iterations)
         # Keras also announces the step at which data of unknown size turn out to have ended.
         while self._begun and self._begun[-1] >= trained:
             self._begun.pop()

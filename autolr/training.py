@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from autolr.optimizers import batches_per_update, current_rate
+from autolr.optimizers import batches_per_update, batches_trained, current_rate, iterations_of
 
 POINTS = 300  # of each line, about: more cannot be told apart on a page
 SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
@@ -50,15 +51,20 @@ class TrainingLog(keras.callbacks.Callback):
         """Begin a new mean, as Keras does."""
         self._per_update = batches_per_update(self.model.optimizer)
         self._before, self._counted, self._sum = self._done, 0, 0.0
+        self._most = self.params.get("steps") or sys.maxsize
+        self._iterations = iterations_of(self.model.optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the rate, and the loss since the last point, where a point falls."""
-        done = self._done = self._before + batch + 1
+        # Of several batches in an execution the last ones may not be there.
+        done = self._done = self._before + min(batch + 1, self._most)
         if done >= self._due or done in self._corners:
             self._guarded(self._note, done, logs or {})
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch's logs; write, if the last time was a while ago."""
+        announced = self._done - self._before
+        self._done = self._before + batches_trained(self.model, announced, iterations=self._iterations)
         self._guarded(self._note_epoch, epoch, logs or {})
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self._hand_on()

@@ -190,6 +190,24 @@ def test_what_averages_by_itself_is_left_alone(data):
     assert_same_arrays(*ends)
 
 
+class Masked(keras.layers.Layer):
+    """Has infinite constants, as attention masks do."""
+
+    def build(self, shape):
+        values = keras.initializers.Constant(-np.inf)
+        self.mask = self.add_weight(shape=(2,), initializer=values, trainable=False, name="mask")
+
+    def call(self, x):
+        return x
+
+
+def test_an_infinite_constant_stays_what_it_is():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1), Masked()])
+    model.compile("sgd", "mse")
+    fit(model, SGDRScheduler(0.01, 0.1, cycle_length=2, tail_average=0.5))
+    assert np.all(model.layers[-1].get_weights()[0] == -np.inf)
+
+
 class Counting(keras.layers.Layer):
     """Has a weight that is no float: how often it was called."""
 

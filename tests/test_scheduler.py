@@ -5,12 +5,15 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from helpers import RateSpy, assert_same_arrays, one_weight, rate_of
+from helpers import RateSpy, assert_same_arrays, compiled, one_weight, rate_of, sequential
 
-from autolr import SGDRScheduler, sgdr_lr
+from autolr import AutoLRWarning, SGDRScheduler, sgdr_lr
+from autolr.budget import plan
 from autolr.momentum import CycledMomentum
+from autolr.training import TrainingLog
 
 SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
+METHOD = {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}
 X, Y = np.ones((20, 1), "float32"), np.zeros((20, 1), "float32")
 ON_JAX = keras.backend.backend() == "jax"
 
@@ -156,7 +159,12 @@ class TestMomentum:
 
         with pytest.raises(KeyboardInterrupt):
             fit(model, schedule, keras.callbacks.LambdaCallback(on_epoch_end=interrupt))
-        fit(model, schedule, epochs=2)
+        before = len(model.optimizer.variables)
+        another = SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle")
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, another, keras.callbacks.LambdaCallback(on_epoch_end=interrupt))
+        assert len(model.optimizer.variables) == before
+        fit(model, SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle"), epochs=2)
         assert model.optimizer.momentum == 0.3
 
     @pytest.mark.parametrize("wrong", [(0.9, 0.8), (-0.1, 0.5), (0.5, 1.0)])
@@ -165,8 +173,53 @@ class TestMomentum:
             SGDRScheduler(**SCHEDULE, momentum=wrong)
 
 
+def test_an_optimizers_own_average_is_not_undone(data):
+    x, y = data
+    worse = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(val_loss=epoch))
+    ends = []
+    for restore in (True, False):  # the second cycle is cut off, and worse than the first one's end
+        keras.utils.set_random_seed(0)
+        model = compiled(sequential(), keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9))
+        schedule = SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=3, restore_weights=restore)
+        model.fit(x, y, epochs=3, batch_size=12, callbacks=[worse, schedule], verbose=0)
+        ends.append(model.get_weights())
+    assert_same_arrays(*ends)
+
+
+def test_a_snapshot_that_cannot_be_written_costs_no_training(tmp_path):
+    in_the_way = tmp_path / "cycles"
+    in_the_way.write_text("a file, not a folder")
+    schedule = SGDRScheduler(**SCHEDULE, snapshot_folder=in_the_way)
+    with pytest.warns(AutoLRWarning, match=r"cycle 1 could not be kept .*Training goes on"):
+        fit(one_weight(), schedule)
+    assert schedule.history["step"]
+
+
 def test_the_rate_stays_after_training_as_it_was():
     model = one_weight()
     schedule = SGDRScheduler(**SCHEDULE)
     fit(model, schedule)
     assert rate_of(model) == np.float32(schedule.history["lr"][-1])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_epoch_that_is_no_multiple_of_an_execution_ends_with_its_last_batch(known):
+    """16 batches, of which Keras announces 18 in executions of three."""
+
+    def batches():
+        for _ in range(16):
+            yield X[:4], Y[:4]
+
+    tensorflow = pytest.importorskip("tensorflow")
+    signature = (tensorflow.TensorSpec((4, 1)), tensorflow.TensorSpec((4, 1)))
+    data = tensorflow.data.Dataset.from_generator(batches, output_signature=signature)
+    if known:
+        data = data.apply(tensorflow.data.experimental.assert_cardinality(16))
+    kept = []
+    schedule = SGDRScheduler(**SCHEDULE)
+    log = TrainingLog(plan(METHOD, {"epochs": 3, "steps_per_epoch": 16}), kept.append)
+    model = one_weight(steps_per_execution=3)
+    model.fit(data, epochs=3, callbacks=[schedule, log], verbose=0)
+    assert [epoch["step"] for epoch in kept[-1]["epochs"]] == [16, 32, 48]
+    assert kept[-1]["steps"] == 48 == int(model.optimizer.iterations)
+    assert schedule.history["step"] == [16 * epoch + step for epoch in range(3) for step in range(0, 16, 3)]
