@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import keras
 import numpy as np
 
 from autolr.data import is_array_data, num_samples
-from autolr.errors import invalid
+from autolr.errors import AutoLRWarning, invalid
 
 SUFFIX = ".weights.h5"
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -27,11 +29,15 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
         keep: How many to keep.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".aside{SUFFIX}"
-    model.save_weights(aside, overwrite=True)
-    os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
+    # A name of its own: a trial that was given to another worker may still be running on the first.
+    aside = folder / f".{uuid.uuid4().hex}{SUFFIX}"
+    try:
+        model.save_weights(aside, overwrite=True)
+        os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
+    finally:
+        aside.unlink(missing_ok=True)
     for path in snapshot_paths(folder)[:-keep]:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def drop_snapshots(folder: Path, *, after: int) -> None:
@@ -64,8 +70,8 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
         last: Use the last so many only. Defaults to all.
 
     Returns:
-        A plain functional Keras model, compiled with the loss and the metrics of `model` if that is compiled, and not
-        trainable. Save it with `save("ensemble.keras")`.
+        A plain functional Keras model, compiled with the loss, loss weights and metrics of `model` if that is
+        compiled, and not trainable. Save it with `save("ensemble.keras")`.
 
     Raises:
         ValueError: If there are no snapshots, or the model has not been built.
@@ -175,7 +181,9 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
     if not model.built:
         raise invalid("model", "be built", model, "Call it on a batch of data first.")
     try:
-        copy = type(model).from_config(model.get_config())
+        # Keras would not find layers that are not registered by their names alone.
+        with keras.saving.custom_object_scope({type(layer).__name__: type(layer) for layer in _all_layers(model)}):
+            copy = type(model).from_config(model.get_config())
     except (TypeError, NotImplementedError) as error:
         hint = "Let its `get_config` return the arguments of its `__init__`."
         raise invalid("model", "be of a class that can be made again from its config", model, hint) from error
@@ -204,8 +212,20 @@ def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
     """Compile for `evaluate`; a model like this is not trained any further, so its optimizer does not matter."""
     config = model.get_compile_config() if model.compiled else None
     if config:
-        metrics = keras.saving.deserialize_keras_object(config.get("metrics"))
-        other.compile("sgd", loss=model.loss, metrics=metrics)
+        try:  # metrics have a state, so each model needs its own
+            metrics = {
+                name: keras.saving.deserialize_keras_object(config.get(name))
+                for name in ("metrics", "weighted_metrics")
+            }
+        except (TypeError, ValueError) as error:
+            warnings.warn(
+                f"The metrics of {model.name} cannot be made again ({error}). {other.name} is compiled with the loss "
+                "alone; register what is yours with `keras.saving.register_keras_serializable`, or compile it anew.",
+                AutoLRWarning,
+                stacklevel=3,
+            )
+            metrics = {}
+        other.compile("sgd", loss=model.loss, loss_weights=config.get("loss_weights"), **metrics)
     return other
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, one_weight, sequential
 
-from autolr import SGDRScheduler
-from autolr.ensemble import averaged_weights, snapshot_ensemble, snapshot_paths
+from autolr import AutoLRWarning, SGDRScheduler
+from autolr.ensemble import averaged_weights, save_snapshot, snapshot_ensemble, snapshot_paths
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -81,6 +81,63 @@ def test_several_inputs_and_outputs(tmp_path):
     each = predictions(model, x, ends)
     for at in (0, 1):
         np.testing.assert_allclose(found[at], np.mean([one[at] for one in each], axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_an_ensemble_is_evaluated_as_its_model_is(tmp_path):
+    inputs = keras.Input((6,))
+    ends = {"a": keras.layers.Dense(3)(inputs), "b": keras.layers.Dense(1)(inputs)}
+    model = keras.Model(inputs, ends)
+    model.compile(
+        "sgd",
+        loss={"a": "mse", "b": "mae"},
+        loss_weights={"a": 1000.0, "b": 1.0},
+        metrics={"a": ["mae"]},
+        weighted_metrics={"b": ["mse"]},
+    )
+    x, weight = np.random.default_rng(0).normal(size=(20, 6)), np.arange(20.0)
+    y = {"a": np.ones((20, 3)), "b": np.ones((20, 1))}
+    model.save_weights(tmp_path / "end.weights.h5")
+    wanted = model.evaluate(x, y, sample_weight={"a": weight, "b": weight}, verbose=0, return_dict=True)
+    for joined in (
+        snapshot_ensemble(model, [tmp_path / "end.weights.h5"]),
+        averaged_weights(model, [tmp_path / "end.weights.h5"]),
+    ):
+        found = joined.evaluate(x, y, sample_weight={"a": weight, "b": weight}, verbose=0, return_dict=True)
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+class NotRegistered(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def error_of_mine(y, prediction):
+    return keras.ops.mean(prediction, axis=-1)
+
+
+def test_what_is_not_registered_is_told_of_and_costs_no_ensemble(data, tmp_path):
+    x, y = data
+    model = keras.Sequential([keras.Input((6,)), NotRegistered(), keras.layers.Dense(3, activation="softmax")])
+    compiled(model, metrics=[error_of_mine])
+    model.save_weights(tmp_path / "end.weights.h5")
+    with pytest.warns(AutoLRWarning, match="error_of_mine"):
+        ensemble = snapshot_ensemble(model, [tmp_path / "end.weights.h5"])
+    np.testing.assert_allclose(ensemble.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
+    loss = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    assert ensemble.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx({"loss": loss}, rel=1e-5)
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    model = one_weight()
+
+    def half(path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save_weights", half)
+    with pytest.raises(OSError, match="No space"):
+        save_snapshot(model, tmp_path, 1, keep=3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_so_many_are_kept_and_used(data, tmp_path):
