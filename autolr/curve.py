@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RangeTest:
     """What a learning-rate range test recorded.
 
@@ -61,6 +61,11 @@ class RangeTest:
     def __len__(self) -> int:
         return len(self.lrs)
 
+    def __repr__(self) -> str:
+        span = f" from {self.lrs[0]:.1e} to {self.lrs[-1]:.1e}" if len(self) else ""
+        end = ", diverged" if self.diverged else ""
+        return f"<RangeTest: {len(self)} rates{span}{end}; {len(self.bursts)} bursts; {self.steps_spent} steps in all>"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RangeTest):
             return NotImplemented
@@ -76,7 +81,11 @@ class RangeTest:
     def bounds(self, **options: Any) -> LRBounds:
         """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any."""
         bounds = find_bounds(self.lrs, self.losses, **options)
-        return confirm(bounds, self.bursts, noise=batch_noise(self.untrained_losses())) if self.bursts else bounds
+        if not self.bursts:
+            return bounds
+        untrained = self.untrained_losses()
+        rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))  # what a fall within it may be
+        return confirm(bounds, self.bursts, noise=max(batch_noise(untrained), float(rounding)))
 
     def untrained_losses(self) -> FloatArray:
         """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""

@@ -47,6 +47,20 @@ def count_steps(
     return len(x) if hasattr(x, "__len__") else None
 
 
+def holding_nan(**arrays: Any) -> list[str]:
+    """Which of these arrays, or nests of them, hold not-a-numbers; data that come in batches are not read."""
+
+    def holds(part: Any) -> bool:
+        array = np.asarray(part)
+        return array.dtype.kind == "f" and array.size > 0 and bool(np.isnan(np.min(array)))  # one pass, and no copy
+
+    return [
+        name
+        for name, x in arrays.items()
+        if x is not None and is_array_data(x) and any(map(holds, keras.tree.flatten(x)))
+    ]
+
+
 class Replay:
     """A generator that remembers what was drawn from it, so that a range test takes no batch away from training.
 

@@ -49,10 +49,11 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start counting."""
-        if self.scheduler is None:
+        if self.scheduler is None or self.scheduler.model is not self.model:
             raise ValueError(
                 "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
-                "Received: scheduler=None. Pass it to both: `callbacks=[schedule, CycleEarlyStopping(schedule)]`."
+                f"Received: scheduler={self.scheduler}. Pass it to both: "
+                "`callbacks=[schedule, CycleEarlyStopping(schedule)]`."
             )
         super().on_train_begin(logs)
 

@@ -146,8 +146,8 @@ def plot_schedule(
     """Draw a schedule: the learning rate at every step, with the restarts marked.
 
     Args:
-        edges: Steps on which the cycles begin, and that on which the last one ends; `autolr.sgdr.cycle_edges` and
-            `fitted_edges` compute them, and a trial's record holds them.
+        edges: Steps on which the cycles begin, and that on which the last one ends, as a trial's record holds them.
+            `SGDRScheduler.preview` draws a schedule that has not been trained with.
         min_lr: Rate that each cycle falls to.
         max_lr: Rate at the start of the first cycle.
         lr_decay: What each restart multiplies the peak by.

@@ -87,6 +87,7 @@ class Screen(Lines):
         self._total: float | None = None
         self._training_since = self._trial_since = time.monotonic()
         self._ended: list[float] = []  # seconds that each trial took
+        self._before = 0  # trials that had ended when a search was taken up again
         self._left: int | None = None  # trials that have not begun
 
     @contextmanager
@@ -95,6 +96,7 @@ class Screen(Lines):
         from rich.live import Live
 
         self._note_best(oracle)
+        self._before = len(getattr(oracle, "end_order", []))
         live = Live(
             get_renderable=self._draw,
             console=self._console,
@@ -182,7 +184,7 @@ class Screen(Lines):
             facts.add_row(name, Text(fact))
         facts.add_row("best so far", Text(f"{self._objective} {self._best}" if self._best else "none yet"))
         whole = self._search_seconds_left()
-        count = len(self._ended)
+        count = self._before + len(self._ended)
         said = f"{self._name}, {count} trial{'s' * (count != 1)} ended"
         facts.add_row("search", Text(said + (f", about {duration(whole)} left" if whole is not None else "")))
         return Group(head, bar, facts)

@@ -200,7 +200,13 @@ class SGDRScheduler(keras.callbacks.Callback):
         )
 
     def ends_cycle(self, epoch: int) -> bool:
-        """Whether a cycle of the running training ends with this epoch, counted from 0."""
+        """Whether a cycle of the running training ends with this epoch, counted from 0.
+
+        Raises:
+            RuntimeError: If no training with this schedule has begun: the number of steps in an epoch decides.
+        """
+        if not hasattr(self, "_ends"):
+            raise RuntimeError("No training with this schedule has begun. Pass it to `model.fit` first.")
         return self._batches_until(epoch + 1) in self._ends
 
     def leave_weights_alone(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,13 +16,14 @@ from autolr import compat
 from autolr.bursts import BURST_STEPS, Burst, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Replay, Unannounced, first_batch, replayable
-from autolr.errors import invalid
+from autolr.data import Replay, Unannounced, first_batch, holding_nan, replayable
+from autolr.errors import AutoLRWarning, invalid
 from autolr.optimizers import batches_per_update, scope_of, takes_a_number, with_number_as_rate
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 
 NEVER = 2**31  # epochs between two validations
+OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose", "validation_freq"}
 
 
 def range_test(
@@ -68,6 +70,8 @@ def range_test(
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
             `burst_steps`, or the model is not compiled.
+        TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
+            `verbose`, `validation_freq`).
 
     Example:
     ```python
@@ -79,6 +83,11 @@ def range_test(
     Reference:
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
+    if own := fit_arguments.keys() & OWN_ARGUMENTS:
+        raise TypeError(
+            f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
+            f"{', '.join(f'{name}={fit_arguments[name]!r}' for name in sorted(own))}. Leave them out."
+        )
     finder = LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False)
     if burst_steps < 0:
         raise invalid("burst_steps", "be 0 or more", burst_steps, "0 leaves the bursts out.")
@@ -86,6 +95,13 @@ def range_test(
         raise ValueError(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
+        )
+    if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
+        warnings.warn(
+            f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "
+            "model trained on it: what a range test finds means nothing. Leave those samples out, or fill them in.",
+            AutoLRWarning,
+            stacklevel=2,
         )
     x = Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x)
 

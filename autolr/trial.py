@@ -6,6 +6,7 @@ At that point the final arguments are known, whoever chose them: the search, a `
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
+from autolr.errors import AutoLRWarning
 from autolr.optimizers import (
     batches_per_update,
     current_rate,
@@ -42,6 +44,7 @@ from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup, measured_setup
 from autolr.scheduler import SGDRScheduler
 from autolr.search_memory import Options, SearchMemory
+from autolr.sgdr import check_schedule
 from autolr.sweep import build, range_test
 from autolr.training import TrainingLog
 from autolr.verdicts import LRBounds
@@ -121,9 +124,9 @@ class AssistedTrial:
                     return original(*args, **kwargs)
                 del arguments["self"]
                 arguments = self._on_screen(arguments)
-                fresh = model.optimizer not in seen
+                fresh = getattr(model, "optimizer", None) not in seen  # one that is not compiled has none
                 arguments = self.assist(model, arguments, fresh=fresh)
-                seen.append(model.optimizer)
+                seen.append(getattr(model, "optimizer", None))
                 return original(**arguments)
             finally:
                 model.fit = fit
@@ -195,6 +198,8 @@ class AssistedTrial:
 
     def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
         values = self.trial.hyperparameters.values
+        choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
+        check_schedule(min_lr=0.0, max_lr=1.0, **choices)  # before anything is spent on it
         if fresh:
             self._replace_rate(model, arguments)
             if self._parent:
@@ -205,7 +210,6 @@ class AssistedTrial:
             self.bounds, *self._found = self._find_bounds(model, arguments)
             # Before and after: an unbuilt model's variables are only there now.
             self._setups |= {setup, compiled_setup(model, arguments)}
-        choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         schedule = plan(choices, arguments, batches_per_update=batches_per_update(model.optimizer))
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         values[MIN_LR], values[MAX_LR] = float(self.bounds.min_lr), float(self.bounds.max_lr)
@@ -261,7 +265,7 @@ class AssistedTrial:
             self._warn(
                 "replaced",
                 f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
-                "own. It can be left out of the build function.",
+                "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
             )
 
     def _load_optimizer(self, model: keras.Model, parent: str) -> None:
@@ -314,7 +318,12 @@ class AssistedTrial:
             chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
             if arguments.get("validation_data") is not None:
                 chosen.pop("validation_split", None)  # Keras ignores it then
-            test = range_test(model, arguments["x"], arguments.get("y"), num_steps=steps, burst_steps=bursts, **chosen)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", AutoLRWarning)
+                test = range_test(
+                    model, arguments["x"], arguments.get("y"), num_steps=steps, burst_steps=bursts, **chosen
+                )
+            self._pass_on(caught)
             bounds = test.bounds()
         except Exception as error:  # whatever it was, training itself will show it too, or go well
             test, bounds = None, fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
@@ -327,6 +336,14 @@ class AssistedTrial:
         verdict = f"{bounds.status}, {bounds.confidence} confidence{spent}"
         self._say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
         return bounds, test, "range test" if test else "fallback"
+
+    def _pass_on(self, caught: list[warnings.WarningMessage]) -> None:
+        """AutoLR's own warnings as the trial's; others as they were."""
+        for it in caught:
+            if issubclass(it.category, AutoLRWarning):
+                self._warn(str(it.message), str(it.message))
+            else:
+                warnings.warn_explicit(it.message, it.category, it.filename, it.lineno)
 
     def _taken_over(self, trial_id: str, bounds: LRBounds) -> tuple[LRBounds, None, str]:
         self._say(f"range test: none, goes on with the bounds of trial {trial_id}")

@@ -21,19 +21,19 @@ STATUSES: Mapping[str, str] = {
 ADVICE = {
     "ok": "Use the bounds.",
     "never_fell": "max_lr is about a twentieth of the rate at which the loss leaves its level. Sweep more "
-    "slowly (more steps over the last two decades before that rate), or use a larger batch. A model that is "
-    "already trained looks like this, too: it has little left to fall.",
+    "slowly (`num_steps`; in a tuner, where trials are short, `range_test_min_steps`), or use a larger batch. A model "
+    "that is already trained looks like this, too: it has little left to fall.",
     "small_fall": "The bounds are those of the rate that did best in short trainings, or of the lowest tried if none "
     "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps.",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and raise `end_lr`.",
-    "never_diverged": "The bounds are safe but may be low. Raise `end_lr`.",
+    "never_diverged": "The bounds are safe but may be low. `range_test` takes a higher `end_lr`.",
     "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Lower `start_lr`.",
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
     "non_finite": "The bounds stay below the first non-finite loss. Lower `start_lr`, and check the data and the "
     "loss for NaN.",
-    "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly or use "
-    "a larger batch.",
+    "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly "
+    "(`num_steps`; in a tuner, where trials are short, `range_test_min_steps`), or use a larger batch.",
 }
 
 # What to fall back on without a sweep: Adam's usual rate and a quarter of it.

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import RangeTest, find_bounds
+from autolr.bursts import Burst
 
 
 def falling_then_rising() -> RangeTest:
@@ -88,3 +89,12 @@ def test_plot_draws_the_curve_on_the_given_axes():
     ax = pyplot.figure().add_subplot()
     assert falling_then_rising().plot(ax=ax) is ax
     assert ax.lines
+
+
+def test_a_fall_within_rounding_is_none():
+    """Losses of a model that NaN has stopped from learning: equal but for the last digits of 32-bit floats."""
+    lrs = np.geomspace(1e-7, 10, 100)
+    changes = {1e-7: -3e-8, 3e-7: -6e-8, 1e-6: -2e-8}
+    bursts = [Burst(rate, change, steps) for steps in (24, 48) for rate, change in changes.items()]
+    test = RangeTest(lrs, np.where(lrs < 1e-5, 2.303, 9.0), bursts=tuple(bursts))
+    assert test.bounds().status == "small_fall"

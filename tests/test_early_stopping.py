@@ -93,3 +93,11 @@ def test_one_pair_serves_two_fits():
         model, given = one_weight(), Prescribed(losses)
         model.fit(X, X, epochs=len(losses), batch_size=4, verbose=0, callbacks=[given, schedule, stop])
         assert given.weights.index(weight_of(model)) + 1 == kept
+
+
+def test_a_schedule_of_no_training_is_refused_before_it():
+    stop = CycleEarlyStopping(SGDRScheduler(**SCHEDULE))
+    with pytest.raises(ValueError, match=r"^Argument `scheduler` must .*Received: scheduler=.*Pass it to both"):
+        one_weight().fit(X, X, epochs=2, verbose=0, callbacks=[stop])
+    with pytest.raises(RuntimeError, match="No training with this schedule has begun"):
+        SGDRScheduler(**SCHEDULE).ends_cycle(3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, sequential, state_of
 
-from autolr import RangeTest, SGDRScheduler, range_test
+from autolr import AutoLRWarning, RangeTest, SGDRScheduler, range_test
 
 MODELS = {"sequential": sequential, "functional": functional, "unbuilt subclass": Subclassed}
 OPTIMIZERS = {
@@ -323,3 +323,24 @@ def test_an_unbuilt_model_without_targets_can_be_tested(data):
     model = LossOfItsOwn()
     model.compile("sgd")
     assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
+
+
+@pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
+def test_data_with_nan_are_told_of(data, name):
+    x, y = data
+    parts = {"x": x.copy(), "y": y.astype("float32"), "sample_weight": np.ones(len(x), "float32")}
+    parts[name].flat[5] = np.nan
+    with pytest.warns(AutoLRWarning, match=f"hold NaN, in `{name}`"):
+        range_test(compiled(sequential()), **parts, batch_size=12, num_steps=12, burst_steps=0)
+
+
+def test_arguments_that_are_the_tests_own_are_refused(data):
+    with pytest.raises(
+        TypeError, match=r"`callbacks`, `epochs` of `fit` are the range test's own. Received: .*epochs=3"
+    ):
+        range_test(compiled(sequential()), *data, epochs=3, callbacks=[])
+
+
+def test_a_result_is_shown_in_a_line(data):
+    test = range_test(compiled(sequential()), *data, batch_size=12, num_steps=12, burst_steps=0)
+    assert repr(test) == f"<RangeTest: 12 rates from 1.0e-07 to {test.lrs[-1]:.1e}; 0 bursts; 12 steps in all>"

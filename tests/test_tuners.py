@@ -574,6 +574,35 @@ def test_stopping_at_the_ends_of_cycles_is_left_out_where_there_are_none(tmp_pat
     assert any("no cycles for `CycleEarlyStopping`" in text for text in found.warned)
 
 
+def test_nan_in_the_data_is_told_of_once_and_kept_in_every_record(tmp_path, data):
+    x, y = data[0].copy(), data[1]
+    x[0, 0] = np.nan
+    found = search(tmp_path, (x, y), hyperparameters=two_or_more(), max_trials=2)
+    assert sum("hold NaN, in `x`" in text for text in found.warned) == 1
+    assert all(any("hold NaN" in text for text in found.record(trial).warnings) for trial in found.trials)
+
+
+def test_a_model_that_is_not_compiled_gets_keras_own_message(tmp_path, data):
+    tuner = autolr.RandomSearch(
+        lambda hp: dense(), "val_loss", max_trials=1, max_consecutive_failed_trials=1, directory=tmp_path
+    )
+    with pytest.raises(RuntimeError, match=r"compile\(\)"):
+        tuner.search(*data, validation_data=data, verbose=0)
+
+
+def test_a_schedule_that_cannot_be_costs_no_range_test_and_leaves_no_bounds(tmp_path, data):
+    class Meddling(OwnFit):
+        def fit(self, hp, model, *args, **kwargs):
+            hp.values["cycle_length"] = 2.5
+            return super().fit(hp, model, *args, **kwargs)
+
+    found = search(tmp_path, data, Meddling())
+    assert_completed(*found.trials)
+    assert any("could not be prepared (ValueError: Argument `cycle_length` must" in text for text in found.warned)
+    assert not any(name.startswith("autolr/") for name in found.trials[0].hyperparameters.values)
+    assert not list(tmp_path.rglob("autolr.json"))
+
+
 def test_a_remote_folder_is_left_to_keras_tuner(data):
     tuner = autolr.RandomSearch(
         build_one, "val_loss", max_trials=1, hyperparameters=held(), directory="ram://searches", project_name="remote"
