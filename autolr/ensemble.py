@@ -29,10 +29,10 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
         keep: How many to keep.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A name of its own: a trial that was given to another worker may still be running on the first.
-    aside = folder / f".{uuid.uuid4().hex}{SUFFIX}"
+    # Another process may write to the same folder: each writes aside under a name of its own.
+    aside = folder / f".aside-{uuid.uuid4().hex}{SUFFIX}"
     try:
-        model.save_weights(aside, overwrite=True)
+        model.save_weights(aside)
         os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
     finally:
         aside.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def drop_snapshots(folder: Path, *, after: int) -> None:
     """Remove the weights of cycles later than `after`, which are those of a training given up."""
     for path in snapshot_paths(folder):
         if _number(path) > after:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:
@@ -70,8 +70,10 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
         last: Use the last so many only. Defaults to all.
 
     Returns:
-        A plain functional Keras model, compiled with the loss, loss weights and metrics of `model` if that is
-        compiled, and not trainable. Save it with `save("ensemble.keras")`.
+        A plain functional Keras model, not trainable. If `model` is compiled, so is this one, for `evaluate`: with its
+        loss, loss weights, metrics and weighted metrics; optimizer and other settings are left aside. Metrics that
+        Keras cannot make again from their configs, as functions that are not registered, are left out with a warning.
+        Save it with `save("ensemble.keras")`.
 
     Raises:
         ValueError: If there are no snapshots, or the model has not been built.
@@ -127,7 +129,7 @@ def averaged_weights(
         last: Use the last so many only. Defaults to all.
 
     Returns:
-        A model like `model`, compiled with its loss and metrics if that is compiled.
+        A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`.
 
     Raises:
         ValueError: If there are no snapshots, the model has not been built, or `x` is needed and not given.
@@ -181,16 +183,30 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
     if not model.built:
         raise invalid("model", "be built", model, "Call it on a batch of data first.")
     try:
-        # Keras would not find layers that are not registered by their names alone.
-        with keras.saving.custom_object_scope({type(layer).__name__: type(layer) for layer in _all_layers(model)}):
-            copy = type(model).from_config(model.get_config())
+        own = not type(model).__module__.startswith("keras.")
+        copy = type(model).from_config(model.get_config()) if own else _clone(model)
     except (TypeError, NotImplementedError) as error:
-        hint = "Let its `get_config` return the arguments of its `__init__`."
-        raise invalid("model", "be of a class that can be made again from its config", model, hint) from error
+        hint = (
+            "Let `get_config`, of the model's class and of its layers', return the arguments of `__init__`, and "
+            "decorate layers and functions of your own with `keras.saving.register_keras_serializable`."
+        )
+        raise invalid("model", "be such that it can be made again from its config", model, hint) from error
     if not copy.built:
         copy(_inputs_like(model))
     copy.load_weights(path)
     return copy
+
+
+def _clone(model: keras.Model) -> keras.Model:
+    """A Sequential or functional model anew, layer by layer, so that its layers need not be registered."""
+    compiled = [part for part in (model, *_all_layers(model)) if getattr(part, "compiled", False)]
+    try:
+        for part in compiled:
+            part.compiled = False  # else Keras compiles the clone, too, and fails at functions it cannot find by name
+        return keras.models.clone_model(model, recursive=True)
+    finally:
+        for part in compiled:
+            part.compiled = True
 
 
 def _inputs_like(model: keras.Model) -> Any:
@@ -211,22 +227,45 @@ def _inputs_like(model: keras.Model) -> Any:
 def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
     """Compile for `evaluate`; a model like this is not trained any further, so its optimizer does not matter."""
     config = model.get_compile_config() if model.compiled else None
-    if config:
-        try:  # metrics have a state, so each model needs its own
-            metrics = {
-                name: keras.saving.deserialize_keras_object(config.get(name))
-                for name in ("metrics", "weighted_metrics")
-            }
-        except (TypeError, ValueError) as error:
-            warnings.warn(
-                f"The metrics of {model.name} cannot be made again ({error}). {other.name} is compiled with the loss "
-                "alone; register what is yours with `keras.saving.register_keras_serializable`, or compile it anew.",
-                AutoLRWarning,
-                stacklevel=3,
-            )
-            metrics = {}
-        other.compile("sgd", loss=model.loss, loss_weights=config.get("loss_weights"), **metrics)
+    if not config:
+        return other
+    lost: list[str] = []
+    loss = model.loss
+    if isinstance(loss, dict):  # Keras sorts its keys; `evaluate` gives the losses in the order given to `compile`
+        loss = {name: loss[name] for name in config.get("loss", loss)}
+    other.compile(
+        "sgd",
+        loss=loss,
+        loss_weights=keras.saving.deserialize_keras_object(config.get("loss_weights")),
+        metrics=_metrics(config.get("metrics"), lost),
+        weighted_metrics=_metrics(config.get("weighted_metrics"), lost),
+    )
+    if lost:
+        warnings.warn(
+            f"Compiled without the metrics {', '.join(lost)}, which Keras cannot make again from their configs. "
+            "Decorate them with `keras.saving.register_keras_serializable`, or compile the result with them.",
+            AutoLRWarning,
+            stacklevel=3,
+        )
     return other
+
+
+def _metrics(config: Any, lost: list[str], *, within: bool = False) -> Any:
+    """New metrics from a config, in its structure; notes the names of those that cannot be made again."""
+    if isinstance(config, dict) and config.get("class_name") == "__tuple__":
+        config = config["config"]["value"]
+    if isinstance(config, (list, tuple)):
+        parts = [_metrics(part, lost, within=True) for part in config]
+        # The place of a lost one stays in the outer list, which may have one entry for each output.
+        return [part for part in parts if part != []] if within else parts
+    if isinstance(config, dict) and "class_name" not in config:
+        return {name: _metrics(part, lost, within=True) for name, part in config.items()}
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError):
+        inner = config["config"]  # of a function its name
+        lost.append(inner if isinstance(inner, str) else inner.get("name", config["class_name"]))
+        return []
 
 
 def _all_layers(model: keras.Model) -> Iterator[Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import keras
 import numpy as np
 import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, one_weight, sequential
 
 from autolr import AutoLRWarning, SGDRScheduler
-from autolr.ensemble import averaged_weights, save_snapshot, snapshot_ensemble, snapshot_paths
+from autolr.ensemble import averaged_weights, drop_snapshots, save_snapshot, snapshot_ensemble, snapshot_paths
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -81,63 +83,6 @@ def test_several_inputs_and_outputs(tmp_path):
     each = predictions(model, x, ends)
     for at in (0, 1):
         np.testing.assert_allclose(found[at], np.mean([one[at] for one in each], axis=0), rtol=1e-4, atol=1e-6)
-
-
-def test_an_ensemble_is_evaluated_as_its_model_is(tmp_path):
-    inputs = keras.Input((6,))
-    ends = {"a": keras.layers.Dense(3)(inputs), "b": keras.layers.Dense(1)(inputs)}
-    model = keras.Model(inputs, ends)
-    model.compile(
-        "sgd",
-        loss={"a": "mse", "b": "mae"},
-        loss_weights={"a": 1000.0, "b": 1.0},
-        metrics={"a": ["mae"]},
-        weighted_metrics={"b": ["mse"]},
-    )
-    x, weight = np.random.default_rng(0).normal(size=(20, 6)), np.arange(20.0)
-    y = {"a": np.ones((20, 3)), "b": np.ones((20, 1))}
-    model.save_weights(tmp_path / "end.weights.h5")
-    wanted = model.evaluate(x, y, sample_weight={"a": weight, "b": weight}, verbose=0, return_dict=True)
-    for joined in (
-        snapshot_ensemble(model, [tmp_path / "end.weights.h5"]),
-        averaged_weights(model, [tmp_path / "end.weights.h5"]),
-    ):
-        found = joined.evaluate(x, y, sample_weight={"a": weight, "b": weight}, verbose=0, return_dict=True)
-        assert found == pytest.approx(wanted, rel=1e-5)
-
-
-class NotRegistered(keras.layers.Layer):
-    def call(self, x):
-        return 2 * x
-
-
-def error_of_mine(y, prediction):
-    return keras.ops.mean(prediction, axis=-1)
-
-
-def test_what_is_not_registered_is_told_of_and_costs_no_ensemble(data, tmp_path):
-    x, y = data
-    model = keras.Sequential([keras.Input((6,)), NotRegistered(), keras.layers.Dense(3, activation="softmax")])
-    compiled(model, metrics=[error_of_mine])
-    model.save_weights(tmp_path / "end.weights.h5")
-    with pytest.warns(AutoLRWarning, match="error_of_mine"):
-        ensemble = snapshot_ensemble(model, [tmp_path / "end.weights.h5"])
-    np.testing.assert_allclose(ensemble.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
-    loss = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
-    assert ensemble.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx({"loss": loss}, rel=1e-5)
-
-
-def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
-    model = one_weight()
-
-    def half(path, **options):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(model, "save_weights", half)
-    with pytest.raises(OSError, match="No space"):
-        save_snapshot(model, tmp_path, 1, keep=3)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_so_many_are_kept_and_used(data, tmp_path):
@@ -233,7 +178,192 @@ def test_what_is_missing_is_named(data, tmp_path):
     without_config = Subclassed()
     without_config.compile("sgd", LOSS)
     without_config.fit(*data, verbose=0)
-    with pytest.raises(ValueError, match=r"^Argument `model` must be of a class that can be made again"):
+    with pytest.raises(ValueError, match=r"^Argument `model` must be such that it can be made again"):
         snapshot_ensemble(without_config, tmp_path)
     with pytest.raises(ValueError, match=r"^Argument `num_snapshots` must"):
         SGDRScheduler(0.1, 1.0, num_snapshots=0)
+
+
+def my_metric(y, prediction):
+    return keras.ops.mean(keras.ops.abs(y - prediction), axis=-1)
+
+
+def one_layer(**arguments):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", **arguments)
+    return model
+
+
+def own_end(model, folder, join=snapshot_ensemble):
+    """The ensemble of the one snapshot of a model as it is, which has to give what the model gives."""
+    path = folder / "now.weights.h5"
+    model.save_weights(path)
+    return join(model, [path])
+
+
+def assert_evaluates_alike(ensemble, model, x, y, **options):
+    expected = model.evaluate(x, y, verbose=0, return_dict=True, **options)
+    found = ensemble.evaluate(x, y, verbose=0, return_dict=True, **options)
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, rel=1e-5)
+    listed = model.evaluate(x, y, verbose=0, **options)
+    assert ensemble.evaluate(x, y, verbose=0, **options) == pytest.approx(listed, rel=1e-5)
+
+
+@pytest.mark.parametrize("join", [snapshot_ensemble, averaged_weights])
+def test_the_weights_of_losses_survive(join, tmp_path):
+    model = several_ends()
+    model.compile("sgd", ["mse", "mse"], loss_weights=[1.0, 0.001])
+    x = {"one": np.ones((8, 6), "float32"), "two": np.ones((8, 2), "float32")}
+    assert_evaluates_alike(own_end(model, tmp_path, join), model, x, [np.ones((8, 3)), np.full((8, 1), 90.0)])
+
+
+@pytest.mark.parametrize("join", [snapshot_ensemble, averaged_weights])
+def test_weighted_metrics_survive(join, tmp_path):
+    mean = keras.metrics.MeanAbsoluteError(name="mean")
+    model = one_layer(metrics=[mean, "mse"], weighted_metrics=("mae", keras.losses.huber))
+    x, y, weights = np.ones((8, 2), "float32"), np.arange(8.0)[:, None], np.arange(8.0)
+    joined = own_end(model, tmp_path, join)
+    assert_evaluates_alike(joined, model, x, y, sample_weight=weights)
+
+
+@pytest.mark.parametrize("metrics", [["mae", my_metric], [["mae", my_metric]], [lambda y, p: y - p, "mae"]])
+def test_metrics_that_cannot_be_made_again_are_left_out_and_named(metrics, tmp_path):
+    model = one_layer(metrics=metrics, weighted_metrics=[my_metric, "mse"])
+    with pytest.warns(AutoLRWarning, match=r"without the metrics .+, my_metric, which"):
+        ensemble = own_end(model, tmp_path)
+    found = ensemble.evaluate(np.ones((8, 2), "float32"), np.ones((8, 1)), verbose=0, return_dict=True)
+    assert set(found) == {"loss", "mae", "mse"}
+
+
+@pytest.mark.parametrize("metrics", [[my_metric, "mae"], {"a": [my_metric], "b": [my_metric, "mae"]}])
+def test_a_metric_left_out_moves_no_other_to_another_output(metrics, tmp_path):
+    model = several_ends()
+    model.compile("sgd", ["mse", "mse"], metrics=metrics)
+    x = {"one": np.ones((8, 6), "float32"), "two": np.ones((8, 2), "float32")}
+    with pytest.warns(AutoLRWarning, match="my_metric"):
+        ensemble = own_end(model, tmp_path)
+    found = ensemble.evaluate(x, [np.ones((8, 3)), np.ones((8, 1))], verbose=0, return_dict=True)
+    assert [name for name in found if "loss" not in name] == ["b_mae"]
+
+
+def test_two_processes_may_write_the_same_snapshot(tmp_path, monkeypatch):
+    model, other = one_layer(), one_layer()
+    save_weights = model.save_weights
+
+    def save_while_another_does(path, **options):
+        save_weights(path, **options)
+        save_snapshot(other, tmp_path, 1, keep=3)
+
+    monkeypatch.setattr(model, "save_weights", save_while_another_does)
+    save_snapshot(model, tmp_path, 1, keep=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["cycle-0001.weights.h5"]
+    other.load_weights(tmp_path / "cycle-0001.weights.h5")
+    assert_same_arrays(other.get_weights(), model.get_weights())
+
+
+def test_what_another_process_has_removed_is_not_missed(tmp_path, monkeypatch):
+    gone = [tmp_path / f"cycle-000{cycle}.weights.h5" for cycle in (1, 2)]
+    monkeypatch.setattr("autolr.ensemble.snapshot_paths", lambda folder: gone)
+    save_snapshot(one_layer(), tmp_path, 3, keep=1)
+    drop_snapshots(tmp_path, after=0)
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    model = one_layer()
+
+    def fail(path, **options):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(model, "save_weights", fail)
+    with pytest.raises(OSError, match="No space"):
+        save_snapshot(model, tmp_path, 1, keep=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+class NotRegistered(keras.layers.Layer):
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor, self.inner = factor, keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x) * self.factor
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+def in_sequential():
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), NotRegistered(2.0)])
+
+
+def in_functional():
+    inputs, layer = keras.Input((6,)), NotRegistered(3.0)
+    return keras.Model(inputs, keras.layers.Concatenate()([layer(inputs), layer(inputs * 2)]))
+
+
+def in_models_within():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, in_sequential()(keras.layers.Concatenate()([in_functional()(inputs), inputs])[:, :6]))
+
+
+def built_by_its_data():
+    model = keras.Sequential([NotRegistered(2.0), keras.layers.Dense(2)])
+    model(np.ones((2, 6), "float32"))
+    return model
+
+
+@pytest.mark.parametrize("build", [in_sequential, in_functional, in_models_within, built_by_its_data])
+@pytest.mark.parametrize("join", [snapshot_ensemble, averaged_weights])
+def test_layers_that_are_not_registered_are_cloned(join, build, tmp_path):
+    model, x = build(), np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    joined = own_end(model, tmp_path, join)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(joined.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+    assert all(mine is not its for mine in model.weights for its in joined.weights)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnEnds(keras.Model):
+    """A class of the user's own that returns a dictionary, not in the order of its keys."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.two = keras.layers.Dense(1), keras.layers.Dense(1)
+
+    def call(self, x):
+        return {"b": self.one(x), "a": self.two(x)}
+
+
+def named_ends(kind, **names):
+    inputs = keras.Input((2,))
+    return keras.Model(inputs, kind((end, keras.layers.Dense(1, name=name)(inputs)) for end, name in names.items()))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        OwnEnds,
+        lambda: named_ends(dict, b="b", a="a"),
+        lambda: named_ends(dict, b="x", a="y"),
+        lambda: named_ends(dict, b="a", a="b"),
+        lambda: named_ends(OrderedDict, b="b", a="a"),
+        lambda: named_ends(OrderedDict, b="x", a="y"),
+    ],
+)
+@pytest.mark.parametrize("loss", ["mse", ["mse", "mae"], {"b": "mae", "a": "mse"}, {"a": "mse", "b": "mae"}])
+def test_ends_with_names_keep_their_order(build, loss, tmp_path):
+    keras.utils.set_random_seed(1)
+    model = build()
+    x, y = np.ones((4, 2), "float32"), {"a": np.full((4, 1), 3.0), "b": np.zeros((4, 1))}
+    weights = {"a": 1.0, "b": 5.0} if isinstance(loss, dict) else None
+    model.compile("sgd", loss, loss_weights=weights, metrics={"b": ["mae"]})
+    try:
+        model.evaluate(x, y, verbose=0)
+    except KeyError:
+        pytest.skip("Keras itself refuses these losses for these ends.")
+    assert_evaluates_alike(own_end(model, tmp_path), model, x, y)
