@@ -31,7 +31,7 @@ class CycledMomentum:
     Keras reads momentum as a number when it traces the training step, so that a number assigned later changes nothing.
     A variable in its place is read at every step. It is not one of the optimizer's own variables: checkpoints saved
     meanwhile look as ever, and hold the optimizer's own momentum. The training step is traced anew for it, and once
-    more afterwards.
+    more afterwards. Of a training that is interrupted Keras tells nobody: then the next one gives it back as it begins.
 
     Args:
         model: A compiled model. An optimizer without momentum, or with one of 0, is left alone.
@@ -54,6 +54,9 @@ class CycledMomentum:
             vars(part)[name] = variable
             vars(part)["get_config"] = _config_with(part, name, value)
         self._retrace()
+        if self._taken:
+            # What Keras calls first in `fit` and `train_on_batch`, and not again while they run.
+            vars(model)["make_train_function"] = self._begin_another
 
     def __bool__(self) -> bool:
         return bool(self._taken)
@@ -71,8 +74,14 @@ class CycledMomentum:
         self._retrace()
         self._taken = []
 
+    def _begin_another(self, force: bool = False) -> Any:
+        """Another training begins, and nothing was given back: the last one was interrupted."""
+        self.give_back()
+        return self._model.make_train_function(force=force)
+
     def _retrace(self) -> None:
         if self._taken:
+            vars(self._model).pop("make_train_function", None)
             self._model.make_train_function(force=True)
 
 

@@ -167,6 +167,28 @@ class TestMomentum:
         fit(model, SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle"), epochs=2)
         assert model.optimizer.momentum == 0.3
 
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_the_next_training_has_the_optimizers_own_without_a_scheduler_too(self, whole):
+        model = one_weight()
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.3), lambda y, prediction: prediction)
+
+        def interrupt(batch, logs):
+            raise KeyboardInterrupt
+
+        schedule = SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle")
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, schedule, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt))
+        rate, velocity = rate_of(model), float(np.array(model.optimizer.variables[-1]).item())
+        before = model.get_weights()[0].item()
+        if whole:
+            model.fit(X, Y, batch_size=len(X), verbose=0)
+        else:
+            model.train_on_batch(X, Y)
+        assert model.optimizer.momentum == 0.3
+        assert model.get_weights()[0].item() == pytest.approx(before + 0.3 * velocity - rate, rel=1e-5)
+        model.fit(X, Y, epochs=2, callbacks=[schedule], verbose=0)  # nothing stands in the way of another
+        assert model.optimizer.momentum == 0.3
+
     @pytest.mark.parametrize("wrong", [(0.9, 0.8), (-0.1, 0.5), (0.5, 1.0)])
     def test_bad_ones_are_refused(self, wrong):
         with pytest.raises(ValueError, match=r"^Argument `momentum` must .*Received: momentum="):
