@@ -64,7 +64,8 @@ class TrainingLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch's logs; write, if the last time was a while ago."""
         announced = self._done - self._before
-        self._done = self._before + batches_trained(self.model, announced, iterations=self._iterations)
+        if announced < self._most:  # else all were trained, and the optimizer may have skipped some to scale the loss
+            self._done = self._before + batches_trained(self.model, announced, iterations=self._iterations)
         self._guarded(self._note_epoch, epoch, logs or {})
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self._hand_on()

@@ -115,6 +115,17 @@ def test_steps_are_updates_under_gradient_accumulation():
     assert saved[0]["rates"]["step"] == list(range(1, 13))
 
 
+def test_an_update_that_scaling_the_loss_skips_is_a_batch_trained():
+    model = one_weight()
+    # Too large by a hair: the first update is skipped, and its scale halved.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**126)
+    model.compile(optimizer, lambda y, prediction: prediction, steps_per_execution=3)
+    saved, _ = train(np.full((18, 1), 4.0, "float32"), batch_size=1, epochs=2, model=model)
+    assert int(optimizer.iterations) == 35
+    assert [epoch["step"] for epoch in saved[-1]["epochs"]] == [18, 36]
+    assert saved[-1]["rates"]["step"][-1] == saved[-1]["steps"] == 36
+
+
 def test_losses_that_are_no_numbers_are_strings():
     saved, _ = train(np.full((8, 1), np.inf, "float32"), batch_size=1)
     assert "nan" in saved[0]["losses"]["loss"]
