@@ -97,6 +97,9 @@ class TrainingLog(keras.callbacks.Callback):
             self._halve()
 
     def _note_epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        for points in (self._rates, self._losses):
+            if points and points[-1][0] > self._done:  # of an execution that outlasted the data
+                points[-1] = (self._done, points[-1][1])
         numbers = {str(name): number for name, value in logs.items() if (number := _number(value)) is not None}
         if self._counted:  # the last steps of an epoch that make no whole point are left out
             self._due = self._done + self._every

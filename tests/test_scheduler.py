@@ -244,4 +244,6 @@ def test_an_epoch_that_is_no_multiple_of_an_execution_ends_with_its_last_batch(k
     model.fit(data, epochs=3, callbacks=[schedule, log], verbose=0)
     assert [epoch["step"] for epoch in kept[-1]["epochs"]] == [16, 32, 48]
     assert kept[-1]["steps"] == 48 == int(model.optimizer.iterations)
+    assert kept[-1]["rates"]["step"] == [16 * epoch + done for epoch in range(3) for done in (3, 6, 9, 12, 15, 16)]
+    assert kept[-1]["losses"]["step"][-1] <= 48
     assert schedule.history["step"] == [16 * epoch + step for epoch in range(3) for step in range(0, 16, 3)]
