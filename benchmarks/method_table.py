@@ -155,7 +155,12 @@ def draw(folder: Path) -> None:
         if arm not in LOOKS:
             continue
         errors, look = np.array([found["test_errors"] for found in its.values()]), LOOKS[arm]
-        ax.plot(epochs, errors.mean(axis=0), label=f"{ARMS[arm].partition(':')[0]} ({len(its)} seeds)", **look)
+        ax.plot(
+            epochs,
+            errors.mean(axis=0),
+            label=f"{ARMS[arm].partition(':')[0].replace('`', '')} ({len(its)} seeds)",
+            **look,
+        )
         ax.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=look["color"], alpha=0.12, linewidth=0)
         if arm == "tuner":
             ends = np.array(ENDS)
