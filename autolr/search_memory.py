@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from types import GeneratorType
 from typing import Any
 
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE
-from autolr.data import Replay
+from autolr.data import Replay, replayable
 from autolr.errors import AutoLRWarning
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
@@ -45,9 +44,12 @@ class SearchMemory:
 
     def replayable(self, x: Any) -> Any:
         """Data that a range test can draw from more than once; the same for every trial."""
-        if isinstance(x, GeneratorType):  # kept by its `Replay`, so no other object takes over its identity
-            return self.streams.setdefault(id(x), Replay(x))
-        return x
+        if id(x) in self.streams:  # each `Replay` keeps its generator, so no other object takes over its identity
+            return self.streams[id(x)]
+        data = replayable(x)
+        if isinstance(data, Replay):
+            self.streams[id(x)] = data
+        return data
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""

@@ -318,12 +318,14 @@ class AssistedTrial:
             chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
             if arguments.get("validation_data") is not None:
                 chosen.pop("validation_split", None)  # Keras ignores it then
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", AutoLRWarning)
-                test = range_test(
-                    model, arguments["x"], arguments.get("y"), num_steps=steps, burst_steps=bursts, **chosen
-                )
-            self._pass_on(caught)
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", AutoLRWarning)
+                    test = range_test(
+                        model, arguments["x"], arguments.get("y"), num_steps=steps, burst_steps=bursts, **chosen
+                    )
+            finally:  # also what was warned of before an error
+                self._pass_on(caught)
             bounds = test.bounds()
         except Exception as error:  # whatever it was, training itself will show it too, or go well
             test, bounds = None, fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")

@@ -283,11 +283,10 @@ def check_searched(parameter: Any) -> None:
     if parameter.name not in DEFAULTS:
         return
     config = parameter.get_config()
-    values = config.get("values") or [config[name] for name in ("value", "min_value", "max_value") if name in config]
-    if parameter.name == "cycle_length" and isinstance(parameter, kt.engine.hyperparameters.Float):
-        values = [1.5]  # for one: it draws any number between
+    # Of a range without steps Keras Tuner gives some values inside it, and the ends are to hold, too.
+    ends = [config[name] for name in ("min_value", "max_value") if name in config]
     try:
-        for value in values:
+        for value in [*parameter.values, *ends]:
             check_schedule(**{"min_lr": 0.0, "max_lr": 1.0, **DEFAULTS, parameter.name: value})
     except ValueError as error:
         raise ValueError(

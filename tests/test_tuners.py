@@ -613,6 +613,12 @@ def test_a_remote_folder_is_left_to_keras_tuner(data):
     assert not Path("ram:").exists()
 
 
+def test_a_range_in_whole_steps_holds_schedules(tmp_path):
+    hp = kt.HyperParameters()
+    hp.Float("cycle_length", 1, 4, step=1)
+    autolr.RandomSearch(build_one, "val_loss", max_trials=1, hyperparameters=hp, directory=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("declare", "name"),
     [
