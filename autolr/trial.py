@@ -17,14 +17,7 @@ import numpy as np
 
 from autolr import compat
 from autolr.boards import show
-from autolr.budget import (
-    DEFAULTS,
-    WARMUP,
-    describe,
-    plan,
-    range_test_budget,
-)
-from autolr.callbacks import LRFinder
+from autolr.budget import DEFAULTS, WARMUP, describe, plan, range_test_budget
 from autolr.curve import RangeTest
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
@@ -47,6 +40,7 @@ from autolr.search_memory import Options, SearchMemory
 from autolr.sgdr import check_schedule
 from autolr.sweep import build, range_test
 from autolr.training import TrainingLog
+from autolr.trial_callbacks import callbacks_of, without_cycles_to_judge, without_rate_callbacks
 from autolr.verdicts import LRBounds
 
 MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
@@ -56,14 +50,6 @@ SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last
 
 # The arguments of `fit` that decide what a training step sees.
 TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
-
-# Callbacks that set the rate themselves. Of two that do, the last in the list wins each step or epoch.
-RATE_CALLBACKS = (
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.ReduceLROnPlateau,
-    LRFinder,
-    SGDRScheduler,
-)
 
 
 @dataclass
@@ -172,7 +158,7 @@ class AssistedTrial:
     def _without_cycles_to_judge(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Without callbacks that stop at the ends of cycles, if this trial is not assisted and has none."""
         callbacks = callbacks_of(arguments)
-        kept = [it for it in callbacks if not (isinstance(it, CycleEarlyStopping) and it.scheduler is None)]
+        kept = without_cycles_to_judge(callbacks)
         if len(kept) == len(callbacks):
             return arguments
         self._warn(
@@ -192,9 +178,8 @@ class AssistedTrial:
                 "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
             )
             return True
-        return self.options.rate_callbacks == "keep" and any(
-            isinstance(callback, RATE_CALLBACKS) for callback in callbacks_of(arguments)
-        )
+        callbacks = callbacks_of(arguments)
+        return self.options.rate_callbacks == "keep" and without_rate_callbacks(callbacks) != callbacks
 
     def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
         values = self.trial.hyperparameters.values
@@ -287,15 +272,15 @@ class AssistedTrial:
             )
 
     def _without_rate_callbacks(self, callbacks: list[Any]) -> list[Any]:
-        theirs = [callback for callback in callbacks if isinstance(callback, RATE_CALLBACKS)]
-        if theirs:
-            names = ", ".join(sorted({type(callback).__name__ for callback in theirs}))
+        kept = without_rate_callbacks(callbacks)
+        if len(kept) < len(callbacks):
+            names = ", ".join(sorted({type(callback).__name__ for callback in callbacks if callback not in kept}))
             self._warn(
                 "callbacks",
                 f"Callbacks that set the learning rate are left out of the trials, since AutoLR sets it: {names}. "
                 'To train with them and without AutoLR\'s schedule, pass `rate_callbacks="keep"` to the tuner.',
             )
-        return [callback for callback in callbacks if callback not in theirs]
+        return kept
 
     def _find_bounds(self, model: keras.Model, arguments: dict[str, Any]) -> tuple[LRBounds, RangeTest | None, str]:
         """Bounds, the curve they were found on, and where they come from."""
@@ -349,12 +334,7 @@ class AssistedTrial:
 
     def _taken_over(self, trial_id: str, bounds: LRBounds) -> tuple[LRBounds, None, str]:
         self._say(f"range test: none, goes on with the bounds of trial {trial_id}")
-        reason = f"Taken over from trial {trial_id}."
-        return (
-            LRBounds(bounds.min_lr, bounds.max_lr, bounds.status, reason, bounds.confidence),
-            None,
-            f"trial {trial_id}",
-        )
+        return replace(bounds, reason=f"Taken over from trial {trial_id}."), None, f"trial {trial_id}"
 
     def _record(self, model: keras.Model, schedule: dict[str, Any]) -> None:
         assert self.bounds is not None
@@ -404,11 +384,6 @@ class AssistedTrial:
     def _say(self, text: str) -> None:
         """One line about a phase of the trial."""
         self.search.progress.say(str(self.trial.trial_id), text)
-
-
-def callbacks_of(arguments: dict[str, Any]) -> list[Any]:
-    """The user's callbacks, one or a nest of them, as a list."""
-    return list(keras.tree.flatten(arguments.get("callbacks") or []))
 
 
 def fallback(optimizer: Any, what_happened: str) -> LRBounds:

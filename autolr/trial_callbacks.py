@@ -1,0 +1,34 @@
+"""Which of the user's callbacks a trial can train with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from autolr.callbacks import LRFinder
+from autolr.early_stopping import CycleEarlyStopping
+from autolr.scheduler import SGDRScheduler
+
+# Callbacks that set the rate themselves. Of two that do, the last in the list wins each step or epoch.
+RATE_CALLBACKS = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    LRFinder,
+    SGDRScheduler,
+)
+
+
+def callbacks_of(arguments: dict[str, Any]) -> list[Any]:
+    """The user's callbacks, one or a nest of them, as a list."""
+    return list(keras.tree.flatten(arguments.get("callbacks") or []))
+
+
+def without_rate_callbacks(callbacks: list[Any]) -> list[Any]:
+    """Those that leave the learning rate alone."""
+    return [callback for callback in callbacks if not isinstance(callback, RATE_CALLBACKS)]
+
+
+def without_cycles_to_judge(callbacks: list[Any]) -> list[Any]:
+    """Without those that judge the ends of cycles and have no schedule to tell them of any."""
+    return [it for it in callbacks if not (isinstance(it, CycleEarlyStopping) and it.scheduler is None)]
