@@ -190,3 +190,8 @@ def test_private_parts_of_others_are_touched_in_compat_alone(module):
 
 def test_the_package_says_it_is_typed():
     assert (PACKAGE / "py.typed").exists()
+
+
+def test_the_package_runs_as_the_command_does():
+    done = subprocess.run([sys.executable, "-m", "autolr", "--version"], capture_output=True, text=True, check=True)
+    assert autolr.__version__ in done.stdout
