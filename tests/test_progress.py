@@ -113,6 +113,16 @@ def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkey
     assert terminal.lines() == []
 
 
+def test_a_search_taken_up_again_counts_the_trials_of_before(tuner, data):
+    tuner.oracle.max_trials = 1
+    tuner.search(*data, verbose=0, **FIT)
+    tuner.oracle.max_trials = 2
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT)
+    assert "mine, 0 trials ended" not in terminal.text
+    assert any("mine, 2 trials ended" in line for line in terminal.lines())
+
+
 def test_what_others_print_stays_above_the_screen(tuner, data):
     class Talk(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
