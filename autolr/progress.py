@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,8 @@ class Silence(Lines):
 class Screen(Lines):
     """A few lines that are drawn again and again: the trial, its phase, a bar, the best so far, and how long it takes.
 
-    What others print meanwhile goes above it.
+    Drawn at every change, so that each phase is seen however short it is, and between them so that the times go on. What
+    others print meanwhile goes above it.
     """
 
     takes_over = True
@@ -89,6 +90,7 @@ class Screen(Lines):
         self._ended: list[float] = []  # seconds that each trial took
         self._before = 0  # trials that had ended when a search was taken up again
         self._left: int | None = None  # trials that have not begun
+        self._refresh: Callable[[], None] = lambda: None  # draws at once, while the screen is shown
 
     @contextmanager
     def shown(self, oracle: Any) -> Iterator[None]:
@@ -104,6 +106,7 @@ class Screen(Lines):
             redirect_stderr=sys.stderr.isatty(),  # errors sent to a file belong there
         )
         with compat.silent_display(oracle), live:
+            self._refresh = live.refresh
             try:
                 yield
             finally:
@@ -120,12 +123,14 @@ class Screen(Lines):
         self._phase, self._facts = "building the model", {"bounds": "", "schedule": ""}
         self._done, self._total = 0.0, None
         self._trial_since = time.monotonic()
+        self._refresh()
 
     def end(self, trial: Any, oracle: Any) -> None:
         """Count the trial; see whether it is the best."""
         self._ended.append(time.monotonic() - self._trial_since)
         self._phase, self._done, self._total = "ended", 1.0, 1.0
         self._note_best(oracle)
+        self._refresh()
 
     def _note_best(self, oracle: Any) -> None:
         for trial in oracle.get_best_trials(1):
@@ -139,12 +144,14 @@ class Screen(Lines):
             self._facts[kind] = rest
         else:
             self._phase, self._total = text.removesuffix(" ..."), None
+        self._refresh()
 
     def step(self, done: float, total: float | None, text: str) -> None:
         """Move the bar."""
         if not done:
             self._training_since = time.monotonic()
         self._phase, self._done, self._total = text, done, total
+        self._refresh()
 
     def _trial_seconds_left(self) -> float | None:
         if not self._total or not self._done or self._phase == "ended":

@@ -47,6 +47,10 @@ class Visit:
     def open_trials(self) -> list[str]:
         return self.page.locator("details[open]").evaluate_all("parts => parts.map(part => part.id)")
 
+    def wait_for_trials(self, *ids: str) -> None:
+        """After a link to a part of the page: the browser tells the page of the new address a little later."""
+        until(lambda: self.open_trials() == list(ids))
+
 
 @pytest.fixture
 def visit(browser):
@@ -135,16 +139,16 @@ def test_filters_leave_what_matches(visit, report):
 def test_a_trial_opens_from_the_table_the_chart_and_an_address(visit, report):
     page = visit(report)
     page.page.locator("#table a", has_text="03").click()
-    assert page.open_trials() == ["trial-03"]
+    page.wait_for_trials("trial-03")
     part = page.page.locator("#trial-03")
     assert part.get_by_role("img", name=re.compile("Range test")).is_visible()
     assert part.get_by_role("img", name=re.compile("Schedule")).is_visible()
     part.locator("summary").click()
     assert page.open_trials() == []
     page.page.locator("#table a", has_text="03").click()  # the same address again
-    assert page.open_trials() == ["trial-03"]
+    page.wait_for_trials("trial-03")
     page.page.get_by_role("link", name=re.compile("Trial 05: ")).click()
-    assert page.open_trials() == ["trial-03", "trial-05"]
+    page.wait_for_trials("trial-03", "trial-05")
     assert visit(f"{report.as_uri()}#trial-07").open_trials() == ["trial-07"]
 
 
