@@ -74,8 +74,8 @@ class Silence(Lines):
 class Screen(Lines):
     """A few lines that are drawn again and again: the trial, its phase, a bar, the best so far, and how long it takes.
 
-    Drawn at every change, so that each phase is seen however short it is, and between them so that the times go on. What
-    others print meanwhile goes above it.
+    Drawn at every change, so that each phase is seen however short it is, and in between, for the times. What others
+    print meanwhile goes above it.
     """
 
     takes_over = True
