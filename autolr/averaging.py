@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.cycles import IntArray
 from autolr.errors import invalid
 from autolr.optimizers import parts
-from autolr.sgdr import IntArray
 
 # Of a cycle, and batches between two of them: more tell nothing new, since neighbouring steps have nearly the same
 # weights, and each is a copy of them all.

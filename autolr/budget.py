@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from autolr.bursts import BURST_STEPS, FEWEST, LOOKS
 from autolr.callbacks import DEFAULT_NUM_STEPS
 from autolr.data import count_steps
-from autolr.sgdr import lay_out
+from autolr.sgdr import Schedule
 
 DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
 
@@ -66,19 +67,22 @@ def range_test_budget(
     return sweep, bursts * steps_per_point
 
 
+def trial_schedule(choices: Mapping[str, Any]) -> Schedule:
+    """The schedule of a trial but for its bounds, in whose place stand 0 and 1.
+
+    Raises:
+        ValueError: If the values of the hyperparameters can't be a schedule's.
+    """
+    return Schedule(min_lr=0.0, max_lr=1.0, warmup=WARMUP, fit_budget=True, **choices)
+
+
 def plan(choices: dict[str, Any], arguments: dict[str, Any], *, batches_per_update: int = 1) -> dict[str, Any]:
     """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`."""
     epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments)
-    edges = lay_out(
-        epochs * (per_epoch or 1),
-        fit_budget=True,
-        cycle_length=choices["cycle_length"],
-        mult_factor=choices["mult_factor"],
-        steps_per_epoch=per_epoch or 1,
-        warmup=WARMUP,
-    )
+    edges = trial_schedule(choices).edges(epochs * (per_epoch or 1), per_epoch or 1)
     return {
         **choices,
+        "warmup": WARMUP,
         "epochs": epochs,
         "initial_epoch": int(arguments.get("initial_epoch", 0)),
         "steps_per_epoch": per_epoch,

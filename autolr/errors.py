@@ -40,3 +40,20 @@ def is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a positive whole number, of whatever type."""
+    return not isinstance(value, bool) and is_finite(value) and value >= 1 and value == int(value)
+
+
+def check_count(argument: str, value: Any, unit: str = "") -> None:
+    """Raise `ValueError` unless an argument is a positive whole number.
+
+    Args:
+        argument: Its name.
+        value: What was received.
+        unit: What it counts, if its name does not tell.
+    """
+    if not is_count(value):
+        raise invalid(argument, f"be a positive whole number{f' of {unit}' if unit else ''}", value)

@@ -11,7 +11,7 @@ import numpy as np
 from autolr.bounds import smooth_losses
 from autolr.errors import invalid
 from autolr.search_folder import Search, Trial, read_search
-from autolr.sgdr import rate_on_edges
+from autolr.sgdr import Schedule
 from autolr.verdicts import LRBounds
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def plot_schedule(
     shape: str = "cosine",
     steps_per_epoch: int = 1,
     total_steps: int | None = None,
-    start: float = 0.0,
+    warmup: float = 0,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a schedule: the learning rate at every step, with the restarts marked.
@@ -154,7 +154,8 @@ def plot_schedule(
         shape: Of a cycle, as in `autolr.sgdr_lr`. Defaults to a cosine.
         steps_per_epoch: Optimizer steps in an epoch, to label the axis in epochs. Defaults to 1: steps.
         total_steps: Where to stop drawing. Defaults to the last edge.
-        start: Rate that warm-up rises from, before the first edge. Defaults to 0; a trial's rises from `min_lr`.
+        warmup: How the rate comes to the first edge, as in `autolr.sgdr_lr`: from `min_lr` if this is a share, below 1,
+            as in a trial's record; from 0 otherwise. Defaults to 0.
         ax: Axes to draw on. Defaults to those of a new figure.
 
     Returns:
@@ -168,14 +169,21 @@ def plot_schedule(
     autolr.plot_schedule([0, 375, 1000], min_lr=0.01, max_lr=0.5, lr_decay=0.9, steps_per_epoch=100)
     ```
     """
+    schedule = Schedule(min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape, warmup=warmup, fit_budget=True)
+    return draw_schedule(schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total_steps, ax=ax)
+
+
+def draw_schedule(
+    schedule: Schedule, edges: Any, *, steps_per_epoch: int = 1, total_steps: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw a schedule on its edges; the other arguments are those of `plot_schedule`."""
     ax = new_axes(ax)
     edges = np.asarray(edges, dtype=np.int64)
     total = int(edges[-1]) if total_steps is None else total_steps
     steps = np.arange(total)
-    rates = rate_on_edges(steps, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape, start=start)
-    ax.plot(steps / steps_per_epoch, rates, color=BLUE, linewidth=1.5)
+    ax.plot(steps / steps_per_epoch, schedule.rates(steps, edges), color=BLUE, linewidth=1.5)
     starts = edges[:-1][edges[:-1] < total]
-    peaks = rate_on_edges(starts, edges, min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape)
+    peaks = schedule.rates(starts, edges)
     ax.plot(starts / steps_per_epoch, peaks, "o", color=ORANGE, markersize=4, label="start of a cycle")
     ax.set_xlabel("epoch" if steps_per_epoch > 1 else "step")
     ax.set_ylabel("learning rate")

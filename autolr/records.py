@@ -30,7 +30,7 @@ class TrialRecord:
         values: The trial's hyperparameter values. A record belongs to these, not to the folder it lies in: after a
             kill during the very first trial, Keras Tuner gives the same folder to other values.
         bounds: `LRBounds.to_dict()`.
-        schedule: `cycle_length`, `mult_factor`, `lr_decay`, and as planned: `epochs`, `initial_epoch`,
+        schedule: `cycle_length`, `mult_factor`, `lr_decay`, `warmup`, and as planned: `epochs`, `initial_epoch`,
             `steps_per_epoch` (None if unknown) and `edges`, the steps on which cycles begin and the last one ends. Its
             steps are batches, `batches_per_update` of which make an optimizer's step under gradient accumulation. Of
             several trainings it is the last one's, as are the bounds.

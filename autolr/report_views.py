@@ -14,8 +14,7 @@ import numpy as np
 from autolr.bounds import smooth_losses
 from autolr.charts import Chart, Scale, box, padded, thinned
 from autolr.search_folder import FOUND_PREFIX, TUNER_PREFIX, Search, Trial
-from autolr.sgdr import rate_on_edges
-from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, training_chart
+from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, planned_schedule, training_chart
 
 NOTHING = "\u2013"  # a dash, where there is no value
 _MAX_DOTS, _MAX_CORNERS = 250, 120  # of a curve; more cannot be told apart in a chart this wide
@@ -261,8 +260,7 @@ class TrialView:
         bounds, plan = self.trial.record.bounds, self.trial.record.schedule
         edges, per_epoch = np.array(plan["edges"]), plan["steps_per_epoch"] or 1
         cycles = len(edges) - 1
-        how = {"min_lr": bounds["min_lr"], "max_lr": bounds["max_lr"], "lr_decay": plan["lr_decay"]}
-        peaks = rate_on_edges(edges[:-1], edges, **how)
+        peaks = planned_schedule(self.trial.record).rates(edges[:-1], edges)
         chart = Chart(
             f"Schedule: {cycles} cosine cycles from {rate(bounds['max_lr'])} to {rate(bounds['min_lr'])}.",
             *box((0, float(edges[-1]) / per_epoch), (0, bounds["max_lr"] * 1.06)),

@@ -16,11 +16,12 @@ from autolr import compat
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
 from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.callbacks import check_assignable_rate
+from autolr.cycles import place
 from autolr.ensemble import drop_snapshots, save_snapshot
-from autolr.errors import AutoLRWarning, invalid
+from autolr.errors import AutoLRWarning, check_count, invalid
 from autolr.momentum import CycledMomentum
 from autolr.optimizers import batches_per_update, batches_trained, iterations_of
-from autolr.sgdr import IntArray, check_schedule, height, lay_out, place, rate_on_edges, warmup_start
+from autolr.sgdr import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +70,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         num_snapshots: How many of the last cycles' ends to keep there. Defaults to 5.
 
     Attributes:
+        schedule: The arguments that decide the rates, `schedule.max_lr` say.
         history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate.
         cycle_end_weights: Weights at the end of the latest whole cycle, a list of arrays as `get_weights` returns;
             None before there was one.
@@ -110,27 +112,25 @@ class SGDRScheduler(keras.callbacks.Callback):
         num_snapshots: int = 5,
     ) -> None:
         super().__init__()
-        check_schedule(
+        self.schedule = Schedule(
             min_lr=min_lr,
             max_lr=max_lr,
             cycle_length=cycle_length,
             mult_factor=mult_factor,
             lr_decay=lr_decay,
-            steps_per_epoch=1 if steps_per_epoch is None else steps_per_epoch,
             shape=shape,
             warmup=warmup,
-            has_end=fit_budget,
+            fit_budget=fit_budget,
         )
+        if steps_per_epoch is not None:
+            check_count("steps_per_epoch", steps_per_epoch)
         if momentum is not None and not 0 <= momentum[0] <= momentum[1] < 1:
             raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
         check_tail_average(tail_average)
         if not num_snapshots >= 1:
             raise invalid("num_snapshots", "be 1 or more", num_snapshots, "`snapshot_folder=None` keeps none.")
-        self.min_lr, self.max_lr, self.lr_decay = float(min_lr), float(max_lr), float(lr_decay)
-        self.cycle_length, self.mult_factor = int(cycle_length), float(mult_factor)
-        self.fit_budget, self.steps_per_epoch = fit_budget, steps_per_epoch
+        self.steps_per_epoch, self.momentum = steps_per_epoch, momentum
         self.restore_weights = restore_weights
-        self.shape, self.warmup, self.momentum = shape, warmup, momentum
         self.tail_average = float(tail_average)
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
         self.num_snapshots = int(num_snapshots)
@@ -185,19 +185,11 @@ class SGDRScheduler(keras.callbacks.Callback):
             steps_per_epoch: Optimizer steps in an epoch. Defaults to 100, enough for a smooth line.
             ax: Axes to draw on. Defaults to those of a new figure.
         """
-        from autolr.plots import plot_schedule  # needs matplotlib, and sits above this file
+        from autolr.plots import draw_schedule  # needs matplotlib, and sits above this file
 
-        return plot_schedule(
-            self._edges_of(epochs, steps_per_epoch),
-            min_lr=self.min_lr,
-            max_lr=self.max_lr,
-            lr_decay=self.lr_decay,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=epochs * steps_per_epoch,
-            shape=self.shape,
-            start=warmup_start(self.warmup, self.min_lr),
-            ax=ax,
-        )
+        total = epochs * steps_per_epoch
+        edges = self.schedule.edges(total, steps_per_epoch)
+        return draw_schedule(self.schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total, ax=ax)
 
     def ends_cycle(self, epoch: int) -> bool:
         """Whether a cycle of the running training ends with this epoch, counted from 0.
@@ -228,7 +220,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._step = self._block_start = -1
         self._lay_out_cycles()
         self._is_new = True
-        if self.shape == "one_cycle" and self.momentum is not None:
+        if self.schedule.shape == "one_cycle" and self.momentum is not None:
             self._take_momentum()
 
     def _take_momentum(self) -> None:
@@ -247,23 +239,12 @@ class SGDRScheduler(keras.callbacks.Callback):
             self._momentum.give_back()
             self._momentum = None
 
-    def _edges_of(self, epochs: int, batches_per_epoch: int) -> IntArray:
-        return lay_out(
-            epochs * batches_per_epoch,
-            fit_budget=self.fit_budget,
-            cycle_length=self.cycle_length,
-            mult_factor=self.mult_factor,
-            steps_per_epoch=batches_per_epoch,
-            shape=self.shape,
-            warmup=self.warmup,
-        )
-
     def _lay_out_cycles(self) -> None:
         """Lay out the cycles in batches; until it is known how many an epoch has, in epochs."""
-        edges = self._edges_of(int(self.params["epochs"]), self._batches_per_epoch or 1)
+        batches = self._batches_until(int(self.params["epochs"]))
+        edges = self.schedule.edges(batches, self._batches_per_epoch or 1)
         self._ends = {end: number for number, end in enumerate(edges[1:].tolist(), start=1)}
-        length = round(self.tail_average * self._batches_until(int(self.params["epochs"])))
-        self._tail = TailAverage(edges, length) if self._averages else None
+        self._tail = TailAverage(edges, round(self.tail_average * batches)) if self._averages else None
         # An update of several batches belongs to the cycle in which it begins.
         self._edges = -(-edges // self._batches_per_update) if self._batches_per_epoch else edges
         self._rates: list[float] = []
@@ -309,19 +290,10 @@ class SGDRScheduler(keras.callbacks.Callback):
     def _compute_block(self, start: int) -> None:
         steps = np.arange(start, start + BLOCK)
         self._block_start = start
-        rates = rate_on_edges(
-            steps,
-            self._edges,
-            min_lr=self.min_lr,
-            max_lr=self.max_lr,
-            lr_decay=self.lr_decay,
-            shape=self.shape,
-            start=warmup_start(self.warmup, self.min_lr),
-        )
-        self._rates = rates.tolist()
+        self._rates = self.schedule.rates(steps, self._edges).tolist()
         if self.momentum is not None:
             low, high = self.momentum
-            self._momenta = (high - (high - low) * height(place(steps, self._edges)[1], self.shape)).tolist()
+            self._momenta = (high - (high - low) * self.schedule.height(place(steps, self._edges)[1])).tolist()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Count the batches trained."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from autolr.errors import invalid
-from autolr.sgdr import (
-    check_schedule,
-    check_total_steps,
-    lay_out,
-    peak_in_cycle,
-    rate_in_cycle,
-    warmed,
-    warmup_start,
-)
+from autolr.errors import check_count
+from autolr.sgdr import Schedule
 
 _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 
@@ -76,50 +69,37 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         name: str = "SGDRSchedule",
     ) -> None:
         super().__init__()
-        schedule: dict[str, Any] = {
-            "min_lr": min_lr,
-            "max_lr": max_lr,
-            "cycle_length": cycle_length,
-            "mult_factor": mult_factor,
-            "lr_decay": lr_decay,
+        schedule = Schedule(
+            min_lr=min_lr,
+            max_lr=max_lr,
+            cycle_length=cycle_length,
+            mult_factor=mult_factor,
+            lr_decay=lr_decay,
+            shape=shape,
+            warmup=warmup,
+            fit_budget=total_steps is not None,
+        )
+        counts = {
             "steps_per_epoch": steps_per_epoch,
-            "shape": shape,
-            "warmup": warmup,
-        }
-        check_schedule(**schedule, has_end=total_steps is not None)
-        check_total_steps(total_steps)
-        if gradient_accumulation_steps is not None and not gradient_accumulation_steps >= 1:
-            raise invalid("gradient_accumulation_steps", "be 1 or more, or None", gradient_accumulation_steps)
-        self._config: dict[str, Any] = {
-            **schedule,
             "total_steps": total_steps,
             "gradient_accumulation_steps": gradient_accumulation_steps,
-            "name": name,
         }
-        self._min_lr, self._shape, self._start = float(min_lr), shape, warmup_start(warmup, float(min_lr))
-        self._peaks: dict[str, Any] = {
-            "min_lr": float(min_lr),
-            "max_lr": float(max_lr),
-            "lr_decay": float(lr_decay),
-            "shape": shape,
-        }
+        for argument, value in counts.items():
+            if value is not None or argument == "steps_per_epoch":
+                check_count(argument, value)
+        self._config: dict[str, Any] = {**asdict(schedule), **counts, "name": name}
+        del self._config["fit_budget"]
+        self._schedule = schedule
         self._batches_per_step = int(gradient_accumulation_steps or 1)
         # Equal cycles without end are one, again and again: a table of them all would be long.
         self._endless = total_steps is None and mult_factor == 1 and shape != "one_cycle"
-        edges = lay_out(
-            (0 if self._endless else _LAST_STEP) if total_steps is None else int(total_steps),
-            fit_budget=total_steps is not None,
-            cycle_length=cycle_length,
-            mult_factor=mult_factor,
-            steps_per_epoch=steps_per_epoch,
-            shape=shape,
-            warmup=warmup,
-        )
+        last_step = (0 if self._endless else _LAST_STEP) if total_steps is None else int(total_steps)
+        edges = schedule.edges(last_step, steps_per_epoch)
         edges = edges[:2] if self._endless else edges
         # What can be worked out beforehand is: each operation in the graph costs microseconds at each step.
         self._lengths = np.diff(edges).astype("float32")
         self._edges = np.minimum(edges, _LAST_STEP + 1).astype("int32")
-        self._peak_of = peak_in_cycle(np.arange(len(self._lengths)), **self._peaks).astype("float32")
+        self._peak_of = schedule.peak(np.arange(len(self._lengths))).astype("float32")
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step, a scalar tensor."""
@@ -131,10 +111,8 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         done, length, peak = self._in_cycle_without_end(warm) if self._endless else self._in_cycle(warm)
         # Whole steps are subtracted before anything becomes a 32-bit float: late steps are as exact as early ones.
         fraction = ops.minimum(ops.cast(done, "float32") / length, 1.0)
-        rate = rate_in_cycle(fraction, peak, min_lr=self._min_lr, shape=self._shape, xp=ops)
-        if not first:
-            return rate
-        return warmed(rate, ops.cast(step, "float32"), first, start=self._start, xp=ops)
+        rate = self._schedule.in_cycle(fraction, peak, ops)
+        return self._schedule.warmed(rate, ops.cast(step, "float32"), first, ops) if first else rate
 
     def _in_cycle(self, step: Any) -> tuple[Any, Any, Any]:
         """Steps done in the cycle that a step is in, that cycle's steps, and its peak."""
@@ -150,12 +128,12 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         """The same where all cycles are equal."""
         first, second = (int(edge) for edge in self._edges)
         past = step - first if first else step
-        if self._config["lr_decay"] == 1 and self._shape != "triangular2":
+        if self._schedule.lr_decay == 1 and self._schedule.shape != "triangular2":
             peak, done = float(self._peak_of[0]), ops.mod(past, second - first)
         else:
             cycle = ops.floor_divide(past, second - first)
             done = past - cycle * (second - first)
-            peak = peak_in_cycle(ops.cast(cycle, "float32"), xp=ops, **self._peaks)
+            peak = self._schedule.peak(ops.cast(cycle, "float32"), ops)
         return done, float(self._lengths[0]), peak
 
     def get_config(self) -> dict[str, Any]:

@@ -239,6 +239,7 @@ def _is_sound(record: TrialRecord) -> bool:
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
     sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
     sound &= 0 < bounds["min_lr"] <= bounds["max_lr"] < math.inf and 0 < schedule["lr_decay"] <= 1
+    sound &= 0 <= schedule.get("warmup", 0) < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
     sound &= edges[0] >= 0 and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)

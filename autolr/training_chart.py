@@ -11,11 +11,22 @@ import numpy as np
 
 from autolr.charts import Chart, Scale, padded, thinned
 from autolr.records import TrialRecord
-from autolr.sgdr import rate_on_edges
+from autolr.sgdr import Schedule
 
 MOST_CYCLES = 100  # that can be told apart in a chart this wide
 _LOG_FROM = 8.0  # a loss that falls by more is drawn on its logarithm
 _RATE_PANEL, _LOSS_PANEL = (34, 112), (150, 252)  # top and bottom
+
+
+def planned_schedule(record: TrialRecord) -> Schedule:
+    """What is needed of a trial's schedule to draw it on its edges."""
+    return Schedule(
+        min_lr=record.bounds["min_lr"],
+        max_lr=record.bounds["max_lr"],
+        lr_decay=record.schedule["lr_decay"],
+        warmup=record.schedule.get("warmup", 0),
+        fit_budget=True,
+    )
 
 
 def planned_line(record: TrialRecord) -> tuple[Any, Any]:
@@ -26,9 +37,7 @@ def planned_line(record: TrialRecord) -> tuple[Any, Any]:
     inner = [np.linspace(a, b, 6 + 300 // count) for a, b in parts]
     # Just before an edge the rate is at its lowest, on it at its peak: both corners are drawn.
     steps = np.concatenate([np.append(part[:-1], part[-1] - 1e-6) for part in inner])
-    low, high = record.bounds["min_lr"], record.bounds["max_lr"]
-    rates = rate_on_edges(steps, edges, min_lr=low, max_lr=high, lr_decay=record.schedule["lr_decay"], start=low)
-    return steps / (record.schedule["steps_per_epoch"] or 1), rates
+    return steps / (record.schedule["steps_per_epoch"] or 1), planned_schedule(record).rates(steps, edges)
 
 
 def best_epoch(record: TrialRecord | None, objective: str, direction: str) -> tuple[int, float] | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from autolr import compat
 from autolr.boards import show
-from autolr.budget import DEFAULTS, WARMUP, describe, plan, range_test_budget
+from autolr.budget import DEFAULTS, WARMUP, describe, plan, range_test_budget, trial_schedule
 from autolr.curve import RangeTest
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
@@ -37,7 +37,6 @@ from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup, measured_setup
 from autolr.scheduler import SGDRScheduler
 from autolr.search_memory import Options, SearchMemory
-from autolr.sgdr import check_schedule
 from autolr.sweep import build, range_test
 from autolr.training import TrainingLog
 from autolr.trial_callbacks import callbacks_of, without_cycles_to_judge, without_rate_callbacks
@@ -184,7 +183,7 @@ class AssistedTrial:
     def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
-        check_schedule(min_lr=0.0, max_lr=1.0, **choices)  # before anything is spent on it
+        trial_schedule(choices)  # refuses what is none, before anything is spent on it
         if fresh:
             self._replace_rate(model, arguments)
             if self._parent:

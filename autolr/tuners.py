@@ -14,14 +14,21 @@ import keras_tuner as kt
 
 from autolr import compat
 from autolr.averaging import check_tail_average
-from autolr.budget import DEFAULTS, MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE, describe
+from autolr.budget import (
+    DEFAULTS,
+    MIN_RANGE_TEST_STEPS,
+    RANGE_TEST_SHARE,
+    RANGE_TEST_STEPS,
+    TAIL_AVERAGE,
+    describe,
+    trial_schedule,
+)
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, compiled_like, snapshot_ensemble, snapshot_paths
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
-from autolr.sgdr import check_schedule
 from autolr.trial import MAX_LR, MIN_LR, SNAPSHOTS, AssistedTrial
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
@@ -287,7 +294,7 @@ def check_searched(parameter: Any) -> None:
     ends = [config[name] for name in ("min_value", "max_value") if name in config]
     try:
         for value in [*parameter.values, *ends]:
-            check_schedule(**{"min_lr": 0.0, "max_lr": 1.0, **DEFAULTS, parameter.name: value})
+            trial_schedule({**DEFAULTS, parameter.name: value})
     except ValueError as error:
         raise ValueError(
             f"Hyperparameter `{parameter.name}` must only have values that a schedule can have. {error} "

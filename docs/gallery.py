@@ -19,7 +19,8 @@ from matplotlib import pyplot
 import autolr
 from autolr.budget import WARMUP
 from autolr.bursts import Burst
-from autolr.sgdr import cycle_edges, lay_out
+from autolr.plots import draw_schedule
+from autolr.sgdr import Schedule
 
 IMAGES = Path(__file__).parent / "img"
 RATES = np.geomspace(1e-6, 10, 120)
@@ -79,10 +80,10 @@ def draw_curve() -> None:
 def draw_cycles() -> None:
     """`cycles.png`: three cycles of a schedule, with what decides their shape."""
     length, factor, decay, low, high, per_epoch = 3, 1.5, 0.8, 0.1, 1.0, 100
-    edges = cycle_edges(1599, cycle_length=length, mult_factor=factor, steps_per_epoch=per_epoch)
+    schedule = Schedule(min_lr=low, max_lr=high, cycle_length=length, mult_factor=factor, lr_decay=decay)
+    edges = schedule.edges(1599, per_epoch)
     figure, axes = pyplot.subplots(figsize=(9, 3.8), layout="constrained")
-    look = {"min_lr": low, "max_lr": high, "lr_decay": decay, "steps_per_epoch": per_epoch}
-    autolr.plot_schedule(edges, **look, ax=axes)
+    draw_schedule(schedule, edges, steps_per_epoch=per_epoch, ax=axes)
     names = ("cycle_length", "ceil(3 mult_factor)", "ceil(5 mult_factor)")
     for number, (begin, end) in enumerate(itertools.pairwise(edges / per_epoch)):
         axes.annotate("", (begin, 1.12), (end, 1.12), arrowprops={"arrowstyle": "<->", "color": "#555555"})
@@ -114,12 +115,11 @@ def draw_range_test() -> None:
 def draw_schedules() -> None:
     """`schedules.png`: the method's cycles, and the same fitted to a budget of 12 epochs."""
     figure, (plain, fitted) = pyplot.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)
-    cycles = {"cycle_length": 3, "mult_factor": 1.5, "steps_per_epoch": 100}
-    look = {"min_lr": 0.05, "max_lr": 1.0, "lr_decay": 0.9, "steps_per_epoch": 100, "total_steps": 1200}
-    autolr.plot_schedule(cycle_edges(1200, **cycles), **look, ax=plain)
+    method = Schedule(min_lr=0.05, max_lr=1.0, cycle_length=3, mult_factor=1.5, lr_decay=0.9)
+    in_a_tuner = replace(method, fit_budget=True, warmup=WARMUP)
+    for schedule, axes in ((method, plain), (in_a_tuner, fitted)):
+        draw_schedule(schedule, schedule.edges(1200, 100), steps_per_epoch=100, total_steps=1200, ax=axes)
     plain.set_title("SGDRScheduler: 3, 5, 8 ... epochs, cut off")
-    edges = lay_out(1200, **cycles, fit_budget=True, warmup=WARMUP)
-    autolr.plot_schedule(edges, **look, start=look["min_lr"], ax=fitted)
     fitted.set_title("in a tuner: warm-up, whole cycles, stretched")
     figure.savefig(IMAGES / "schedules.png", dpi=90)
 

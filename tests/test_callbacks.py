@@ -10,7 +10,7 @@ import pytest
 from helpers import RateSpy, assert_same_arrays, compiled, one_weight, sequential, state_of
 
 from autolr import CycleEarlyStopping, LRFinder, RangeTest, SGDRScheduler, sgdr_lr
-from autolr.sgdr import fitted_edges
+from autolr.cycles import fitted_edges
 
 ON_JAX = keras.backend.backend() == "jax"
 
@@ -205,7 +205,7 @@ class TestSGDRScheduler:
 
     def test_one_instance_serves_two_fits_and_its_arguments_stay(self):
         schedule, spy = SGDRScheduler(**SCHEDULE), RateSpy()
-        names = [*SCHEDULE, "fit_budget", "steps_per_epoch", "restore_weights"]
+        names = ["schedule", "steps_per_epoch", "restore_weights", "tail_average"]
         arguments = {name: getattr(schedule, name) for name in names}
         model = one_weight()
         fit(model, schedule, spy)
@@ -216,7 +216,7 @@ class TestSGDRScheduler:
         assert schedule.history is not first
         assert spy.fits[2] == expected(range(6), steps_per_epoch=2).astype("float32").tolist()
         assert {name: getattr(schedule, name) for name in names} == arguments
-        assert {name: arguments[name] for name in SCHEDULE} == SCHEDULE
+        assert {name: getattr(schedule.schedule, name) for name in SCHEDULE} == SCHEDULE
 
     def test_it_keeps_the_weights_of_the_latest_cycles_end(self):
         schedule, weights = SGDRScheduler(**SCHEDULE, restore_weights=False), BatchEndWeights()
@@ -352,14 +352,14 @@ class TestSGDRScheduler:
         hp = kt.HyperParameters()
         hp.values = {"units": 3, "autolr/min_lr": 0.01, "autolr/max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5}
         schedule = SGDRScheduler.from_hyperparameters(hp, lr_decay=0.9)
-        assert {name: getattr(schedule, name) for name in SCHEDULE} == SCHEDULE
-        assert schedule.fit_budget
-        assert not SGDRScheduler.from_hyperparameters(hp, fit_budget=False).fit_budget
-        assert schedule.warmup == 0.1
-        assert SGDRScheduler.from_hyperparameters(hp, fit_budget=False).warmup == 0
-        assert SGDRScheduler.from_hyperparameters(hp, shape="one_cycle").warmup == 0
-        assert SGDRScheduler.from_hyperparameters(hp, warmup=0).warmup == 0
-        assert SGDRScheduler.from_hyperparameters(hp, max_lr=0.3).max_lr == 0.3
+        assert {name: getattr(schedule.schedule, name) for name in SCHEDULE} == SCHEDULE
+        assert schedule.schedule.fit_budget
+        assert not SGDRScheduler.from_hyperparameters(hp, fit_budget=False).schedule.fit_budget
+        assert schedule.schedule.warmup == 0.1
+        assert SGDRScheduler.from_hyperparameters(hp, fit_budget=False).schedule.warmup == 0
+        assert SGDRScheduler.from_hyperparameters(hp, shape="one_cycle").schedule.warmup == 0
+        assert SGDRScheduler.from_hyperparameters(hp, warmup=0).schedule.warmup == 0
+        assert SGDRScheduler.from_hyperparameters(hp, max_lr=0.3).schedule.max_lr == 0.3
 
     def test_hyperparameters_without_bounds_are_refused(self):
         import keras_tuner as kt
@@ -368,7 +368,7 @@ class TestSGDRScheduler:
         hp.values = {"units": 3}
         with pytest.raises(ValueError, match=r"^Argument `hp` must hold the bounds.*Received: hp.values=.*units"):
             SGDRScheduler.from_hyperparameters(hp)
-        assert SGDRScheduler.from_hyperparameters(hp, min_lr=0.1, max_lr=1.0).max_lr == 1.0
+        assert SGDRScheduler.from_hyperparameters(hp, min_lr=0.1, max_lr=1.0).schedule.max_lr == 1.0
 
 
 class TestCycleEarlyStopping:

@@ -18,7 +18,7 @@ PACKAGE = Path(autolr.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 WITHOUT_KERAS = [
-    *("errors", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "plots"),
+    *("errors", "cycles", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "plots"),
     *("search_folder", "charts", "training_chart", "report_views", "report", "cli"),
 ]
 WITH_KERAS_TUNER = {"trial", "tuners"}

@@ -24,13 +24,13 @@ from matplotlib import pyplot
 from autolr import RangeTest
 from autolr.charts import Scale
 from autolr.cli import main
+from autolr.cycles import fitted_edges
 from autolr.errors import RecordError
 from autolr.plots import plot_search
 from autolr.records import TrialRecord
 from autolr.report import literal, write_report
 from autolr.report_views import number, rate
 from autolr.search_folder import find_project, read_search
-from autolr.sgdr import fitted_edges
 
 ANCIENT = 1_700_000_000.0  # long before any test runs
 
@@ -283,6 +283,8 @@ def test_files_of_others_are_no_error(tmp_path, name, content):
         ("schedule", {"steps_per_epoch": "many"}),
         ("schedule", {"steps_per_epoch": 0}),
         ("schedule", {"lr_decay": None}),
+        ("schedule", {"warmup": -1}),
+        ("schedule", {"warmup": "x"}),
         ("schedule", {"initial_epoch": "x"}),
         ("schedule", 5),
         ("range_test", {"lrs": [1], "losses": []}),

@@ -8,7 +8,7 @@ import pytest
 from helpers import one_weight
 
 from autolr import SGDRSchedule, sgdr_lr
-from autolr.sgdr import lay_out
+from autolr.sgdr import Schedule
 
 SCHEDULES = {
     "the method's": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5},
@@ -74,8 +74,8 @@ def test_every_step_has_the_rate_of_the_pure_function(schedule):
 def test_boundaries_up_to_a_million_steps_agree_eagerly_and_in_a_graph(schedule):
     budget = schedule.get("total_steps")
     cycles = {name: schedule[name] for name in ("cycle_length", "mult_factor", "shape", "warmup") if name in schedule}
-    cycles = {"cycle_length": 10, "mult_factor": 2.0, **cycles, "steps_per_epoch": schedule["steps_per_epoch"]}
-    edges = lay_out(budget or 10**6, fit_budget=budget is not None, **cycles)
+    cycles = Schedule(min_lr=0, max_lr=1, fit_budget=budget is not None, **cycles)
+    edges = cycles.edges(budget or 10**6, schedule["steps_per_epoch"])
     chosen = edges if len(edges) < 60 else edges[np.linspace(0, len(edges) - 1, 60).astype(int)]
     steps = np.unique(np.concatenate([chosen - 1, chosen, chosen + 1]))
     steps = steps[(steps >= 0) & (steps <= 10**6)]

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import sgdr_lr
-from autolr.sgdr import ONE_CYCLE_FLOOR, SHAPES, cycle_edges, fitted_edges, rate_on_edges
+from autolr.cycles import cycle_edges, fitted_edges
+from autolr.sgdr import ONE_CYCLE_FLOOR, SHAPES, Schedule
 
 # The schedule of the method's source, here with five steps an epoch: cycles of 3, 5, 8 and 12 epochs.
 METHOD = {"min_lr": 0.1, "max_lr": 2.0, "cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "steps_per_epoch": 5}
@@ -140,7 +141,8 @@ def test_one_cycle_when_the_budget_holds_no_more(cycle_length):
 def test_a_fitted_schedule_ends_at_min_lr_and_stays_there():
     rates = sgdr_lr(np.arange(0, 120), **METHOD, total_steps=100)
     edges = np.array([0, 20, 50, 100])  # 3, 8 and 16 of 16 epochs, stretched to 20
-    np.testing.assert_array_equal(rates, rate_on_edges(np.arange(120), edges, min_lr=0.1, max_lr=2, lr_decay=0.9))
+    schedule = Schedule(min_lr=0.1, max_lr=2, lr_decay=0.9)
+    np.testing.assert_array_equal(rates, schedule.rates(np.arange(120), edges))
     assert rates[[0, 20, 50]].tolist() == [2.0, 1.8, 2 * 0.9**2]
     assert 0.1 < rates[99] < 0.102
     assert np.all(rates[100:] == 0.1)

@@ -669,7 +669,7 @@ def test_a_space_that_may_not_grow_is_left_alone_and_the_winner_can_be_trained_a
     assert [p.name for p in found.tuner.oracle.get_space().space] == ["units"]
     again = SGDRScheduler.from_hyperparameters(found.tuner.get_best_hyperparameters()[0])
     trained = found.record(trial).schedule
-    assert {name: getattr(again, name) for name in SCHEDULE} == {name: trained[name] for name in SCHEDULE}
+    assert {name: getattr(again.schedule, name) for name in SCHEDULE} == {name: trained[name] for name in SCHEDULE}
 
 
 def test_with_auto_lr_makes_a_class_of_the_same_name_once():
