@@ -52,6 +52,17 @@ def default_rate(optimizer: Any) -> float:
     return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
 
 
+PROPORTIONAL = (
+    "Keras's Ftrl computes the weights anew in each step, in proportion to the learning rate of that step: a rate that "
+    "changes scales them all, and a range test or a schedule does harm."
+)
+
+
+def has_proportional_weights(optimizer: Any) -> bool:
+    """Whether weights are proportional to the latest rate: see `PROPORTIONAL`."""
+    return any(isinstance(part, keras.optimizers.Ftrl) for part in parts(optimizer))
+
+
 def several_optimizers(model: keras.Model) -> bool:
     """Whether the model has optimizers of its own beside the one it was compiled with, as a GAN has.
 

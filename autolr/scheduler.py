@@ -20,7 +20,13 @@ from autolr.cycles import place
 from autolr.ensemble import drop_snapshots, save_snapshot
 from autolr.errors import AutoLRWarning, check_count, invalid
 from autolr.momentum import CycledMomentum
-from autolr.optimizers import batches_per_update, batches_trained, iterations_of
+from autolr.optimizers import (
+    PROPORTIONAL,
+    batches_per_update,
+    batches_trained,
+    has_proportional_weights,
+    iterations_of,
+)
 from autolr.sgdr import Schedule
 
 if TYPE_CHECKING:
@@ -208,6 +214,8 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start afresh: nothing is left of an earlier training."""
         check_assignable_rate(self.model)
+        if has_proportional_weights(self.model.optimizer):
+            warnings.warn(f"{PROPORTIONAL} Train at a constant rate.", AutoLRWarning, stacklevel=2)
         self._give_momentum_back()  # if that training was interrupted
         self.history = {"step": [], "lr": []}
         self.cycle_end_weights, self._cycle_end_logs = None, {}

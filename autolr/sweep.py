@@ -18,7 +18,14 @@ from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR
 from autolr.curve import RangeTest
 from autolr.data import Replay, Unannounced, first_batch, holding_nan, replayable
 from autolr.errors import AutoLRWarning, invalid
-from autolr.optimizers import batches_per_update, scope_of, takes_a_number, with_number_as_rate
+from autolr.optimizers import (
+    PROPORTIONAL,
+    batches_per_update,
+    has_proportional_weights,
+    scope_of,
+    takes_a_number,
+    with_number_as_rate,
+)
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 
@@ -103,6 +110,8 @@ def range_test(
             AutoLRWarning,
             stacklevel=2,
         )
+    if has_proportional_weights(model.optimizer):
+        warnings.warn(f"{PROPORTIONAL} Choose its rate by training at several.", AutoLRWarning, stacklevel=2)
     x = Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x)
 
     def fit(callback: keras.callbacks.Callback, epochs: int) -> None:

@@ -23,9 +23,11 @@ from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import AutoLRWarning
 from autolr.optimizers import (
+    PROPORTIONAL,
     batches_per_update,
     current_rate,
     default_rate,
+    has_proportional_weights,
     name_of,
     scope_of,
     several_optimizers,
@@ -175,6 +177,11 @@ class AssistedTrial:
                 "several",
                 "The model has optimizers of its own beside the one it is compiled with, and one range test cannot "
                 "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
+            )
+            return True
+        if has_proportional_weights(model.optimizer):
+            self._warn(
+                "proportional", f"{PROPORTIONAL} The trial trains without AutoLR, at the rate it is compiled with."
             )
             return True
         callbacks = callbacks_of(arguments)

@@ -319,6 +319,7 @@ MODELS = [
     Case("Models", "compiled with a callable rate", built_by(lambda: model(sgd(lambda: 0.05)))),
     Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept", quick=True),
     Case("Models", "several optimizers, as in a GAN", lambda: Setup(adversaries), quick=True),
+    Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5))), quick=True),
     Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2),
 ]
 if not hasattr(keras.optimizers, "MultiOptimizer"):

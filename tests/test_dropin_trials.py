@@ -13,7 +13,7 @@ from compatibility_cases import adversaries, hyperband, multi, named
 from helpers import compiled, one_weight, sequential
 
 import autolr
-from autolr import LRFinder, compat, range_test
+from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import range_test_budget
 from autolr.data import Replay
 from autolr.optimizers import several_optimizers, with_number_as_rate
@@ -131,6 +131,23 @@ def test_optimizers_of_a_models_own_are_seen_and_no_others():
     assert not several_optimizers(outer)
     scaled = model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
     assert not several_optimizers(scaled)
+
+
+@pytest.mark.parametrize("wrap", [lambda it: it, keras.optimizers.LossScaleOptimizer])
+def test_an_optimizer_whose_weights_are_proportional_to_the_rate_is_warned_of(wrap):
+    # What the warning says: a step at a tenth of the rate, without a gradient, leaves a tenth of the weight.
+    made = one_weight()
+    made.compile(wrap(keras.optimizers.Ftrl(0.5)), lambda y, prediction: prediction * y)
+    x, y = np.ones((8, 1), "float32"), np.ones((8, 1), "float32")
+    made.fit(x, y, batch_size=1, verbose=0)
+    before = float(made.get_weights()[0].item())
+    made.optimizer.learning_rate = 0.05
+    made.train_on_batch(x, np.zeros_like(y))
+    assert made.get_weights()[0].item() == pytest.approx(before / 10, rel=1e-4)
+    with pytest.warns(AutoLRWarning, match=r"proportion.*training at several"):
+        range_test(made, x, y, batch_size=1, num_steps=4, burst_steps=0)
+    with pytest.warns(AutoLRWarning, match=r"proportion.*constant rate"):
+        made.fit(x, y, verbose=0, callbacks=[SGDRScheduler(0.1, 0.5)])
 
 
 def test_gradient_accumulation_holds_the_rate_for_an_update_and_records_the_mean_loss():
