@@ -1,9 +1,8 @@
-"""Snapshot ensembles: the weights a training had at the ends of its cycles, kept on disk and joined in one model."""
+"""Snapshot ensembles: the weights a training had at the ends of its cycles, joined in one model."""
 
 from __future__ import annotations
 
 import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,48 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, num_samples
 from autolr.errors import AutoLRWarning, invalid
 
-SUFFIX = ".weights.h5"
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:
-    """Write a model's weights at the end of a cycle, whole or not at all, and remove all but the last `keep` of them.
-
-    Args:
-        model: The model.
-        folder: Where to; made if it is not there.
-        cycle: Number of the cycle that ended, from 1.
-        keep: How many to keep.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Another process may write to the same folder: each writes aside under a name of its own.
-    aside = folder / f".aside-{uuid.uuid4().hex}{SUFFIX}"
-    try:
-        model.save_weights(aside)
-        os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
-    finally:
-        aside.unlink(missing_ok=True)
-    for path in snapshot_paths(folder)[:-keep]:
-        path.unlink(missing_ok=True)
-
-
-def drop_snapshots(folder: Path, *, after: int) -> None:
-    """Remove the weights of cycles later than `after`, which are those of a training given up."""
-    for path in snapshot_paths(folder):
-        if _number(path) > after:
-            path.unlink(missing_ok=True)
-
-
-def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:
-    """The weights that `SGDRScheduler(snapshot_folder=...)` has kept in a folder, the earliest cycle first."""
-    return sorted(Path(folder).glob(f"cycle-*{SUFFIX}"), key=_number)
-
-
-def _number(path: Path) -> int:
-    return int(path.name[len("cycle-") : -len(SUFFIX)])
 
 
 def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | None = None) -> keras.Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -16,8 +15,8 @@ from autolr import compat
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
 from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.callbacks import check_assignable_rate
+from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.ensemble import drop_snapshots, save_snapshot
 from autolr.errors import AutoLRWarning, check_count, invalid
 from autolr.momentum import CycledMomentum
 from autolr.optimizers import (
@@ -141,10 +140,13 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
         self.num_snapshots = int(num_snapshots)
         self.history: dict[str, list[Any]] = {"step": [], "lr": []}
-        self.cycle_end_weights: list[Any] | None = None
-        self._cycle_end_logs: Mapping[str, Any] = {}
         self._momentum: CycledMomentum | None = None
         self._tail: TailAverage | None = None
+
+    @property
+    def cycle_end_weights(self) -> list[Any] | None:
+        """Weights at the end of the latest whole cycle; see the class."""
+        return self._cycle_ends.weights if hasattr(self, "_cycle_ends") else None
 
     @classmethod
     def from_hyperparameters(cls, hp: Any, **overrides: Any) -> SGDRScheduler:
@@ -209,7 +211,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def leave_weights_alone(self) -> None:
         """Put no weights back in the running training: somebody else will."""
-        self._restores = False
+        self._cycle_ends.restores = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start afresh: nothing is left of an earlier training."""
@@ -218,9 +220,9 @@ class SGDRScheduler(keras.callbacks.Callback):
             warnings.warn(f"{PROPORTIONAL} Train at a constant rate.", AutoLRWarning, stacklevel=2)
         self._give_momentum_back()  # if that training was interrupted
         self.history = {"step": [], "lr": []}
-        self.cycle_end_weights, self._cycle_end_logs = None, {}
         # Such an optimizer has put its own average into the model by the time training ends.
-        self._restores = self.restore_weights and not averages_itself(self.model.optimizer)
+        restores = self.restore_weights and not averages_itself(self.model.optimizer)
+        self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
         self._batches_per_update = batches_per_update(self.model.optimizer)
         told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
         self._batches_per_epoch: int | None = told or self.params.get("steps")
@@ -267,9 +269,8 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Place the schedule at this epoch."""
-        if self._is_new and self.snapshot_folder is not None:
-            done = sum(end <= self._batches_until(epoch) for end in self._ends)
-            drop_snapshots(self.snapshot_folder, after=done)
+        if self._is_new:
+            self._cycle_ends.drop(after=sum(end <= self._batches_until(epoch) for end in self._ends))
         self._is_new = False
         self._epoch, self._latest_batch = epoch, -1
         self._iterations = iterations_of(self.model.optimizer)
@@ -327,19 +328,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             logs["learning_rate"] = self.history["lr"][-1]
         self._last_epoch, self._last_logs = epoch, dict(logs)
         if self.ends_cycle(epoch):
-            self.cycle_end_weights, self._cycle_end_logs = self.model.get_weights(), self._last_logs
-            if self.snapshot_folder is not None:
-                self._save_snapshot(self.snapshot_folder, self._ends[self._batches_until(epoch + 1)])
-
-    def _save_snapshot(self, folder: Path, number: int) -> None:
-        try:
-            save_snapshot(self.model, folder, number, keep=self.num_snapshots)
-        except OSError as error:  # a full disk: the training is worth more
-            warnings.warn(
-                f"The weights at the end of cycle {number} could not be kept in {folder} ({error}). Training goes on.",
-                AutoLRWarning,
-                stacklevel=2,
-            )
+            self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
 
     def _settle_history(self) -> None:
         """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
@@ -358,10 +347,5 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
         self._give_momentum_back()
-        if self.cycle_end_weights is None or not self._restores or self.ends_cycle(self._last_epoch):
-            return
-        then, now = self._cycle_end_logs, self._last_logs
-        monitor = "val_loss" if "val_loss" in then and "val_loss" in now else "loss"
-        # False if either is NaN or missing: then there is no reason to undo training.
-        if now.get(monitor, math.nan) > then.get(monitor, math.nan):
-            self.model.set_weights(self.cycle_end_weights)
+        if self.cycle_end_weights is not None and not self.ends_cycle(self._last_epoch):
+            self._cycle_ends.put_back(self._last_logs)

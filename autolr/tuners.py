@@ -24,7 +24,8 @@ from autolr.budget import (
     trial_schedule,
 )
 from autolr.chief import Roll, is_chief
-from autolr.ensemble import average, compiled_like, snapshot_ensemble, snapshot_paths
+from autolr.cycle_ends import snapshot_paths
+from autolr.ensemble import average, compiled_like, snapshot_ensemble
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord

@@ -30,7 +30,8 @@ import keras
 from range_test import BATCH, method_cnn
 
 import autolr
-from autolr.ensemble import averaged_weights, snapshot_ensemble, snapshot_paths
+from autolr.cycle_ends import snapshot_paths
+from autolr.ensemble import averaged_weights, snapshot_ensemble
 from autolr.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results"

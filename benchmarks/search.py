@@ -75,7 +75,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from search_arms import make_tuner
 
     import autolr
-    from autolr.ensemble import snapshot_paths
+    from autolr.cycle_ends import snapshot_paths
     from autolr.tuners import SNAPSHOTS
 
     sizes = QUICK if job["quick"] else FULL

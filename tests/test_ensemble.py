@@ -10,7 +10,8 @@ import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, one_weight, sequential
 
 from autolr import AutoLRWarning, SGDRScheduler
-from autolr.ensemble import averaged_weights, drop_snapshots, save_snapshot, snapshot_ensemble, snapshot_paths
+from autolr.cycle_ends import drop_snapshots, save_snapshot, snapshot_paths
+from autolr.ensemble import averaged_weights, snapshot_ensemble
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -264,7 +265,7 @@ def test_two_processes_may_write_the_same_snapshot(tmp_path, monkeypatch):
 
 def test_what_another_process_has_removed_is_not_missed(tmp_path, monkeypatch):
     gone = [tmp_path / f"cycle-000{cycle}.weights.h5" for cycle in (1, 2)]
-    monkeypatch.setattr("autolr.ensemble.snapshot_paths", lambda folder: gone)
+    monkeypatch.setattr("autolr.cycle_ends.snapshot_paths", lambda folder: gone)
     save_snapshot(one_layer(), tmp_path, 3, keep=1)
     drop_snapshots(tmp_path, after=0)
 

@@ -1,0 +1,100 @@
+"""What is kept of a model at the ends of its cycles: the latest in memory, and the last few in files."""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from autolr.errors import AutoLRWarning
+
+SUFFIX = ".weights.h5"
+
+
+class CycleEnds:
+    """The ends of the cycles of one training.
+
+    Args:
+        model: The model in training.
+        folder: Where to keep snapshots; None for nowhere.
+        keep: How many.
+        restores: Whether the latest end is put back if training ends inside a cycle, and worse.
+    """
+
+    def __init__(self, model: keras.Model, folder: Path | None, *, keep: int, restores: bool) -> None:
+        self._model, self._folder, self._keep = model, folder, keep
+        self.restores = restores
+        self.weights: list[Any] | None = None  # at the latest
+        self._logs: Mapping[str, Any] = {}  # of its epoch
+
+    def drop(self, after: int) -> None:
+        """Remove the snapshots of later cycles than this."""
+        if self._folder is not None:
+            drop_snapshots(self._folder, after=after)
+
+    def add(self, number: int, logs: Mapping[str, Any]) -> None:
+        """Cycle `number`, from 1, has ended."""
+        self.weights, self._logs = self._model.get_weights(), logs
+        if self._folder is None:
+            return
+        try:
+            save_snapshot(self._model, self._folder, number, keep=self._keep)
+        except OSError as error:  # a full disk: the training is worth more
+            warnings.warn(
+                f"The weights at the end of cycle {number} could not be kept in {self._folder} ({error}). "
+                "Training goes on.",
+                AutoLRWarning,
+                stacklevel=2,
+            )
+
+    def put_back(self, logs: Mapping[str, Any]) -> None:
+        """Training has ended inside a cycle, with these logs: put the latest end back if it was better."""
+        if self.weights is None or not self.restores:
+            return
+        monitor = "val_loss" if "val_loss" in self._logs and "val_loss" in logs else "loss"
+        # False if either is NaN or missing: then there is no reason to undo training.
+        if logs.get(monitor, math.nan) > self._logs.get(monitor, math.nan):
+            self._model.set_weights(self.weights)
+
+
+def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:
+    """Write a model's weights at the end of a cycle, whole or not at all, and remove all but the last `keep` of them.
+
+    Args:
+        model: The model.
+        folder: Where to; made if it is not there.
+        cycle: Number of the cycle that ended, from 1.
+        keep: How many to keep.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Another process may write to the same folder: each writes aside under a name of its own.
+    aside = folder / f".aside-{uuid.uuid4().hex}{SUFFIX}"
+    try:
+        model.save_weights(aside)
+        os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
+    finally:
+        aside.unlink(missing_ok=True)
+    for path in snapshot_paths(folder)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def drop_snapshots(folder: Path, *, after: int) -> None:
+    """Remove the weights of cycles later than `after`, which are those of a training given up."""
+    for path in snapshot_paths(folder):
+        if _number(path) > after:
+            path.unlink(missing_ok=True)
+
+
+def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:
+    """The weights that `SGDRScheduler(snapshot_folder=...)` has kept in a folder, the earliest cycle first."""
+    return sorted(Path(folder).glob(f"cycle-*{SUFFIX}"), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name[len("cycle-") : -len(SUFFIX)])
