@@ -102,7 +102,8 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
 
 def iterations_of(optimizer: Any) -> int:
     """Updates the optimizer has done; 0 for one that does not count them, as a `MultiOptimizer` may not."""
-    return int(getattr(optimizer, "iterations", 0))
+    # Not `int(...)` alone: under a distribution strategy the value is one of several.
+    return int(keras.ops.convert_to_numpy(getattr(optimizer, "iterations", 0)))
 
 
 def batches_trained(model: keras.Model, announced: int, *, iterations: int) -> int:

@@ -320,7 +320,7 @@ MODELS = [
     Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept", quick=True),
     Case("Models", "several optimizers, as in a GAN", lambda: Setup(adversaries), quick=True),
     Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5))), quick=True),
-    Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2),
+    Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2, quick=True),
 ]
 if not hasattr(keras.optimizers, "MultiOptimizer"):
     MODELS = [case for case in MODELS if "MultiOptimizer" not in case.name]
