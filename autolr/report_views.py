@@ -171,9 +171,10 @@ class TrialView:
     def lists(self) -> list[tuple[str, dict[str, Any]]]:
         """Values and metrics, by whose they are."""
         values = self.trial.values
+        metrics = {name: x for name, x in self.trial.metrics.items() if name != "learning_rate"}  # Keras logs it, too
         return [
             ("Hyperparameters", own(values)),
-            ("Metrics, best of the trial", dict(self.trial.metrics)),
+            ("Metrics, best of the trial", metrics),
             ("Found by autolr", {name: x for name, x in values.items() if name.startswith(FOUND_PREFIX)}),
             ("Set by Keras Tuner", {name: x for name, x in values.items() if name.startswith(TUNER_PREFIX)}),
         ]

@@ -29,7 +29,7 @@ from autolr.errors import RecordError
 from autolr.plots import plot_search
 from autolr.records import TrialRecord
 from autolr.report import literal, write_report
-from autolr.report_views import number, rate
+from autolr.report_views import TrialView, number, rate
 from autolr.search_folder import find_project, read_search
 
 ANCIENT = 1_700_000_000.0  # long before any test runs
@@ -194,6 +194,17 @@ def test_a_score_that_is_no_metric_says_so(tmp_path):
     search = read_search(folder.done())
     assert search.objective == "score"
     assert "not known" in search.problems[0]
+
+
+def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0", 0.5) / "trial.json"
+    state = json.loads(path.read_text())
+    state["metrics"]["metrics"]["learning_rate"] = state["metrics"]["metrics"]["loss"]
+    path.write_text(json.dumps(state))
+    search = read_search(folder.done())
+    shown = dict(TrialView(search.trials[0], search).lists)["Metrics, best of the trial"]
+    assert set(shown) == {"val_accuracy", "loss"}
 
 
 @pytest.mark.parametrize(
