@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from autolr.cycles import IntArray
-from autolr.errors import invalid
+from autolr.errors import invalid, is_finite
 from autolr.optimizers import parts
 
 # Of a cycle, and batches between two of them: more tell nothing new, since neighbouring steps have nearly the same
@@ -80,7 +80,7 @@ def _is_half(weight: Any) -> bool:
 
 def check_tail_average(share: float) -> None:
     """Raise `ValueError` unless weights can be averaged over such a share of a training."""
-    if not 0 <= share < 1:
+    if not (is_finite(share) and 0 <= share < 1):
         raise invalid("tail_average", "be a share of the training, 0 or more and below 1", share)
 
 

@@ -12,18 +12,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from autolr.errors import check_count, invalid, is_finite
-
 IntArray = npt.NDArray[np.int64]
 
-_FAR = 2**62  # no training gets there, and 64 bits hold it
-
-
-def check_cycles(cycle_length: int, mult_factor: float) -> None:
-    """Raise `ValueError` unless the arguments describe cycles."""
-    check_count("cycle_length", cycle_length, "epochs")
-    if not (is_finite(mult_factor) and mult_factor >= 1):
-        raise invalid("mult_factor", "be a finite number, 1 or more", mult_factor, "1 keeps all cycles equally long.")
+_FAR = 2**62  # far beyond any step, and 64 bits hold it
 
 
 def cycle_edges(steps: int, *, cycle_length: int, mult_factor: float, steps_per_epoch: int) -> IntArray:
@@ -40,12 +31,13 @@ def cycle_edges(steps: int, *, cycle_length: int, mult_factor: float, steps_per_
     Returns:
         Integers, shape `(num_cycles + 1,)`.
     """
-    length, factor = int(cycle_length), Fraction(repr(float(mult_factor)))
+    length, factor = cycle_length, Fraction(repr(float(mult_factor)))
     if factor == 1:  # equal cycles need no loop, and a long training has very many short ones
-        return np.arange(steps // (length * steps_per_epoch) + 2, dtype=np.int64) * (length * int(steps_per_epoch))
+        each = min(length * steps_per_epoch, _FAR)
+        return np.arange(steps // each + 2, dtype=np.int64) * each
     edges = [0]
     while edges[-1] <= steps:
-        edges.append(min(edges[-1] + length * int(steps_per_epoch), _FAR))
+        edges.append(min(edges[-1] + length * steps_per_epoch, _FAR))
         length = math.ceil(length * factor)
     return np.array(edges, dtype=np.int64)
 
@@ -70,16 +62,17 @@ def fitted_edges(total_steps: int, *, cycle_length: int, mult_factor: float, ste
     >>> fitted_edges(1000, cycle_length=3, mult_factor=1.5, steps_per_epoch=100)  # 3 + 5 epochs, stretched to 10
     array([   0,  400, 1000])
     """
-    if int(cycle_length) * int(steps_per_epoch) >= total_steps:
+    if cycle_length * steps_per_epoch >= total_steps:
         return np.array([0, total_steps], dtype=np.int64)
     edges = cycle_edges(
         total_steps, cycle_length=cycle_length, mult_factor=mult_factor, steps_per_epoch=steps_per_epoch
     )
     whole = max(1, int(np.searchsorted(edges, total_steps, side="right")) - 1)
-    grain = int(steps_per_epoch) if total_steps % steps_per_epoch == 0 else 1
-    # Integer arithmetic, rounding half up: exact for any number of steps. Stretched cycles stay an epoch apart.
-    grains = (2 * edges[: whole + 1] * (total_steps // grain) + edges[whole]) // (2 * edges[whole])
-    return cast(IntArray, grains * grain)
+    grain = steps_per_epoch if total_steps % steps_per_epoch == 0 else 1
+    # Python's integers, rounding half up: exact for any number of steps. Stretched cycles stay an epoch apart.
+    exact = edges[: whole + 1].astype(object)
+    grains = (2 * exact * (total_steps // grain) + exact[whole]) // (2 * exact[whole])
+    return cast(IntArray, (grains * grain).astype(np.int64))
 
 
 def place(step: npt.ArrayLike, edges: IntArray) -> tuple[Any, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+MOST = 2**53  # up to here a float holds every whole number
+
 
 class AutoLRWarning(UserWarning):
     """Something about a trial's learning rate that a person should know; the trial goes on."""
@@ -43,17 +45,21 @@ def is_finite(value: Any) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a positive whole number, of whatever type."""
-    return not isinstance(value, bool) and is_finite(value) and value >= 1 and value == int(value)
+    """Whether a value is a positive whole number, of whatever type, and not absurdly large."""
+    return not isinstance(value, bool) and is_finite(value) and 1 <= value <= MOST and value == int(value)
 
 
-def check_count(argument: str, value: Any, unit: str = "") -> None:
-    """Raise `ValueError` unless an argument is a positive whole number.
+def check_count(argument: str, value: Any, unit: str = "") -> int:
+    """An argument that counts something, as an integer.
 
     Args:
         argument: Its name.
         value: What was received.
         unit: What it counts, if its name does not tell.
+
+    Raises:
+        ValueError: If it is not a positive whole number.
     """
     if not is_count(value):
         raise invalid(argument, f"be a positive whole number{f' of {unit}' if unit else ''}", value)
+    return int(value)

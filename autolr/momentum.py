@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 
+from autolr.errors import invalid, is_finite
 from autolr.optimizers import parts, scope_of
 
 NAMES = ("momentum", "beta_1")  # of SGD, RMSprop and Muon; of Adam and its kin
+
+
+def check_momentum(momentum: Any) -> None:
+    """Raise `ValueError` unless it is what momentum can move between: two numbers, or None."""
+    if momentum is None:
+        return
+    pair = momentum if isinstance(momentum, (tuple, list)) and len(momentum) == 2 else (math.nan, math.nan)
+    if not (is_finite(pair[0]) and is_finite(pair[1]) and 0 <= pair[0] <= pair[1] < 1):
+        raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
 
 
 class _Momentum(keras.Variable):

@@ -110,6 +110,7 @@ class Screen(Lines):
             try:
                 yield
             finally:
+                self._refresh = lambda: None
                 live.transient = not self._trial  # of a search that had ended already, nothing stays
 
     def begin(self, trial: Any, oracle: Any) -> None:

@@ -17,8 +17,8 @@ from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.callbacks import check_assignable_rate
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import AutoLRWarning, check_count, invalid
-from autolr.momentum import CycledMomentum
+from autolr.errors import AutoLRWarning, check_count
+from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
     PROPORTIONAL,
     batches_per_update,
@@ -127,18 +127,14 @@ class SGDRScheduler(keras.callbacks.Callback):
             warmup=warmup,
             fit_budget=fit_budget,
         )
-        if steps_per_epoch is not None:
-            check_count("steps_per_epoch", steps_per_epoch)
-        if momentum is not None and not 0 <= momentum[0] <= momentum[1] < 1:
-            raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
+        self.steps_per_epoch = None if steps_per_epoch is None else check_count("steps_per_epoch", steps_per_epoch)
+        check_momentum(momentum)
         check_tail_average(tail_average)
-        if not num_snapshots >= 1:
-            raise invalid("num_snapshots", "be 1 or more", num_snapshots, "`snapshot_folder=None` keeps none.")
-        self.steps_per_epoch, self.momentum = steps_per_epoch, momentum
+        self.momentum = momentum
         self.restore_weights = restore_weights
         self.tail_average = float(tail_average)
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
-        self.num_snapshots = int(num_snapshots)
+        self.num_snapshots = check_count("num_snapshots", num_snapshots)
         self.history: dict[str, list[Any]] = {"step": [], "lr": []}
         self._momentum: CycledMomentum | None = None
         self._tail: TailAverage | None = None

@@ -79,22 +79,25 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             warmup=warmup,
             fit_budget=total_steps is not None,
         )
-        counts = {
-            "steps_per_epoch": steps_per_epoch,
-            "total_steps": total_steps,
-            "gradient_accumulation_steps": gradient_accumulation_steps,
+        counts: dict[str, Any] = {
+            "steps_per_epoch": check_count("steps_per_epoch", steps_per_epoch),
+            "total_steps": None,
+            "gradient_accumulation_steps": None,
         }
-        for argument, value in counts.items():
-            if value is not None or argument == "steps_per_epoch":
-                check_count(argument, value)
-        self._config: dict[str, Any] = {**asdict(schedule), **counts, "name": name}
-        del self._config["fit_budget"]
+        if total_steps is not None:
+            counts["total_steps"] = check_count("total_steps", total_steps)
+        if gradient_accumulation_steps is not None:
+            counts["gradient_accumulation_steps"] = check_count(
+                "gradient_accumulation_steps", gradient_accumulation_steps
+            )
+        arguments = {name: value for name, value in asdict(schedule).items() if name != "fit_budget"}
+        self._config: dict[str, Any] = {**arguments, **counts, "name": name}
         self._schedule = schedule
-        self._batches_per_step = int(gradient_accumulation_steps or 1)
+        self._batches_per_step: int = counts["gradient_accumulation_steps"] or 1
         # Equal cycles without end are one, again and again: a table of them all would be long.
-        self._endless = total_steps is None and mult_factor == 1 and shape != "one_cycle"
-        last_step = (0 if self._endless else _LAST_STEP) if total_steps is None else int(total_steps)
-        edges = schedule.edges(last_step, steps_per_epoch)
+        self._endless = total_steps is None and schedule.mult_factor == 1 and schedule.shape != "one_cycle"
+        last_step = counts["total_steps"] or (0 if self._endless else _LAST_STEP)
+        edges = schedule.edges(last_step, counts["steps_per_epoch"])
         edges = edges[:2] if self._endless else edges
         # What can be worked out beforehand is: each operation in the graph costs microseconds at each step.
         self._lengths = np.diff(edges).astype("float32")

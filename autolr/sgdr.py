@@ -13,8 +13,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from autolr.cycles import IntArray, check_cycles, cycle_edges, fitted_edges, place
-from autolr.errors import check_count, invalid, is_count, is_finite
+from autolr.cycles import IntArray, cycle_edges, fitted_edges, place
+from autolr.errors import MOST, check_count, invalid, is_count, is_finite
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -72,10 +72,13 @@ class Schedule:
                 "Argument `min_lr` must not be larger than `max_lr`. "
                 f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. Are the two swapped?"
             )
-        check_cycles(self.cycle_length, self.mult_factor)
+        cycle_length = check_count("cycle_length", self.cycle_length, "epochs")
+        if not (is_finite(self.mult_factor) and self.mult_factor >= 1):
+            hint = "1 keeps all cycles equally long."
+            raise invalid("mult_factor", "be a finite number, 1 or more", self.mult_factor, hint)
         if not (is_finite(self.lr_decay) and 0 < self.lr_decay <= 1):
             raise invalid("lr_decay", "be in (0, 1]", self.lr_decay, "1 keeps every peak at `max_lr`.")
-        if self.shape not in SHAPES:
+        if not (isinstance(self.shape, str) and self.shape in SHAPES):
             raise invalid("shape", f"be one of {', '.join(map(repr, SHAPES))}", self.shape)
         warmup = self.warmup
         if not (is_finite(warmup) and (warmup == 0 or 0 < warmup < 1 or is_count(warmup))):
@@ -84,10 +87,15 @@ class Schedule:
             hint = "The end is known with `total_steps`, or `fit_budget=True` for a callback."
             raise invalid("warmup", "be a whole number of epochs where the training's end is unknown", warmup, hint)
         # Python's own numbers: NumPy's would not go into a model's configuration.
-        for name, kind in (("min_lr", float), ("max_lr", float), ("mult_factor", float), ("lr_decay", float)):
-            object.__setattr__(self, name, kind(getattr(self, name)))
-        object.__setattr__(self, "cycle_length", int(self.cycle_length))
+        for name in ("min_lr", "max_lr", "mult_factor", "lr_decay"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "cycle_length", cycle_length)
         object.__setattr__(self, "warmup", float(warmup) if 0 < warmup < 1 else int(warmup))
+
+    @property
+    def warms_up_inside(self) -> bool:
+        """Whether warm-up is part of the first cycle, not in front of it."""
+        return 0 < self.warmup < 1
 
     def edges(self, steps: int, steps_per_epoch: int) -> IntArray:
         """The edges of a whole schedule: warm-up until the first of them, then cycles.
@@ -100,14 +108,16 @@ class Schedule:
             Integers, shape `(num_cycles + 1,)`; the first is where warm-up ends, 0 without one.
 
         Raises:
-            ValueError: If the warm-up takes the whole budget.
+            ValueError: If the warm-up takes the whole budget, or an epoch has no steps.
         """
-        per_epoch, shares = int(steps_per_epoch), 0 < self.warmup < 1
-        ramp = 0 if shares else int(self.warmup) * per_epoch
+        per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+        ramp = 0 if self.warms_up_inside else int(self.warmup * per_epoch)
         if self.fit_budget and ramp >= steps:
             raise invalid("warmup", f"be shorter than the training, {steps / per_epoch:g} epochs", self.warmup)
         if self.shape == "one_cycle":
-            edges = np.array([0, steps - ramp if self.fit_budget else self.cycle_length * per_epoch], dtype=np.int64)
+            edges = np.array(
+                [0, steps - ramp if self.fit_budget else min(self.cycle_length * per_epoch, MOST)], dtype=np.int64
+            )
         else:
             edges = (fitted_edges if self.fit_budget else cycle_edges)(
                 max(steps - ramp, 0),
@@ -116,7 +126,7 @@ class Schedule:
                 steps_per_epoch=per_epoch,
             )
         edges = edges + ramp
-        if shares:
+        if self.warms_up_inside:
             edges[0] = min(round(self.warmup * steps), edges[1] // 2)
         return edges
 
@@ -180,7 +190,7 @@ class Schedule:
             first: The first edge.
             xp: Where the operations come from.
         """
-        start = self.min_lr if 0 < self.warmup < 1 else 0.0
+        start = self.min_lr if self.warms_up_inside else 0.0
         risen = xp.minimum((step + 1.0) / (first + 1.0), 1.0)
         # A weighted mean: exact at both ends.
         return start * (1 - risen) + rate * risen
@@ -224,7 +234,7 @@ def sgdr_lr(
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line from
             near zero to that of the cycle's first step. With `total_steps` it may also be a share of them, below 1:
             then the first cycle begins with it (at most half of that cycle), the rate rises from `min_lr`, and
-            restarts stay where they are. Defaults to 0.
+            restarts stay where they are; a triangle, which begins at `min_lr`, only begins later. Defaults to 0.
 
     Returns:
         A float for one step, else an array of the shape of `step`.
@@ -256,13 +266,11 @@ def sgdr_lr(
         warmup=warmup,
         fit_budget=total_steps is not None,
     )
-    check_count("steps_per_epoch", steps_per_epoch)
-    if total_steps is not None:
-        check_count("total_steps", total_steps)
     at = np.asarray(step)
-    if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0):
-        raise invalid("step", "be zero or more", step)
+    if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MOST):
+        raise invalid("step", f"be zero or more, and no more than {MOST}", step)
     furthest = math.ceil(at.max()) if at.size else 0
-    edges = schedule.edges(furthest if total_steps is None else int(total_steps), steps_per_epoch)
+    end = furthest if total_steps is None else check_count("total_steps", total_steps)
+    edges = schedule.edges(end, steps_per_epoch)
     rates = schedule.rates(at, edges)
     return float(rates) if at.ndim == 0 else rates

@@ -63,7 +63,7 @@ class AutoLRMixin(compat.TunerSeams):
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
             has one trains without AutoLR, at the rate its model is compiled with.
         reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
-            found in this call of `search`. Defaults to False: it saves the tests' steps (8 % in
+            found in this call of `search`. Defaults to False: it saves the tests' steps (16 % in
             `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
         num_snapshots: How many of the last ends of cycles each trial keeps its weights of, in its folder, for
             `get_best_ensemble`. Defaults to 3; 0 for none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import keras
@@ -340,6 +341,13 @@ class TestSGDRScheduler:
             ("mult_factor", 0.5),
             ("lr_decay", 2),
             ("steps_per_epoch", 0),
+            ("momentum", 0.9),
+            ("momentum", (0.9,)),
+            ("momentum", ("low", "high")),
+            ("tail_average", None),
+            ("tail_average", "0.1"),
+            ("num_snapshots", None),
+            ("num_snapshots", math.inf),
         ],
     )
     def test_bad_arguments_are_refused_at_once(self, argument, value):

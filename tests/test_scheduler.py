@@ -247,3 +247,16 @@ def test_an_epoch_that_is_no_multiple_of_an_execution_ends_with_its_last_batch(k
     assert kept[-1]["rates"]["step"] == [16 * epoch + done for epoch in range(3) for done in (3, 6, 9, 12, 15, 16)]
     assert kept[-1]["losses"]["step"][-1] <= 48
     assert schedule.history["step"] == [16 * epoch + step for epoch in range(3) for step in range(0, 16, 3)]
+
+
+def test_steps_per_epoch_may_be_any_number_that_is_whole():
+    for told in (4.0, np.uint8(4)):
+        schedule = SGDRScheduler(**{**SCHEDULE, "cycle_length": 1}, steps_per_epoch=told)
+        one_weight().fit(np.ones((16, 1)), np.ones((16, 1)), batch_size=4, epochs=2, verbose=0, callbacks=[schedule])
+        assert schedule.history["step"] == list(range(8))
+        assert schedule.history["lr"][4] == pytest.approx(schedule.schedule.peak(1))
+
+
+def test_an_epoch_without_steps_cannot_be_previewed():
+    with pytest.raises(ValueError, match=r"^Argument `steps_per_epoch` must"):
+        SGDRScheduler(**SCHEDULE).preview(3, steps_per_epoch=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,14 @@ def test_boundaries_up_to_a_million_steps_agree_eagerly_and_in_a_graph(schedule)
     np.testing.assert_allclose(at(in_graph, steps), expected, rtol=2e-5)
     few = slice(None, None, max(1, len(steps) // 12))
     np.testing.assert_allclose([as_number(in_graph(int(s))) for s in steps[few]], expected[few], rtol=2e-5)
+
+
+def test_its_configuration_is_json_whatever_numbers_it_was_given():
+    counts = {name: np.int64(2) for name in ("cycle_length", "warmup", "gradient_accumulation_steps")}
+    schedule = SGDRSchedule(np.float32(0.5), np.float64(1), steps_per_epoch=4.0, total_steps=np.int32(40), **counts)
+    config = json.loads(json.dumps(schedule.get_config()))
+    assert config == schedule.get_config()
+    assert SGDRSchedule.from_config(config).get_config() == config
 
 
 @pytest.mark.parametrize("schedule", LONG.values(), ids=LONG)

@@ -309,6 +309,16 @@ def test_edges_beyond_64_bits_are_cut_off():
     assert np.all(np.diff(cycle_edges(10**6, cycle_length=1, mult_factor=1e300, steps_per_epoch=10**6)) > 0)
 
 
+def test_counts_as_large_as_a_float_can_tell_are_exact_and_larger_ones_refused():
+    edges = fitted_edges(6_000_000_000, cycle_length=1, mult_factor=2, steps_per_epoch=500_000_001)
+    assert edges[-1] == 6_000_000_000
+    assert np.all(np.diff(edges) > 0)
+    for mult_factor in (1, 2):
+        for shape in SHAPES:
+            far = {"cycle_length": 2**53, "mult_factor": mult_factor, "steps_per_epoch": 2**53, "shape": shape}
+            assert sgdr_lr([0, 2**53], min_lr=0.5, max_lr=1, **far).shape == (2,)
+
+
 GOOD = {**METHOD, "step": 0}
 
 
@@ -341,6 +351,10 @@ GOOD = {**METHOD, "step": 0}
         ("total_steps", 0),
         ("total_steps", 2.5),
         ("shape", "square"),
+        ("shape", np.array(["cosine", "cosine"])),
+        ("step", 1e19),
+        ("total_steps", 10**19),
+        ("cycle_length", 10**19),
         ("warmup", -1),
         ("warmup", 0.5),
         ("warmup", 1.5),
