@@ -254,14 +254,14 @@ def _draw_progress(ax: Axes, search: Search, trials: list[Trial], *, by_steps: b
     if by_steps:
         x = np.cumsum([trial.steps_tested + (trial.steps_trained or 0) for trial in trials])
     else:
-        x = np.array([search.trials.index(trial) + 1 for trial in trials])
+        x = np.array([search.trials.index(trial) for trial in trials])  # as Keras Tuner names them
         ax.locator_params(axis="x", integer=True)
     ax.step(x, best, where="post", color=BLUE, linewidth=1.5, label="best so far")
     ax.plot(x, scores, "o", color=GREY, markersize=5, markerfacecolor="none", label="trial")
     if search.best in trials:
         at = trials.index(search.best)
         ax.plot(x[at : at + 1], scores[at : at + 1], "D", color=ORANGE, label=f"best: trial {search.best.trial_id}")
-    ax.set_xlabel("optimizer steps, range tests included" if by_steps else "trial, in order of start")
+    ax.set_xlabel("optimizer steps, range tests included" if by_steps else "trial")
     ax.legend(fontsize=8, frameon=False)
 
 

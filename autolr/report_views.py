@@ -88,7 +88,7 @@ class Overview:
         """Objective by trial, with the best so far."""
         found = [
             (place, trial)
-            for place, trial in enumerate(self.search.trials, 1)
+            for place, trial in enumerate(self.search.trials)  # from 0, as Keras Tuner names them
             if trial.score is not None and math.isfinite(trial.score)
         ]
         if not found:
@@ -102,14 +102,14 @@ class Overview:
         worst = max(worst, good - 3 * (good - quartile)) if quartile < good else worst
         chart = Chart(
             f"{self.search.objective} of each trial, and the best so far.",
-            *box((0.5, len(self.search.trials) + 0.5), padded(*sorted((sign * worst, sign * good)))),
-            x_name="trial, in order of start",
+            *box((-0.5, len(self.search.trials) - 0.5), padded(*sorted((sign * worst, sign * good)))),
+            x_name="trial",
             y_name=self.search.objective,
         )
         corners: list[tuple[float, float]] = []
         for (place, _), y in zip(found, best, strict=True):
             corners += [(place, corners[-1][1] if corners else y), (place, y)]
-        corners.append((len(self.search.trials) + 0.5, float(best[-1])))
+        corners.append((len(self.search.trials) - 0.5, float(best[-1])))
         chart.line("best", *zip(*corners, strict=True))
         for place, trial in found:
             off = sign * (trial.score or 0.0) < worst
@@ -122,15 +122,15 @@ class Overview:
     @cached_property
     def ranges(self) -> Chart | None:
         """Bounds by trial."""
-        found = [(place, trial) for place, trial in enumerate(self.search.trials, 1) if trial.record]
+        found = [(place, trial) for place, trial in enumerate(self.search.trials) if trial.record]
         if not found:
             return None
         pairs = [(trial.record.bounds["min_lr"], trial.record.bounds["max_lr"]) for _, trial in found if trial.record]
         low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
         chart = Chart(
             "Learning rates between which each trial was trained.",
-            *box((0.5, len(self.search.trials) + 0.5), (low / 2, high * 2), log_y=True),
-            x_name="trial, in order of start",
+            *box((-0.5, len(self.search.trials) - 0.5), (low / 2, high * 2), log_y=True),
+            x_name="trial",
             y_name="bounds of the learning rate",
         )
         many = " many" * (len(self.search.trials) > 40)  # then thick lines would run together
@@ -142,7 +142,7 @@ class Overview:
 
 
 def _whole(scale: Scale) -> list[tuple[float, str]]:
-    return [(at, text) for at, text in scale.ticks(8) if text.isdigit() and text != "0"]
+    return [(at, text) for at, text in scale.ticks(8) if text.isdigit()]
 
 
 def anchor(trial: Trial) -> str:

@@ -110,7 +110,10 @@ def _loss_panel(training: dict[str, Any], x: Scale, epoch_at: Callable[[Sequence
     some = thinned(len(losses), 250)
     epochs = epoch_at(np.array(training["losses"]["step"])[some])
     chart.dots("loss raw", epochs, losses[some])
-    chart.line("smooth", epochs, _smoothed(losses[some]))
+    # What is drawn on its logarithm is smoothed there: else one high loss would lift a whole stretch of low ones.
+    with np.errstate(invalid="ignore"):  # of minus infinity there is no logarithm
+        smoothed = np.exp(_smoothed(np.log(losses[some]))) if log else _smoothed(losses[some])
+    chart.line("smooth", epochs, smoothed)
     if judged:
         chart.line("val", *zip(*judged, strict=True))
         if len(judged) <= 40:

@@ -31,6 +31,7 @@ from autolr.records import TrialRecord
 from autolr.report import literal, write_report
 from autolr.report_views import TrialView, number, rate
 from autolr.search_folder import find_project, read_search
+from autolr.training_chart import training_chart
 
 ANCIENT = 1_700_000_000.0  # long before any test runs
 
@@ -451,6 +452,18 @@ def test_unusual_trainings_are_drawn_as_far_as_they_go(tmp_path, training, plan)
     assert ("Training as run" in page.text) == bool(training["rates"]["step"])
 
 
+def test_on_a_logarithm_one_high_loss_does_not_lift_the_smoothed_line(tmp_path):
+    losses = np.where(np.arange(240) % 8 == 4, 1.0, 1e-3)  # the mean of nine of them is above a tenth
+    training = trained(losses={"step": list(range(1, 241)), "loss": losses.tolist()}, epochs=[])
+    path = finished(tmp_path / "s", 1)
+    rewrite(path / "trial_000", training=training)
+    chart = training_chart(read_search(path).trials[0].record)
+    (smooth,) = [path for kind, path in chart.paths if kind == "smooth"]
+    heights = [float(pair.split()[1]) for pair in re.findall(r"[ML]([\d.]+ [\d.]+)", smooth)]
+    assert heights
+    assert min(heights) > chart.y(1e-2)  # the axis points down
+
+
 def test_the_objective_is_the_recorded_one(tmp_path):
     folder = Folder(tmp_path / "s")
     path = folder.trial("0", 0.1)  # the score is also the training loss
@@ -788,6 +801,7 @@ class TestPlotSearch:
         best = next(line for line in ax.lines if line.get_label() == "best so far")
         scores = [trial.score for trial in read_search(path).trials]
         np.testing.assert_array_equal(best.get_ydata(), np.maximum.accumulate(scores))
+        assert best.get_xdata().tolist() == [int(trial.trial_id) for trial in read_search(path).trials]
         assert ax.get_ylabel() == "val_accuracy"
         by_steps = plot_search(path, kind="steps").lines[0]
         assert by_steps.get_xdata().tolist() == [700, 1400, 2100, 2800, 3500]
