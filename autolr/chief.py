@@ -25,10 +25,20 @@ def is_chief() -> bool:
     return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
 
 
+def last_written(folder: str) -> float:
+    """When a file in a folder last was, by the clock of the disk; 0 if there is none or it can't be seen."""
+    try:
+        with os.scandir(folder) as files:
+            return max((file.stat().st_mtime for file in files), default=0.0)
+    except OSError:  # the folder, or a file just moved into place
+        return 0.0
+
+
 class Roll:
     """Notes when each worker was last heard of, and gives up those of which nothing was for too long.
 
-    Too long is an hour, or three times the longest trial yet if that is longer. Then another worker that asks for a
+    A worker is heard of when it asks for a trial, ends one, or has written something to its trial's folder, as it does
+    after each epoch. Too long is an hour, or three times the longest trial yet if that is longer. Then another worker that asks for a
     trial gets the lost one's, from its beginning. If the others have left, the chief ends, and the trial is left on
     disk as an unfinished one: the search, started again, trains it.
 
@@ -43,6 +53,7 @@ class Roll:
     ) -> None:
         self.oracle, self.say, self.clock = oracle, say, clock
         self.heard: dict[str, float] = {}
+        self._written: dict[str, float] = {}  # when a worker's trial last was, by the disk's clock
         self.longest = 0.0
         self._lock = threading.RLock()
         self._waiting: threading.Thread | None = None
@@ -58,6 +69,7 @@ class Roll:
                 trial_id = compat.hand_out_again(self.oracle, lost)
                 self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
             trial = self._create(tuner_id)
+            self._written[tuner_id] = last_written(compat.trial_folder(self.oracle, trial.trial_id))
         if str(trial.status) == "STOPPED" and self._awaited() and self._waiting is None:
             self._waiting = threading.Thread(target=self._wait, daemon=True)
             self._waiting.start()
@@ -85,6 +97,11 @@ class Roll:
     def _silent(self, workers: list[str]) -> list[str]:
         # A worker this chief has not heard of yet had its trial from an earlier one.
         now = self.clock()
+        for name, trial in self.oracle.ongoing_trials.items():
+            written = last_written(compat.trial_folder(self.oracle, trial.trial_id))
+            if self._written.get(name, written) != written:
+                self.heard[name] = now
+            self._written[name] = written
         return [name for name in workers if now - self.heard.setdefault(name, now) > self.patience()]
 
     def _awaited(self) -> list[str]:

@@ -305,6 +305,11 @@ def hand_out_again(oracle: Any, worker: str) -> str:
     return trial_id
 
 
+def trial_folder(oracle: Any, trial_id: str) -> str:
+    """Where Keras Tuner keeps a trial; it need not be there yet."""
+    return os.path.join(oracle._project_dir, f"trial_{trial_id}")
+
+
 def take_check_of_failures(oracle: Any) -> Callable[[], None]:
     """Have an oracle end a trial without judging whether too many have failed in a row; returns that judgement.
 

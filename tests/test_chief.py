@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from pathlib import Path
 
 import keras_tuner as kt
 import pytest
@@ -72,6 +74,20 @@ def test_a_worker_that_is_merely_slow_keeps_its_trial(oracle, roll, clock):
     clock.now += 3600  # the other trial took an hour: so long and twice more is not too long
     assert oracle.create_trial("c").status == "STOPPED"
     assert "a" in oracle.ongoing_trials
+
+
+def test_a_worker_that_writes_is_at_work_however_long_its_first_trial_takes(oracle, roll, clock):
+    slow = oracle.create_trial("a")
+    record = Path(compat.trial_folder(oracle, slow.trial_id), "autolr.json")
+    for epoch in range(1, 4):
+        clock.now += PATIENCE - 1
+        record.write_text("{}")
+        os.utime(record, (epoch, 2e9 + epoch))  # the disk's clock need not be the chief's
+        assert oracle.create_trial(f"b{epoch}").trial_id != slow.trial_id
+    clock.now += PATIENCE + 1  # and now it writes no more
+    while slow.trial_id != (trial := oracle.create_trial("c")).trial_id:
+        assert trial.status == "RUNNING"
+        ended(oracle, trial)
 
 
 def test_a_trial_ends_once_though_a_worker_that_was_given_up_comes_back(oracle, roll, clock):
