@@ -38,9 +38,9 @@ class Roll:
     """Notes when each worker was last heard of, and gives up those of which nothing was for too long.
 
     A worker is heard of when it asks for a trial, ends one, or has written something to its trial's folder, as it does
-    after each epoch. Too long is an hour, or three times the longest trial yet if that is longer. Then another worker that asks for a
-    trial gets the lost one's, from its beginning. If the others have left, the chief ends, and the trial is left on
-    disk as an unfinished one: the search, started again, trains it.
+    after each epoch. Too long is an hour, or three times the longest trial yet if that is longer. Then another worker
+    that asks for a trial gets the lost one's, from its beginning. If the others have left, the chief ends, and the
+    trial is left on disk as an unfinished one: the search, started again, trains it.
 
     Args:
         oracle: The chief's. Its `create_trial` and `end_trial` are replaced by ones that note who called.
