@@ -37,7 +37,7 @@ test-backends: $(VENV)/.ready-jax
 LOWEST := .venv-lowest
 $(LOWEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --editable '.[test]' jinja2==3.1.0 keras==3.8.0 keras-tuner==1.4.8 \
+	$(LOWEST)/bin/python -m pip install --quiet --editable '.[test]' jinja2==3.1.0 keras==3.12.0 keras-tuner==1.4.8 \
 		matplotlib==3.8.0 numpy==1.26.0 rich==13.0.0 scikit-learn==1.4.0 scipy==1.12.0 tensorboard==2.18.0 tensorflow==2.18.0
 	touch $@
 

@@ -56,6 +56,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
                 "`callbacks=[schedule, CycleEarlyStopping(schedule)]`."
             )
         super().on_train_begin(logs)
+        self.best = None  # before Keras 3.13 that of an earlier training would stay
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Judge, if a cycle or the training ends here."""

@@ -199,8 +199,8 @@ def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
         "sgd",
         loss=loss,
         loss_weights=keras.saving.deserialize_keras_object(config.get("loss_weights")),
-        metrics=_metrics(config.get("metrics"), lost),
-        weighted_metrics=_metrics(config.get("weighted_metrics"), lost),
+        metrics=_for_ends(other, _metrics(config.get("metrics"), lost)),
+        weighted_metrics=_for_ends(other, _metrics(config.get("weighted_metrics"), lost)),
     )
     if lost:
         warnings.warn(
@@ -228,6 +228,12 @@ def _metrics(config: Any, lost: list[str], *, within: bool = False) -> Any:
         inner = config["config"]  # of a function its name
         lost.append(inner if isinstance(inner, str) else inner.get("name", config["class_name"]))
         return []
+
+
+def _for_ends(model: keras.Model, metrics: Any) -> Any:
+    """Metrics as Keras takes them for this model: for a single output, before Keras 3.13, a plain list without gaps."""
+    single = len(getattr(model, "outputs", None) or ()) == 1
+    return keras.tree.flatten(metrics) if single and isinstance(metrics, list) else metrics
 
 
 def _all_layers(model: keras.Model) -> Iterator[Any]:

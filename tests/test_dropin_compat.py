@@ -99,6 +99,7 @@ USED = {
     ),
     "Oracle._check_consecutive_failures": (lambda: kt.Oracle, "let a chief end after too many failures"),
     "Oracle._get_trial_dir": (lambda: kt.Oracle, "write trial.json whole"),
+    "Oracle._project_dir": (lambda: kt.Oracle, "see whether a worker still writes to its trial's folder"),
 }
 
 
