@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from autolr.optimizers import (
     PROPORTIONAL,
     batches_per_update,
     batches_trained,
+    current_rate,
     has_proportional_weights,
     iterations_of,
 )
@@ -40,7 +42,8 @@ class SGDRScheduler(keras.callbacks.Callback):
     The rate is set *before* each step, so the first step of a cycle trains at the peak. Nothing of the arguments is
     changed by training: one instance serves any number of fits, and a `fit` with `initial_epoch` goes on where the
     schedule is then. A step is an optimizer update: under gradient accumulation the rate changes once per update, and
-    with `steps_per_execution` once per execution, since Keras calls back no more often.
+    with `steps_per_execution` once per execution, since Keras calls back no more often. Another callback that sets the rate
+    has no effect, and a warning says so.
 
     Args:
         min_lr: Rate that each cycle falls to.
@@ -137,6 +140,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.num_snapshots = check_count("num_snapshots", num_snapshots)
         self.history: dict[str, list[Any]] = {"step": [], "lr": []}
         self._momentum: CycledMomentum | None = None
+        self._warned_of_another = False
         self._tail: TailAverage | None = None
 
     @property
@@ -224,6 +228,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._batches_per_epoch: int | None = told or self.params.get("steps")
         self._averages = self.tail_average > 0 and not averages_itself(self.model.optimizer)
         self._step = self._block_start = -1
+        self._rate_set: float | None = None
         self._lay_out_cycles()
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
@@ -282,15 +287,30 @@ class SGDRScheduler(keras.callbacks.Callback):
         if step == self._step and self._batches_per_epoch:
             return  # another batch of the same update
         self._step = step
+        if not self._begun:
+            self._look_for_another()
         if not 0 <= step - self._block_start < len(self._rates):
             self._compute_block(step)
         rate = self._rates[step - self._block_start]
-        self.model.optimizer.learning_rate = rate
+        self.model.optimizer.learning_rate = self._rate_set = rate
         if self._momentum:
             self._momentum.assign(self._momenta[step - self._block_start])
         self._begun.append(batch)
         self.history["step"].append(step)
         self.history["lr"].append(rate)
+
+    def _look_for_another(self) -> None:
+        """Warn if somebody has set the rate since this schedule did: at an epoch's end, or as the next one begins."""
+        now = current_rate(self.model.optimizer)
+        if self._rate_set is None or self._warned_of_another or math.isclose(now, self._rate_set, rel_tol=1e-5):
+            return
+        self._warned_of_another = True
+        warnings.warn(
+            "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. `SGDRScheduler` "
+            "sets it before each step, so that the other has no effect. Leave one of the two out.",
+            AutoLRWarning,
+            stacklevel=2,
+        )
 
     def _compute_block(self, start: int) -> None:
         steps = np.arange(start, start + BLOCK)

@@ -249,6 +249,34 @@ def test_an_epoch_that_is_no_multiple_of_an_execution_ends_with_its_last_batch(k
     assert schedule.history["step"] == [16 * epoch + step for epoch in range(3) for step in range(0, 16, 3)]
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9),
+        lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.123),
+    ],
+)
+def test_another_callback_that_sets_the_rate_is_warned_of_once(other, first, recwarn):
+    schedule = SGDRScheduler(**SCHEDULE)
+    both = [other(), schedule] if first else [schedule, other()]
+    for _ in range(2):
+        fit(one_weight(), *both)
+    assert sum("Something else sets the learning rate" in str(warning.message) for warning in recwarn) == 1
+    assert schedule.history["lr"] == expected(range(30)).tolist()  # and it has no effect
+
+
+def test_nobody_is_suspected_where_the_schedule_is_alone(recwarn):
+    for model, options in (
+        (one_weight(), {}),
+        (one_weight(steps_per_execution=3), {}),
+        (compiled(sequential(), keras.optimizers.Adam(gradient_accumulation_steps=2)), {}),
+    ):
+        x, y = (X, Y) if model.input_shape[-1] == 1 else (np.ones((20, 6), "float32"), np.zeros(20))
+        fit(model, SGDRScheduler(**SCHEDULE), x=x, y=y, **options)
+    assert not [warning for warning in recwarn if "Something else" in str(warning.message)]
+
+
 def test_steps_per_epoch_may_be_any_number_that_is_whole():
     for told in (4.0, np.uint8(4)):
         schedule = SGDRScheduler(**{**SCHEDULE, "cycle_length": 1}, steps_per_epoch=told)
