@@ -42,8 +42,8 @@ class SGDRScheduler(keras.callbacks.Callback):
     The rate is set *before* each step, so the first step of a cycle trains at the peak. Nothing of the arguments is
     changed by training: one instance serves any number of fits, and a `fit` with `initial_epoch` goes on where the
     schedule is then. A step is an optimizer update: under gradient accumulation the rate changes once per update, and
-    with `steps_per_execution` once per execution, since Keras calls back no more often. Another callback that sets the rate
-    has no effect, and a warning says so.
+    with `steps_per_execution` once per execution, since Keras calls back no more often. Another callback that sets the
+    rate has no effect, and a warning says so.
 
     Args:
         min_lr: Rate that each cycle falls to.
