@@ -301,8 +301,9 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _look_for_another(self) -> None:
         """Warn if somebody has set the rate since this schedule did: at an epoch's end, or as the next one begins."""
-        now = current_rate(self.model.optimizer)
-        if self._rate_set is None or self._warned_of_another or math.isclose(now, self._rate_set, rel_tol=1e-5):
+        if self._rate_set is None or self._warned_of_another:
+            return
+        if math.isclose(current_rate(self.model.optimizer), self._rate_set, rel_tol=1e-5):
             return
         self._warned_of_another = True
         warnings.warn(

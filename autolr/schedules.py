@@ -79,17 +79,11 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             warmup=warmup,
             fit_budget=total_steps is not None,
         )
+        optional = {"total_steps": total_steps, "gradient_accumulation_steps": gradient_accumulation_steps}
         counts: dict[str, Any] = {
             "steps_per_epoch": check_count("steps_per_epoch", steps_per_epoch),
-            "total_steps": None,
-            "gradient_accumulation_steps": None,
+            **{name: None if value is None else check_count(name, value) for name, value in optional.items()},
         }
-        if total_steps is not None:
-            counts["total_steps"] = check_count("total_steps", total_steps)
-        if gradient_accumulation_steps is not None:
-            counts["gradient_accumulation_steps"] = check_count(
-                "gradient_accumulation_steps", gradient_accumulation_steps
-            )
         arguments = {name: value for name, value in asdict(schedule).items() if name != "fit_budget"}
         self._config: dict[str, Any] = {**arguments, **counts, "name": name}
         self._schedule = schedule
