@@ -147,7 +147,7 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
     try:
         own = not type(model).__module__.startswith("keras.")
         copy = type(model).from_config(model.get_config()) if own else _clone(model)
-    except (TypeError, NotImplementedError) as error:
+    except (TypeError, NotImplementedError) as error:  # what Keras raises where a config is not enough
         hint = (
             "Let `get_config`, of the model's class and of its layers', return the arguments of `__init__`, and "
             "decorate layers and functions of your own with `keras.saving.register_keras_serializable`."
