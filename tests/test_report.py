@@ -29,7 +29,7 @@ from autolr.errors import RecordError
 from autolr.plots import plot_search
 from autolr.records import TrialRecord
 from autolr.report import literal, write_report
-from autolr.report_views import TrialView, number, rate
+from autolr.report_views import Overview, TrialView, number, rate
 from autolr.search_folder import find_project, read_search
 from autolr.training_chart import training_chart
 
@@ -195,6 +195,15 @@ def test_a_score_that_is_no_metric_says_so(tmp_path):
     search = read_search(folder.done())
     assert search.objective == "score"
     assert "not known" in search.problems[0]
+
+
+def test_charts_count_trials_as_keras_tuner_names_them(tmp_path):
+    search = read_search(finished(tmp_path / "s"))
+    numbers = [int(trial.trial_id) for trial in search.trials]
+    progress, ranges = Overview(search).progress, Overview(search).ranges
+    for chart in (progress, ranges):
+        assert [text for _, text in chart.x_ticks] == [str(number) for number in numbers]
+    assert [link[0] for link in progress.links] == pytest.approx([progress.x(number) for number in numbers])
 
 
 def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
