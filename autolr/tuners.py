@@ -30,7 +30,8 @@ from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
-from autolr.trial import MAX_LR, MIN_LR, SNAPSHOTS, AssistedTrial
+from autolr.trial import SNAPSHOTS, AssistedTrial
+from autolr.trial_bounds import MAX_LR, MIN_LR
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
 # cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.

@@ -1,0 +1,113 @@
+"""Where the bounds of a trial come from: its own range test, another trial's, or a fallback."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from autolr import compat
+from autolr.budget import range_test_budget
+from autolr.curve import RangeTest
+from autolr.errors import AutoLRWarning
+from autolr.optimizers import batches_per_update, default_rate
+from autolr.reuse import measured_setup
+from autolr.search_memory import Options, SearchMemory
+from autolr.sweep import range_test
+from autolr.trial_diary import Found, TrialDiary
+from autolr.verdicts import LRBounds
+
+MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
+
+# The arguments of `fit` that decide what a training step sees.
+TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
+
+
+def parent_of(trial: Any) -> str | None:
+    """The trial of Hyperband's rung before, with whose weights this one goes on."""
+    return trial.hyperparameters.values.get("tuner/trial_id") or None
+
+
+def find_trial_bounds(
+    model: keras.Model,
+    arguments: dict[str, Any],
+    *,
+    trial: Any,
+    options: Options,
+    search: SearchMemory,
+    diary: TrialDiary,
+) -> Found:
+    """Bounds for a training that is about to begin; whatever goes wrong, there are some.
+
+    Args:
+        model: The freshly built model.
+        arguments: Those of its `fit`.
+        trial: The `keras_tuner` trial.
+        options: What the user chose.
+        search: What the trials share.
+        diary: Is told.
+    """
+    values = trial.hyperparameters.values
+    parent = parent_of(trial)
+    if parent and MIN_LR in values and MAX_LR in values:
+        return _taken_over(parent, LRBounds(values[MIN_LR], values[MAX_LR], "ok", "", "high"), diary)
+    measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
+    if measured in search.found:
+        return _taken_over(*search.found[measured], diary)
+    steps, bursts = range_test_budget(
+        arguments,
+        share=options.range_test_share,
+        most=options.range_test_steps,
+        least=options.range_test_min_steps,
+        batches_per_update=batches_per_update(model.optimizer),
+        batches_per_call=int(model.steps_per_execution or 1),
+    )
+    diary.say(f"range test: up to {steps + bursts} steps ...")
+    try:
+        test = _run(model, arguments, diary, num_steps=steps, burst_steps=bursts)
+        found = Found(test.bounds(), test, "range test")
+    except Exception as error:  # whatever it was, training itself will show it too, or go well
+        bounds = fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
+        found = Found(bounds, None, "fallback")
+    bounds = found.bounds
+    if bounds.ok and measured:
+        search.found[measured] = str(trial.trial_id), bounds
+    if not bounds.ok:
+        # Once a search for each verdict; every trial's record has its own.
+        diary.warn(bounds.status, f"Trial {trial.trial_id}: {bounds.status}. {bounds.reason}")
+    spent = f", {found.test.steps_spent} steps" if found.test else ""
+    verdict = f"{bounds.status}, {bounds.confidence} confidence{spent}"
+    diary.say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
+    return found
+
+
+def _run(model: keras.Model, arguments: dict[str, Any], diary: TrialDiary, **steps: int) -> RangeTest:
+    """A range test on what the training will see; its own warnings become the trial's, others stay what they are."""
+    chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
+    if arguments.get("validation_data") is not None:
+        chosen.pop("validation_split", None)  # Keras ignores it then
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", AutoLRWarning)
+            return range_test(model, arguments["x"], arguments.get("y"), **steps, **chosen)
+    finally:  # also what was warned of before an error
+        for it in caught:
+            if issubclass(it.category, AutoLRWarning):
+                diary.warn(str(it.message), str(it.message))
+            else:
+                warnings.warn_explicit(it.message, it.category, it.filename, it.lineno)
+
+
+def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:
+    diary.say(f"range test: none, goes on with the bounds of trial {trial_id}")
+    return Found(replace(bounds, reason=f"Taken over from trial {trial_id}."), None, f"trial {trial_id}")
+
+
+def fallback(optimizer: Any, what_happened: str) -> LRBounds:
+    """Bounds when there is no curve at all: the optimizer's default rate, and a 25th of it."""
+    rate = default_rate(optimizer)
+    reason = f"{what_happened.rstrip('.')}. The optimizer's default rate is used."
+    return LRBounds(rate / 25, rate, "failed", reason, "low")

@@ -1,0 +1,97 @@
+"""What is said of one trial, and written down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from autolr.curve import RangeTest
+from autolr.records import TrialRecord
+from autolr.search_memory import SearchMemory
+from autolr.verdicts import LRBounds
+
+
+class Found(NamedTuple):
+    """The bounds of a trial, the test that found them if it was its own, and where they come from in words."""
+
+    bounds: LRBounds
+    test: RangeTest | None
+    source: str
+
+
+class TrialDiary:
+    """The lines and warnings about a trial, and its record on disk.
+
+    Args:
+        trial: The `keras_tuner` trial.
+        folder: Where its record goes.
+        search: What the trials share: each thing is warned of once in a search.
+        objective: The search's, for the record.
+    """
+
+    def __init__(self, trial: Any, folder: str, search: SearchMemory, objective: Any) -> None:
+        self._trial, self._folder, self._search, self._objective = trial, folder, search, objective
+        self._warned: list[str] = []  # what this trial was warned of, said or not
+        self._record: TrialRecord | None = None
+        self._steps_before = 0  # of the trainings before the latest
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the trial's folder is on a file system that only TensorFlow can write to, as Keras Tuner does."""
+        return "://" in self._folder
+
+    def say(self, text: str) -> None:
+        """One line about a phase of the trial."""
+        self._search.progress.say(str(self._trial.trial_id), text)
+
+    def warn(self, topic: str, text: str) -> None:
+        """Warn once in the search; the trial's record has it in any case."""
+        if text not in self._warned:
+            self._warned.append(text)
+        self._search.warn_once(topic, text)
+
+    def begin(self, found: Found, schedule: dict[str, Any], *, optimizer: str) -> None:
+        """A training is about to begin.
+
+        Args:
+            found: Its bounds.
+            schedule: As planned; see `TrialRecord`.
+            optimizer: The name of its optimizer's class.
+        """
+        training = self._record.training if self._record else None
+        self._steps_before = training["steps_of_all"] if training else 0
+        named = {name: str(getattr(self._objective, name, "")) for name in ("name", "direction")}
+        self._write(
+            TrialRecord(
+                trial_id=str(self._trial.trial_id),
+                values=dict(self._trial.hyperparameters.values),
+                bounds=found.bounds.to_dict(),
+                schedule=schedule,
+                range_test=found.test.to_dict() if found.test else None,
+                source=found.source,
+                training=training,
+                optimizer=optimizer,
+                objective=named if named["direction"] in ("min", "max") else None,
+                warnings=list(self._warned),
+            )
+        )
+
+    def keep_training(self, training: dict[str, Any]) -> None:
+        """Note how far the training is; see `TrialRecord`."""
+        if self._record is not None:
+            # A user's `HyperModel.fit` may have declared another hyperparameter since.
+            values = dict(self._trial.hyperparameters.values)
+            training = {**training, "steps_of_all": self._steps_before + training["steps"]}
+            self._write(replace(self._record, values=values, training=training, warnings=list(self._warned)))
+
+    def _write(self, record: TrialRecord) -> None:
+        self._record = record
+        try:
+            if self.is_remote:
+                raise OSError(f"{self._folder} is no local folder")
+            record.write(self._folder)
+        except (OSError, TypeError, ValueError) as error:
+            self.warn(
+                "record",
+                f"The range test of trial {self._trial.trial_id} could not be recorded ({error}). The trial goes on.",
+            )
