@@ -77,6 +77,7 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/bounds.py
 	$(BIN)/python benchmarks/range_test.py
 	$(BIN)/python benchmarks/schedules.py
+	$(BIN)/python benchmarks/costs.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -49,6 +49,7 @@ class Variant(NamedTuple):
         peak: Highest rate, divided by the `max_lr` found.
         end: Lowest rate, divided by the peak; None for the `min_lr` found, which is 0.26 to 0.5 of `max_lr`.
         tail_average: As in `SGDRScheduler`, and so are the others.
+        epochs: Of the whole training.
     """
 
     peak: float = 1.0
@@ -56,6 +57,7 @@ class Variant(NamedTuple):
     tail_average: float = 0.0
     cycle_length: int = FULL["epochs"]
     mult_factor: float = 1.0
+    epochs: int = FULL["epochs"]
 
 
 VARIANTS = {
@@ -71,6 +73,9 @@ VARIANTS = {
     "three cycles of three epochs, tenths averaged": Variant(tail_average=0.1, cycle_length=3),
     "three cycles, each twice as long, tenths averaged": Variant(tail_average=0.1, cycle_length=1, mult_factor=2),
     "nine cycles of an epoch, halves averaged": Variant(tail_average=0.1, cycle_length=1),
+    "twice the epochs in one cycle, last tenth averaged": Variant(tail_average=0.1, cycle_length=18, epochs=18),
+    "four times the epochs in one cycle, last tenth averaged": Variant(tail_average=0.1, cycle_length=36, epochs=36),
+    "four times the epochs in four cycles, averaged likewise": Variant(tail_average=0.1, epochs=36),
 }
 
 
@@ -100,7 +105,7 @@ def work(number: int, variants: list[str], images: dict[str, Any]) -> None:
     """What is missing of one model."""
     path = RESULTS / f"{number:02}.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    arguments = {"batch_size": FULL["batch"], "epochs": FULL["epochs"]}
+    arguments = {"batch_size": FULL["batch"], "epochs": FULL["epochs"]}  # of a trial, for which bounds are found
     x, y = images["train"]
     if not result:
         model, chosen = make_model(number)
@@ -123,7 +128,7 @@ def work(number: int, variants: list[str], images: dict[str, Any]) -> None:
             cycle_length=variant.cycle_length,
             mult_factor=variant.mult_factor,
         )
-        model.fit(x, y, callbacks=[schedule], verbose=0, **arguments)
+        model.fit(x, y, callbacks=[schedule], verbose=0, **{**arguments, "epochs": variant.epochs})
         scored, labels = images["scored"]
         result["test_errors"][name] = test_error(model.predict(scored, batch_size=500, verbose=0), labels)
         write_atomically(path, json.dumps(result, indent=1) + "\n")

@@ -34,23 +34,32 @@ from scipy import stats
 
 import autolr
 from autolr.budget import TAIL_AVERAGE, WARMUP
+from autolr.cycle_ends import snapshot_paths
 from autolr.ensemble import snapshot_ensemble
 from autolr.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "method_table.png"
 EPOCHS = 16
+SNAPSHOTS = 3  # ends of cycles in an ensemble, as many as the tuners keep
 METHOD = {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}
+CYCLES = {  # of the arms that restart
+    "sgdr": METHOD,
+    "tuner": METHOD,
+    "equal": METHOD | {"mult_factor": 1.0},
+    "longer": METHOD | {"cycle_length": 4, "mult_factor": 1.0},
+}
 ARMS = {
     "constant": "constant 1.0, the default at the time",
     "default": "constant 0.001, Keras's default now",
     "sgdr": "range test + SGDR, the method to the letter",
     "tuner": "range test + SGDR as the tuners train: with warm-up and averaged ends of cycles",
+    "equal": "as the tuners train, but in five equal cycles",
+    "longer": "as the tuners train, but in four equal cycles",
     "plateau": "1.0 and `ReduceLROnPlateau` (halved after an epoch without a better val_loss)",
     "one_cycle": "range test + one-cycle",
 }
-CYCLED = ("sgdr", "tuner")
-ENSEMBLE = "the same, ensemble of its cycles' ends"
+ENSEMBLE = "the same, ensemble of its last three cycles' ends"
 CHOICES = {"val_loss": min, "val_accuracy": max}
 ENDS = (3, 8, 16)  # epochs that end a cycle
 LOOKS = {  # of the arms that are drawn: the others would lie far above, or upon these
@@ -88,14 +97,14 @@ def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
     found: dict[str, Any] = {}
     callbacks: list[keras.callbacks.Callback] = []
     with tempfile.TemporaryDirectory() as folder:
-        if arm in (*CYCLED, "one_cycle"):
+        if arm in (*CYCLES, "one_cycle"):
             test = autolr.range_test(model, *data["train"], batch_size=BATCH)
             bounds = test.bounds()
             found = {"bounds": [bounds.min_lr, bounds.max_lr, bounds.status], "range_test_steps": test.steps_spent}
             how: dict[str, Any] = {"cycle_length": EPOCHS, "shape": "one_cycle"}
-            if arm in CYCLED:
-                how = {**METHOD, "snapshot_folder": folder}
-            if arm == "tuner":  # fitted to 16 epochs, the cycles are the method's own
+            if arm in CYCLES:
+                how = {**CYCLES[arm], "snapshot_folder": folder}
+            if arm in CYCLES and arm != "sgdr":  # fitted to 16 epochs, the cycles are the method's own
                 how |= {"fit_budget": True, "warmup": WARMUP, "tail_average": TAIL_AVERAGE}
             callbacks = [autolr.SGDRScheduler(bounds.min_lr, bounds.max_lr, restore_weights=False, **how)]
         elif arm == "plateau":
@@ -110,8 +119,12 @@ def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
             verbose=0,
             callbacks=callbacks,
         ).history
-        if arm in CYCLED:
-            found["ensemble"] = score(snapshot_ensemble(model, folder), data)
+        if arm in CYCLES:
+            found["ensemble"] = score(snapshot_ensemble(model, folder, last=SNAPSHOTS), data)
+            found["ensembles"] = [
+                score(snapshot_ensemble(model, folder, last=last), data)
+                for last in range(1, len(snapshot_paths(folder)) + 1)
+            ]
     found |= {name: history[name] for name in CHOICES}
     found["test_errors"] = tested.errors
     return {**found, "seconds": round(time.perf_counter() - began)}
@@ -137,7 +150,7 @@ def table(folder: Path = RESULTS / "method_table") -> str:
         constant = {seed: chosen(found, choice) for seed, found in results.get("constant", {}).items()}
         for arm, its in results.items():
             lines.append(row(ARMS[arm], choice, {seed: chosen(found, choice) for seed, found in its.items()}, constant))
-            if arm in CYCLED:
+            if arm in CYCLES:
                 lines.append(row(ENSEMBLE, "-", {seed: found["ensemble"] for seed, found in its.items()}, constant))
     return "\n".join(lines)
 

@@ -1,29 +1,37 @@
 #!/usr/bin/env python3
 """What a range test costs: a step of the sweep against a plain step of `fit`, and a whole sweep against an epoch.
 
-    python benchmarks/range_test.py [--rounds 7]
+    python benchmarks/range_test.py [--rounds 7] [--quick]
+    python benchmarks/range_test.py --table
 
 The three kinds of `fit` take turns in one process, and each round gives one ratio; the table shows the median and the
 range of the rounds. The naive callback does what finders commonly do: assign the rate, read it back, note the logged
-loss.
+loss. All times go to `benchmarks/results/range_test.json`, and the table, made from them, into docs/bounds.md;
+`--quick` takes few steps and keeps nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+from documents import fill
 from keras import layers
 
 import autolr
+from autolr.records import write_atomically
 
+RESULTS = Path(__file__).parent / "results" / "range_test.json"
 BATCH = 128
 EPOCH = 469  # steps of 60,000 images
 
@@ -101,28 +109,54 @@ def measure(model: keras.Model, steps: int, rounds: int) -> dict[str, list[float
     return seconds
 
 
-def shown(ratios: np.ndarray) -> str:
+def ratios(found: dict[str, Any], kind: str) -> np.ndarray:
+    """Of each round: what a step takes beside a plain one or, for a range test, the whole beside an epoch."""
+    plain = np.array(found["seconds"]["plain"])
+    return np.array(found["seconds"][kind]) / (plain * EPOCH / found["steps"] if kind == "range_test" else plain)
+
+
+def shown(values: np.ndarray) -> str:
     """Median and range."""
-    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+    return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """What is recorded, by model."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))
+
+
+def table(results: dict[str, dict[str, Any]] | None = None) -> str:
+    """In Markdown: median and range of the rounds."""
+    lines = [
+        "| model | plain step | sweep step / plain step | naive callback's / plain | sweep of 100 steps / epoch |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in (results or read()).items():
+        plain = 1000 * np.median(found["seconds"]["plain"]) / found["steps"]
+        columns = " | ".join(shown(ratios(found, kind)) for kind in ("LRFinder", "naive", "range_test"))
+        lines.append(f"| {name} | {plain:.2f} ms | {columns} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Print a table in Markdown."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="(default: 7)")
-    rounds = parser.parse_args().rounds
-    print(f"Median and range of {rounds} rounds, batches of {BATCH}.\n")
-    print("| model | plain step | sweep step / plain step | naive callback's / plain | sweep of 100 steps / epoch |")
-    print("|---|---|---|---|---|")
-    for name, make, steps in (("the method's CNN", method_cnn, 100), ("2-layer perceptron", perceptron, 400)):
-        seconds = {kind: np.array(s) for kind, s in measure(make(), steps, rounds).items()}
-        plain = seconds["plain"]
-        epoch = plain * EPOCH / steps
-        print(
-            f"| {name} | {1000 * np.median(plain) / steps:.2f} ms | {shown(seconds['LRFinder'] / plain)} | "
-            f"{shown(seconds['naive'] / plain)} | {shown(seconds['range_test'] / epoch)} |",
-            flush=True,
-        )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the steps, to see that all works")
+    parser.add_argument("--table", action="store_true", help="measure nothing, show what is recorded")
+    options = parser.parse_args()
+    if not options.table:
+        models = {"the method's CNN": (method_cnn, 100), "2-layer perceptron": (perceptron, 400)}
+        results = {}
+        for name, (make, steps) in models.items():
+            taken = steps // 10 if options.quick else steps
+            results[name] = {"steps": taken, "seconds": measure(make(), taken, options.rounds)}
+        if options.quick:
+            print(table(results))
+            return
+        write_atomically(RESULTS, json.dumps(results, indent=1) + "\n")
+    print(table())
+    fill("bounds.md", {"python benchmarks/range_test.py --table": table()})
 
 
 if __name__ == "__main__":

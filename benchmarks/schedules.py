@@ -1,32 +1,43 @@
 #!/usr/bin/env python3
 """What a schedule costs: a training step with it against a bare step of `fit` at a constant rate.
 
-    python benchmarks/schedules.py [--rounds 21] [--only cnn|perceptron]
+    python benchmarks/schedules.py [--rounds 21] [--only cnn|perceptron] [--quick]
+    python benchmarks/schedules.py --table
 
 All kinds of `fit` take turns in one process, in another order each round, and each round gives one ratio to its own
 bare `fit`; the table shows the median of the ratios, their quartiles and their range. Two bare models are measured, so
 that the ratio of one to the other shows what is noise. The naive callback is the method's: it works out the rate,
-assigns it, reads it back and appends it to a list, at the end of every batch.
+assigns it, reads it back and appends it to a list, at the end of every batch. All times go to
+`benchmarks/results/schedules.json`, and the tables, made from them, into docs/schedules.md; `--quick` takes few steps
+and keeps nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+from documents import fill
 from range_test import BATCH, method_cnn, perceptron
 
 import autolr
+from autolr.records import write_atomically
 
+RESULTS = Path(__file__).parent / "results" / "schedules.json"
+MODELS = {"cnn": (method_cnn, 25), "perceptron": (perceptron, 400)}  # and the steps of a `fit`
+ALONE = "`SGDRSchedule`, its operations timed alone and added"
 CYCLES = {"cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
 BOUNDS = {"min_lr": 1e-6, "max_lr": 1e-5}  # nothing is learnt, and nothing diverges
 
@@ -109,29 +120,59 @@ def microseconds_alone(schedule: keras.optimizers.schedules.LearningRateSchedule
     return 1e6 * float(np.median([seconds(with_it) - seconds(without) for _ in range(11)])) / steps
 
 
+def ratios(found: dict[str, Any], kind: str) -> np.ndarray:
+    """What a step of a kind takes beside a bare one, in each round."""
+    if kind == ALONE:
+        bare = 1e6 * np.median(found["seconds"]["bare"]) / found["steps"]
+        return np.array([1 + found["microseconds alone"] / bare])
+    return np.array(found["seconds"][kind]) / found["seconds"]["bare"]
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """What is recorded, by model."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Of one model, in Markdown."""
+    bare = found["seconds"]["bare"]
+    what = f"{len(bare)} rounds of {found['steps']} steps, a bare one {1000 * np.median(bare) / found['steps']:.2f} ms"
+    lines = [f"| {what} | ÷ bare step, median | quartiles | range |", "|---|---|---|---|"]
+    for kind in [*found["seconds"], ALONE]:
+        if kind == "bare":
+            continue
+        low, q1, median, q3, high = np.quantile(ratios(found, kind), [0, 0.25, 0.5, 0.75, 1])
+        spread = "- | -" if kind == ALONE else f"{q1:.3f} to {q3:.3f} | {low:.2f} to {high:.2f}"
+        lines.append(f"| {kind} | {median:.3f} | {spread} |")
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    """Of all models, by the command that stands above each in docs/schedules.md."""
+    return {f"python benchmarks/schedules.py --table ({key})": table(found) for key, found in read().items()}
+
+
 def main() -> None:
-    """Print tables in Markdown."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21, help="(default: 21)")
-    parser.add_argument("--only", choices=["cnn", "perceptron"], help="one of the two models")
+    parser.add_argument("--only", choices=MODELS, help="one of the two models")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the steps, to see that all works")
+    parser.add_argument("--table", action="store_true", help="measure nothing, show what is recorded")
     options = parser.parse_args()
-    models = {"cnn": ("the method's CNN", method_cnn, 25), "perceptron": ("2-layer perceptron", perceptron, 400)}
-    for key, (name, make, steps) in models.items():
-        if options.only not in (None, key):
+    for key, (make, steps) in MODELS.items():
+        if options.table or options.only not in (None, key):
             continue
-        seconds = {kind: np.array(values) for kind, values in measure(make, steps, options.rounds).items()}
-        bare = seconds.pop("bare")
-        print(
-            f"\n{name}: {1000 * np.median(bare) / steps:.2f} ms a bare step; {options.rounds} rounds of {steps} steps\n"
-        )
-        print("| kind of step | ÷ bare step, median | quartiles | range |")
-        print("|---|---|---|---|")
-        for kind, values in seconds.items():
-            low, q1, median, q3, high = np.quantile(values / bare, [0, 0.25, 0.5, 0.75, 1])
-            print(f"| {kind} | {median:.3f} | {q1:.3f} to {q3:.3f} | {low:.2f} to {high:.2f} |", flush=True)
-        own = microseconds_alone(autolr.SGDRSchedule(**BOUNDS, **CYCLES, steps_per_epoch=steps))
-        share = own / (1e6 * np.median(bare) / steps)
-        print(f"\nThe operations of `SGDRSchedule` alone: {own:.1f} us a step, {share:.1%} of a bare one", flush=True)
+        taken = steps // 5 if options.quick else steps
+        found: dict[str, Any] = {"steps": taken, "seconds": measure(make, taken, options.rounds)}
+        found["microseconds alone"] = microseconds_alone(autolr.SGDRSchedule(**BOUNDS, **CYCLES, steps_per_epoch=steps))
+        if options.quick:
+            print(table(found))
+        else:
+            write_atomically(RESULTS, json.dumps({**read(), key: found}, indent=1) + "\n")
+    if not options.quick:
+        print("\n\n".join(tables().values()))
+        fill("schedules.md", tables())
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ import json
 from pathlib import Path
 
 import annealing
+import costs
 import documents
 import method_table
 import numpy as np
 import pytest
+import range_test
+import schedules
 import search
 import search_results
 
 ROOT = Path(__file__).parents[1]
 
 
-def shown(command):
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+def shown(command, page="results.md"):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     begin, end = documents.place_of(text, command)
     return text[begin:end].strip()
 
@@ -32,6 +35,27 @@ def test_the_tables_of_searches_are_those_of_the_results():
 @pytest.mark.parametrize("benchmark", [annealing, method_table], ids=lambda module: module.__name__)
 def test_the_table_of_a_benchmark_is_that_of_its_results(benchmark):
     assert shown(f"python benchmarks/{benchmark.__name__}.py --table") == benchmark.table()
+
+
+def test_the_tables_of_costs_are_those_of_the_times_measured():
+    assert shown("python benchmarks/range_test.py --table", "bounds.md") == range_test.table()
+    tables = schedules.tables()
+    assert len(tables) == 2
+    for command, table in tables.items():
+        assert shown(command, "schedules.md") == table
+    assert shown("python benchmarks/costs.py") == costs.table()
+
+
+def test_the_cost_of_a_step_worked_out_by_hand():
+    """Plain steps of 1 and 2 s; a sweep of 2 steps takes 3 s each, and the whole test 4.69 s."""
+    seconds = {"plain": [2, 4], "LRFinder": [6, 6], "naive": [2, 2], "range_test": [4.69, 4.69]}
+    row = range_test.table({"a model": {"steps": 2, "seconds": seconds}}).splitlines()[-1]
+    assert row == "| a model | 1500.00 ms | 2.25 (1.50 to 3.00) | 0.75 (0.50 to 1.00) | 0.01 (0.01 to 0.01) |"
+    found = {"steps": 2, "seconds": {"bare": [2, 4], "naive callback": [3, 3]}, "microseconds alone": 150_000}
+    assert schedules.table(found).splitlines()[2:] == [
+        "| naive callback | 1.125 | 0.938 to 1.312 | 0.75 to 1.50 |",
+        f"| {schedules.ALONE} | 1.100 | - | - |",
+    ]
 
 
 def trial(validation_error, test_error, steps=100):
