@@ -56,7 +56,7 @@ class TailAverage:
             self._mean = [np.array(weight, np.float32 if _is_half(weight) else weight.dtype) for weight in weights]
             return
         for mean, weight in zip(self._mean, weights, strict=True):
-            if np.issubdtype(mean.dtype, np.floating):
+            if is_float(mean):
                 with np.errstate(invalid="ignore"):
                     # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
                     np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
@@ -66,11 +66,16 @@ class TailAverage:
         if self._count:
             self._add(model)
             means = zip(self._mean, model.get_weights(), strict=True)
-            model.set_weights([mean if np.issubdtype(mean.dtype, np.floating) else weight for mean, weight in means])
+            model.set_weights([mean if is_float(mean) else weight for mean, weight in means])
             for variable in model.trainable_variables:
                 if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
                     variable.assign(variable.constraint(variable))
         self._mean, self._count = [], 0
+
+
+def is_float(weight: Any) -> bool:
+    """Whether an array can be averaged; NumPy does not count bfloat16 among its floats."""
+    return bool(np.issubdtype(weight.dtype, np.inexact)) or _is_half(weight)
 
 
 def _is_half(weight: Any) -> bool:

@@ -98,7 +98,7 @@ def describe(schedule: dict[str, Any]) -> str:
     lengths = [f"{(end - begin) / per_epoch:.3g}" for begin, end in itertools.pairwise([0, *edges[1:]])]
     shown = ", ".join([*lengths[:6], "..."] if len(lengths) > 6 else lengths)
     start = f", from epoch {schedule['initial_epoch']}" if schedule["initial_epoch"] else ""
-    return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epochs{start}"
+    return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epoch{'s' * (shown != '1')}{start}"
 
 
 def steps_per_epoch(arguments: dict[str, Any]) -> int | None:

@@ -127,6 +127,22 @@ def global_seed_variables() -> list[Any]:
     return [] if generator is None else [generator.state]
 
 
+def unlisted_state(model: Any) -> list[Any]:
+    """Variables that layers hold as attributes and Keras does not list: `model.variables` has only those it tracks.
+
+    A stateful RNN keeps its states out of Keras's sight, and a model may have a plain `tf.Variable`, a weight of its
+    loss say, or a `tf.random.Generator`, which its `train_step` moves. Keras has no public list of all layers in it.
+    """
+    found = []
+    for layer in model._flatten_layers():
+        for value in list(vars(layer).values()):
+            for part in value if isinstance(value, (list, tuple)) else (value,):
+                held = getattr(part, "state", part)  # of a generator
+                if hasattr(held, "assign") and hasattr(held, "dtype"):
+                    found.append(held)
+    return found
+
+
 def tensorflow_seed_state() -> Any:
     """State of TensorFlow's eager seed counter, which each `fit` advances; None without one.
 
@@ -230,6 +246,11 @@ class TunerSeams(_Tuner):
 def is_worker(tuner: Any) -> bool:
     """Whether the tuner's oracle is only a line to the chief's."""
     return bool(tuner._is_worker())
+
+
+def best_completed_trials(oracle: Any, most: int) -> list[Any]:
+    """The best of the trials that have ended with a score: if these are too few, Keras Tuner adds the others."""
+    return [trial for trial in oracle.get_best_trials(most) if trial.status == "COMPLETED"]
 
 
 def checkpoint_of(tuner: Any, trial_id: str) -> str:

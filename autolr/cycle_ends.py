@@ -39,7 +39,9 @@ class CycleEnds:
             drop_snapshots(self._folder, after=after)
 
     def add(self, number: int, logs: Mapping[str, Any]) -> None:
-        """Cycle `number`, from 1, has ended."""
+        """Cycle `number`, from 1, has ended; with a loss that is no number there is nothing to keep."""
+        if math.isnan(logs.get("loss", 0.0)):
+            return
         self.weights, self._logs = self._model.get_weights(), logs
         if self._folder is None:
             return
@@ -58,8 +60,10 @@ class CycleEnds:
         if self.weights is None or not self.restores:
             return
         monitor = "val_loss" if "val_loss" in self._logs and "val_loss" in logs else "loss"
-        # False if either is NaN or missing: then there is no reason to undo training.
-        if logs.get(monitor, math.nan) > self._logs.get(monitor, math.nan):
+        if monitor not in self._logs or monitor not in logs:
+            return  # there is no reason to undo training
+        before, now = self._logs[monitor], logs[monitor]
+        if now > before or math.isnan(now) > math.isnan(before):
             self._model.set_weights(self.weights)
 
 
@@ -87,14 +91,20 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
 def drop_snapshots(folder: Path, *, after: int) -> None:
     """Remove the weights of cycles later than `after`, which are those of a training given up."""
     for path in snapshot_paths(folder):
-        if _number(path) > after:
+        if cycle_of(path) > after:
             path.unlink(missing_ok=True)
 
 
 def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:
     """The weights that `SGDRScheduler(snapshot_folder=...)` has kept in a folder, the earliest cycle first."""
-    return sorted(Path(folder).glob(f"cycle-*{SUFFIX}"), key=_number)
+    paths = Path(folder).glob(f"cycle-*{SUFFIX}")
+    return sorted((path for path in paths if _digits(path).isdecimal()), key=cycle_of)
 
 
-def _number(path: Path) -> int:
-    return int(path.name[len("cycle-") : -len(SUFFIX)])
+def cycle_of(path: Path) -> int:
+    """The number of the cycle, from 1, at whose end a snapshot was taken."""
+    return int(_digits(path))
+
+
+def _digits(path: Path) -> str:
+    return path.name[len("cycle-") : -len(SUFFIX)]

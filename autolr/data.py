@@ -24,7 +24,12 @@ def _is_dataset(x: Any) -> bool:
 
 def num_samples(x: Any) -> int:
     """Length of the first array of a nest."""
-    return int(np.shape(keras.tree.flatten(x)[0])[0])
+    return _shape(keras.tree.flatten(x)[0])[0]
+
+
+def _shape(part: Any) -> tuple[int, ...]:
+    """Of an array or a tensor; also of a sparse one, which NumPy takes for a scalar."""
+    return tuple(map(int, part.shape if hasattr(part, "shape") else np.shape(part)))
 
 
 def count_steps(
@@ -158,21 +163,33 @@ def replayable(x: Any) -> Any:
     return Replay(x) if isinstance(x, GeneratorType) else x
 
 
-def first_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """One batch to learn shapes and types from, as `x`, `(x, y)` or `(x, y, sample_weight)`.
+def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None) -> Any:
+    """Shapes and types of a batch, as `x`, `(x, y)` or `(x, y, sample_weight)`, in symbolic tensors.
 
     Args:
         x: What `fit` takes as `x`; no generator, but `replayable` of one, so that nothing is lost.
         y: What it takes as `y`.
         sample_weight: What it takes as `sample_weight`.
+        batch_size: What it takes as `batch_size`: some layers need to know how many samples there will be.
     """
     if is_array_data(x):
         parts = (x, y) if sample_weight is None else (x, y, sample_weight)
-        return keras.tree.map_structure(lambda array: None if array is None else np.asarray(array[:1]), parts)
+        size = min(batch_size or 32, num_samples(x))
+        return keras.tree.map_structure(lambda part: None if part is None else _symbol(part, size), parts)
+    return keras.tree.map_structure(lambda part: None if part is None else _symbol(part), _first(x))
+
+
+def _first(x: Any) -> Any:
     if isinstance(x, keras.utils.PyDataset):
-        return _as_arrays(x[0])
-    return _as_arrays(x.first() if isinstance(x, Replay) else next(iter(x)))
+        return x[0]
+    return x.first() if isinstance(x, Replay) else next(iter(x))
 
 
-def _as_arrays(batch: Any) -> Any:
-    return keras.tree.map_structure(lambda part: part if part is None else keras.ops.convert_to_numpy(part), batch)
+def _symbol(part: Any, size: int | None = None) -> keras.KerasTensor:
+    if not hasattr(part, "dtype"):
+        part = np.asarray(part)
+    shape = _shape(part)
+    # NumPy holds texts as objects, or in types of its own for each length.
+    text = isinstance(part, np.ndarray) and part.dtype.kind in "OSU"
+    dtype = "string" if text else keras.backend.standardize_dtype(part.dtype)
+    return keras.KerasTensor(shape if size is None else (size, *shape[1:]), dtype)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.averaging import is_float
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, num_samples
 from autolr.errors import AutoLRWarning, invalid
@@ -118,7 +119,7 @@ def averaged_weights(
     # What is not a float, a count for instance, stays as the last snapshot has it.
     averaged.set_weights(
         [
-            total / len(paths) if np.issubdtype(weight.dtype, np.inexact) else weight
+            total / len(paths) if is_float(weight) else weight
             for total, weight in zip(sums, averaged.get_weights(), strict=True)
         ]
     )

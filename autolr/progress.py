@@ -134,7 +134,7 @@ class Screen(Lines):
         self._refresh()
 
     def _note_best(self, oracle: Any) -> None:
-        for trial in oracle.get_best_trials(1):
+        for trial in compat.best_completed_trials(oracle, 1):
             self._best = f"{trial.score:.5g} (trial_{trial.trial_id})"
         self._objective = str(getattr(oracle.objective, "name", "score"))
 

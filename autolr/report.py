@@ -40,6 +40,7 @@ def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]
 
     Raises:
         RecordError: If there is no search in `directory`, or more than one.
+        FileNotFoundError: If the folder of `path` does not exist.
         ImportError: If Jinja2 is not installed.
 
     Example:
@@ -48,6 +49,8 @@ def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]
     ```
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Argument `path` must be in a folder that exists. Received: path={str(path)!r}.")
     write_atomically(path, render(read_search(directory)))
     return path
 

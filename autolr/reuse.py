@@ -26,6 +26,8 @@ def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
     """
     variables = [[list(v.shape), str(v.dtype), bool(v.trainable)] for v in getattr(model, "variables", ())]
     fit = {name: arguments.get(name) for name in ("batch_size", "steps_per_epoch", "validation_split", "class_weight")}
+    if isinstance(fit["class_weight"], Mapping):  # keys may be NumPy's, which JSON does not take
+        fit["class_weight"] = sorted([str(label), float(weight)] for label, weight in fit["class_weight"].items())
     data = [_shapes(arguments.get(name)) for name in ("x", "y", "sample_weight")]
     return _text([_optimizer(model.optimizer), _loss(model), variables, fit, data])
 

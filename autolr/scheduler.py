@@ -303,7 +303,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Warn if somebody has set the rate since this schedule did: at an epoch's end, or as the next one begins."""
         if self._rate_set is None or self._warned_of_another:
             return
-        if math.isclose(current_rate(self.model.optimizer), self._rate_set, rel_tol=1e-5):
+        if math.isclose(current_rate(self.model.optimizer), self._rate_set, rel_tol=1e-2):  # bfloat16 has two digits
             return
         self._warned_of_another = True
         warnings.warn(
@@ -333,8 +333,12 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Hand the averaged weights over, if a cycle has been trained to its end."""
         if self._tail is None or not self._batches_per_epoch or not self.ends_cycle(self._epoch):
             return
-        if self._latest_batch + int(self.model.steps_per_execution or 1) >= self._batches_per_epoch:
+        if self._has_reached_end():
             self._tail.close(self.model)
+
+    def _has_reached_end(self) -> bool:
+        """Whether the epoch has come as far as its last batch."""
+        return self._latest_batch + int(self.model.steps_per_execution or 1) >= (self._batches_per_epoch or 0)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report the rate; keep the weights if a cycle ends here."""
@@ -343,8 +347,11 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._settle_history()
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]
-        self._last_epoch, self._last_logs = epoch, dict(logs)
-        if self.ends_cycle(epoch):
+        self._last_logs = dict(logs)
+        # A callback may stop training within an epoch. One that is only shorter than others has ended all the same.
+        is_cut_short = self.model.stop_training and not self._has_reached_end()
+        self._ended_cycle = self.ends_cycle(epoch) and not is_cut_short
+        if self._ended_cycle:
             self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
 
     def _settle_history(self) -> None:
@@ -364,5 +371,5 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
         self._give_momentum_back()
-        if self.cycle_end_weights is not None and not self.ends_cycle(self._last_epoch):
+        if self.cycle_end_weights is not None and not self._ended_cycle:
             self._cycle_ends.put_back(self._last_logs)

@@ -262,9 +262,13 @@ def _is_sound_training(training: Mapping[str, Any]) -> bool:
     sound &= isinstance(training.get("steps_of_all", 0), int)
     sound &= all(0 <= float(lr) < math.inf for lr in rates["lr"]) and len(rates["step"]) == len(rates["lr"])
     sound &= len(losses["step"]) == len([float(loss) for loss in losses["loss"]])
-    for steps in (rates["step"], losses["step"], [epoch["step"] for epoch in epochs]):
+    ends = [epoch["step"] for epoch in epochs]
+    for steps in (rates["step"], losses["step"], ends):
         sound &= all(isinstance(step, int) for step in steps)
+    for steps in (rates["step"], losses["step"]):
         sound &= all(a < b for a, b in itertools.pairwise([0, *steps]))
+    # An update of several batches may be longer than an epoch, which then ends on the step of the one before.
+    sound &= all(a <= b for a, b in itertools.pairwise([1, *ends]))
     numbers = [epoch["epoch"] for epoch in epochs]
     sound &= all(isinstance(n, int) for n in numbers) and all(a < b for a, b in itertools.pairwise([0, *numbers]))
     for epoch in epochs:

@@ -17,8 +17,9 @@ from autolr.optimizers import scope_of
 class Snapshot:
     """The state of a model, its optimizer, its metrics and the random generators at one moment.
 
-    Weights alone are not enough: BatchNorm's statistics, the seeds of dropout, the optimizer's slots and step count,
-    metrics, and the generators of Python, NumPy and TensorFlow all move when a model trains.
+    Weights alone are not enough: BatchNorm's statistics, the seeds of dropout, the states of a stateful RNN, the
+    optimizer's slots and step count, metrics, and the generators of Python, NumPy and TensorFlow all move when a model
+    trains.
 
     Example:
     ```python
@@ -53,7 +54,7 @@ class Snapshot:
             with scope_of(model):
                 model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-        variables += compat.global_seed_variables()
+        variables += [*compat.unlisted_state(model), *compat.global_seed_variables()]
         unique = {id(variable): variable for variable in variables}.values()
         return cls(
             model,

@@ -129,7 +129,7 @@ def range_test(
 
     if compat.first_fit_draws_a_batch(model) and not isinstance(x, Replay):
         begin(model, fit)
-    build(model, x, y, fit_arguments.get("sample_weight"))
+    build(model, x, y, fit_arguments.get("sample_weight"), batch_size=batch_size)
 
     def train(recorder: LRFinder) -> RangeTest:
         try:
@@ -203,11 +203,16 @@ def begin(model: keras.Model, fit: Callable[[keras.callbacks.Callback, int], Non
         model.history = history
 
 
-def build(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+def build(
+    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None
+) -> None:
     """Create the variables that a model and its optimizer have not got yet."""
     with scope_of(model):
-        if not (model.built and all(layer.built for layer in model.layers)):
-            compat.symbolic_build(model, first_batch(x, y, sample_weight))
+        layers_built = all(layer.built for layer in model.layers)
+        if layers_built and type(model).call is keras.Model.call:
+            model.built = True  # a `train_step` that calls the layers is all it has
+        elif not (model.built and layers_built):
+            compat.symbolic_build(model, first_batch(x, y, sample_weight, batch_size=batch_size))
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from autolr import compat
 from autolr.boards import show
@@ -23,7 +22,7 @@ from autolr.optimizers import (
     PROPORTIONAL,
     batches_per_update,
     current_rate,
-    default_rate,
+    has_default_rate,
     has_proportional_weights,
     name_of,
     scope_of,
@@ -227,16 +226,17 @@ class AssistedTrial:
                 model.optimizer = with_number_as_rate(model.optimizer)
             model.train_function = None  # should it have been traced with the other one
             if several:  # their ratio, which is what was chosen, is kept
-                build(model, arguments["x"], arguments.get("y"), arguments.get("sample_weight"))
+                targets, weights = arguments.get("y"), arguments.get("sample_weight")
+                build(model, arguments["x"], targets, weights, batch_size=arguments.get("batch_size"))
                 return
             compiled = "schedule"
-        elif (value := np.float32(current_rate(model.optimizer))) != np.float32(default_rate(model.optimizer)):
-            compiled = f"of {value:g}"
+        elif not has_default_rate(model.optimizer):
+            compiled = f"of {current_rate(model.optimizer):g}"
         else:
             # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
             if "default" not in self.search.warned:
                 self.search.warned.add("default")
-                self.replaced = f", in place of the compiled rate {value:g}"
+                self.replaced = f", in place of the compiled rate {current_rate(model.optimizer):g}"
             return
         if not parent_of(self.trial):  # else it was loaded, not chosen
             self.diary.warn(

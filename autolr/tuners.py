@@ -14,6 +14,7 @@ import keras_tuner as kt
 
 from autolr import compat
 from autolr.averaging import check_tail_average
+from autolr.best_ends import best_ends
 from autolr.budget import (
     DEFAULTS,
     MIN_RANGE_TEST_STEPS,
@@ -24,7 +25,6 @@ from autolr.budget import (
     trial_schedule,
 )
 from autolr.chief import Roll, is_chief
-from autolr.cycle_ends import snapshot_paths
 from autolr.ensemble import average, compiled_like, snapshot_ensemble
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
@@ -213,8 +213,11 @@ class AutoLRMixin(compat.TunerSeams):
     def get_best_ensemble(self, *, num_trials: int = 1, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
 
-        Which trials are best is decided as `get_best_models` does. A trial that trained in a single cycle has a single
-        snapshot, its last epoch. With several executions in a trial, it is the last one's snapshots.
+        Which trials are best is decided as `get_best_models` does. Ends whose loss was more than twice that of the
+        trial's best are left out: a short early cycle may end before the model has learned much. A trial that trained
+        in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within its
+        first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial, it is
+        the last one's snapshots.
 
         Args:
             num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
@@ -227,7 +230,7 @@ class AutoLRMixin(compat.TunerSeams):
             A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
 
         Raises:
-            ValueError: If no trial has ended, or one of the best has no snapshots.
+            ValueError: If no trial has ended, or an argument is less than 1.
 
         Example:
         ```python
@@ -242,23 +245,21 @@ class AutoLRMixin(compat.TunerSeams):
         """
         if not num_trials >= 1:
             raise invalid("num_trials", "be 1 or more", num_trials)
-        best = self.oracle.get_best_trials(num_trials)
+        if last is not None and not last >= 1:
+            raise invalid("last", "be 1 or more, or None for all", last)
+        best = compat.best_completed_trials(self.oracle, num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        ensembles = []
+        members = []
         for trial in best:
-            folder = Path(self.get_trial_dir(trial.trial_id)) / SNAPSHOTS
-            if not snapshot_paths(folder):
-                raise ValueError(
-                    f"Trial {trial.trial_id} has kept no ends of cycles: {folder} is empty. "
-                    "It trained without AutoLR, or the tuner was made with `num_snapshots=0`."
-                )
             with warnings.catch_warnings():
                 # Of an optimizer's state that finds no place; nothing is trained here.
                 warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
                 model = self.load_model(trial)
-            ensembles.append(snapshot_ensemble(model, folder, last=last))
-        return compiled_like(ensembles[0], average(ensembles, name="best_trials_ensemble"))
+            folder = Path(self.get_trial_dir(trial.trial_id))
+            ends = best_ends(folder, folder / SNAPSHOTS, last=last)
+            members.append(snapshot_ensemble(model, ends) if ends else model)
+        return compiled_like(members[0], average(members, name="best_trials_ensemble"))
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.

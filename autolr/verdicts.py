@@ -21,7 +21,7 @@ STATUSES: Mapping[str, str] = {
 ADVICE = {
     "ok": "Use the bounds.",
     "never_fell": "max_lr is about a twentieth of the rate at which the loss leaves its level. Sweep more "
-    "slowly (`num_steps`; in a tuner, where trials are short, `range_test_min_steps`), or use a larger batch. A model "
+    "slowly (`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch. A model "
     "that is already trained looks like this, too: it has little left to fall.",
     "small_fall": "The bounds are those of the rate that did best in short trainings, or of the lowest tried if none "
     "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps.",
@@ -33,7 +33,7 @@ ADVICE = {
     "non_finite": "The bounds stay below the first non-finite loss. Lower `start_lr`, and check the data and the "
     "loss for NaN.",
     "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly "
-    "(`num_steps`; in a tuner, where trials are short, `range_test_min_steps`), or use a larger batch.",
+    "(`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch.",
 }
 
 # What to fall back on without a sweep: Adam's usual rate and a quarter of it.

@@ -27,7 +27,7 @@ import keras_tuner as kt
 import numpy as np
 
 import autolr
-from autolr import trial as trial_module
+from autolr import trial_bounds
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE.parent / "docs" / "compatibility.md"
@@ -169,13 +169,13 @@ def run(case: Case, directory: Path) -> tuple[str, str]:
         curves.append(autolr.range_test(*args, **kwargs))
         return curves[-1]
 
-    with mock.patch.object(trial_module, "range_test", range_test):
+    with mock.patch.object(trial_bounds, "range_test", range_test):
         outcome = search(case.setup(), directory / "with")
     exact = "-"
     if not case.exact:
         exact = "cannot be"
     elif curves:
-        with mock.patch.object(trial_module, "range_test", mock.Mock(side_effect=curves)):
+        with mock.patch.object(trial_bounds, "range_test", mock.Mock(side_effect=curves)):
             without = search(case.setup(), directory / "without")
         exact = "yes" if outcome.seen == without.seen else "NO"
     return judge(case, outcome), exact

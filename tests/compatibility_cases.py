@@ -13,6 +13,7 @@ from compatibility import BATCH, Case, Setup, compile_, data, model
 
 import autolr
 from autolr import trial as trial_module
+from autolr import trial_bounds
 from autolr.records import TrialRecord
 
 HEAD = """# Compatibility
@@ -430,7 +431,7 @@ def raising():
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    with mock.patch.object(trial_module, "range_test", fail):
+    with mock.patch.object(trial_bounds, "range_test", fail):
         yield
 
 

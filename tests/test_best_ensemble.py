@@ -5,10 +5,14 @@ from __future__ import annotations
 import warnings
 
 import keras
+import keras_tuner as kt
 import numpy as np
 import pytest
 
 import autolr
+from autolr.best_ends import best_ends
+from autolr.cycle_ends import cycle_of, snapshot_paths
+from autolr.records import TrialRecord
 
 
 def build(hp):
@@ -34,8 +38,9 @@ def tuner(folder, *, max_trials=1, **options):
 
 @pytest.fixture
 def data():
-    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
-    return x, x.sum(axis=1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 4)).astype("float32")
+    return x, x.sum(axis=1) + 3 * rng.normal(size=64)  # so noisy that no end of a cycle is much worse than another
 
 
 def test_the_best_ensemble_averages_the_ends_of_the_best_trials_cycles(tmp_path, data):
@@ -50,7 +55,10 @@ def test_the_best_ensemble_averages_the_ends_of_the_best_trials_cycles(tmp_path,
     assert len(paths) == 3  # cycles of one epoch
     member = search.get_best_models()[0]
     predictions = []
-    for path in paths:
+    folder = tmp_path / "search" / f"trial_{trial.trial_id}"
+    ends = best_ends(folder, folder / "cycles")
+    assert len(ends) > 1
+    for path in ends:
         member.load_weights(path)
         predictions.append(member.predict(x, verbose=0))
     np.testing.assert_allclose(ensemble.predict(x, verbose=0), np.mean(predictions, axis=0), rtol=1e-5, atol=1e-6)
@@ -63,8 +71,8 @@ def test_an_ensemble_of_several_trials_counts_each_the_same(tmp_path, data):
     search.search(x, y, validation_split=0.25, epochs=3, batch_size=8, verbose=0)
     predictions = []
     for trial, model in zip(search.oracle.get_best_trials(2), search.get_best_models(2), strict=True):
-        folder = tmp_path / "search" / f"trial_{trial.trial_id}" / "cycles"
-        predictions.append(autolr.snapshot_ensemble(model, folder).predict(x, verbose=0))
+        folder = tmp_path / "search" / f"trial_{trial.trial_id}"
+        predictions.append(autolr.snapshot_ensemble(model, best_ends(folder, folder / "cycles")).predict(x, verbose=0))
     assert len({trial.hyperparameters.get("units") for trial in search.oracle.get_best_trials(2)}) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -82,8 +90,90 @@ def test_an_ensemble_of_no_trials_is_refused(tmp_path, num_trials):
         tuner(tmp_path).get_best_ensemble(num_trials=num_trials)
 
 
-def test_without_snapshots_the_error_says_so(tmp_path, data):
+def predictions_of_best_model(search, x):
+    return search.get_best_models()[0].predict(x, verbose=0)
+
+
+def test_a_trial_without_snapshots_counts_with_its_best_epoch(tmp_path, data):
     search = tuner(tmp_path, num_snapshots=0)
-    search.search(*data, validation_split=0.25, epochs=1, batch_size=8, verbose=0)
-    with pytest.raises(ValueError, match="num_snapshots"):
-        search.get_best_ensemble()
+    search.search(*data, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    together = search.get_best_ensemble(num_trials=2).predict(data[0], verbose=0)
+    np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
+
+
+def test_a_trial_stopped_within_its_first_cycle_counts_with_its_best_epoch(tmp_path, data):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    hp = kt.HyperParameters()
+    hp.Fixed("cycle_length", 100)
+    search = tuner(tmp_path, hyperparameters=hp)
+    search.search(*data, validation_split=0.25, epochs=9, batch_size=8, verbose=0, callbacks=[Stop()])
+    together = search.get_best_ensemble().predict(data[0], verbose=0)
+    np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
+
+
+def test_trials_that_have_failed_are_left_out(tmp_path, data):
+    class FailAtFirst(keras.callbacks.Callback):
+        failed = False
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if not FailAtFirst.failed:
+                FailAtFirst.failed = True
+                raise RuntimeError("of the user's own")
+
+    search = tuner(tmp_path, max_trials=2)
+    search.search(*data, validation_split=0.25, epochs=2, batch_size=8, verbose=0, callbacks=[FailAtFirst()])
+    assert sorted(trial.status for trial in search.oracle.trials.values()) == ["COMPLETED", "FAILED"]
+    both, best = (search.get_best_ensemble(num_trials=n).predict(data[0], verbose=0) for n in (2, 1))
+    np.testing.assert_array_equal(both, best)
+
+
+def test_ends_of_cycles_that_are_much_worse_are_left_out(tmp_path):
+    """Targets far from zero: after the first cycle the model is thousands of times worse than at the end."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4)).astype("float32")
+    y = 100 * x.sum(axis=1) + 1000
+    search = tuner(tmp_path)
+    search.search(x, y, validation_split=0.25, epochs=3, batch_size=16, verbose=0)
+    folder = tmp_path / "search" / "trial_0"
+    assert len(snapshot_paths(folder / "cycles")) == 3
+    losses = [float(epoch["logs"]["val_loss"]) for epoch in TrialRecord.read(folder).training["epochs"]]
+    kept = [n for n, loss in enumerate(losses, start=1) if loss <= 2 * min(losses)]
+    assert 1 not in kept
+    assert [cycle_of(path) for path in best_ends(folder, folder / "cycles")] == kept
+    model, ensemble = search.get_best_models()[0], search.get_best_ensemble()
+    assert ensemble.evaluate(x, y, verbose=0) < 2 * model.evaluate(x, y, verbose=0)
+    assert [cycle_of(path) for path in best_ends(folder, folder / "cycles", last=2)] == [n for n in kept if n > 1]
+    (folder / "autolr.json").unlink()
+    assert len(best_ends(folder, folder / "cycles")) == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ([0.5, 0.3, 0.2], [2, 3]),
+        ([0.4, 0.3, 0.2], [1, 2, 3]),
+        (["nan", 0.3, 0.2], [2, 3]),
+        (["nan", "nan", "nan"], [1, 2, 3]),
+        ([-1.0, -3.0, -9.0], [1, 2, 3]),
+        ([5.0, 1.0, 0.0], [1, 2, 3]),
+        (["inf", 2.0, 1.0], [2, 3]),
+    ],
+)
+@pytest.mark.parametrize("name", ["val_loss", "loss"])
+def test_which_ends_are_left_out(tmp_path, losses, kept, name):
+    epochs = [{"epoch": 2 * n, "step": 20 * n, "logs": {name: loss}} for n, loss in enumerate(losses, start=1)]
+    schedule = {"edges": [0, 20, 40, 60], "steps_per_epoch": 10}
+    training = {"epochs": epochs}
+    TrialRecord("0", {}, {}, schedule, None, "range test", training).write(tmp_path)
+    for n in (1, 2, 3):
+        (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
+    assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == kept
+
+
+@pytest.mark.parametrize("last", [0, -1])
+def test_an_ensemble_of_no_snapshots_is_refused(tmp_path, last):
+    with pytest.raises(ValueError, match=f"Received: last={last}"):
+        tuner(tmp_path).get_best_ensemble(last=last)

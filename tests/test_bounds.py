@@ -78,7 +78,8 @@ def test_bounds_scale_with_the_rates(curve, factor):
     assert moved.status == found.status
 
 
-@given(st.floats(-4, -1.5), st.floats(0.5, 2), st.integers(0, 100))
+# A trough of 0.6 decades has four of 50 steps; with fewer, noise moves the bounds by a fifth of a decade now and then.
+@given(st.floats(-4, -1.5), st.floats(0.6, 2), st.integers(0, 100))
 @settings(deadline=None, max_examples=15)
 def test_number_of_steps_hardly_matters(fall_at, width, seed):
     found = []

@@ -81,6 +81,7 @@ def test_every_private_name_in_compat_is_explained():
 
 USED = {
     "Model._symbolic_build": (lambda: keras.Model, "create the variables of an unbuilt model"),
+    "Model._flatten_layers": (lambda: keras.Model, "put back variables that Keras does not list"),
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),

@@ -374,3 +374,13 @@ def test_ends_with_names_keep_their_order(build, loss, tmp_path):
     except KeyError:
         pytest.skip("Keras itself refuses these losses for these ends.")
     assert_evaluates_alike(own_end(model, tmp_path), model, x, y)
+
+
+def test_bfloat16_weights_are_averaged(tmp_path):
+    """NumPy does not count them among its floats."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, dtype="bfloat16")])
+    for cycle, weight in enumerate((10.0, 20.0), start=1):
+        model.set_weights([np.full((1, 1), weight)])
+        save_snapshot(model, tmp_path, cycle, keep=2)
+    (weight,) = averaged_weights(model, tmp_path).get_weights()
+    assert float(weight[0, 0]) == 15

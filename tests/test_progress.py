@@ -194,3 +194,35 @@ def test_which_kind_fits(monkeypatch):
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1 h 30 min")])
 def test_times_in_words(seconds, said):
     assert duration(seconds) == said
+
+
+def test_a_first_trial_that_fails_or_is_interrupted_ends_no_search(tuner, data):
+    """Keras Tuner counts such a trial among the best ones while there are no others."""
+
+    class FailAtFirst(keras.callbacks.Callback):
+        error = RuntimeError("of the user's own")
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if FailAtFirst.error is not None:
+                error, FailAtFirst.error = FailAtFirst.error, None
+                raise error
+
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT, callbacks=[FailAtFirst()])
+    assert [trial.status for trial in tuner.oracle.trials.values()] == ["FAILED", "COMPLETED"]
+    assert "none yet" in terminal.text
+
+
+def test_a_search_interrupted_in_its_first_trial_is_taken_up_again(tuner, data):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    with Terminal(), pytest.raises(KeyboardInterrupt):
+        tuner.search(*data, **FIT, callbacks=[Interrupt()])
+    again = autolr.RandomSearch(
+        tuner.hypermodel, "val_loss", max_trials=2, seed=1, directory=tuner.directory, project_name="mine"
+    )
+    with Terminal():
+        again.search(*data, **FIT)
+    assert [trial.status for trial in again.oracle.trials.values()] == ["COMPLETED"] * 2

@@ -333,6 +333,7 @@ def test_files_of_others_are_no_error(tmp_path, name, content):
         ("training", trained(losses={"step": [1.5], "loss": [0.1]})),
         ("training", trained(losses={"step": [1], "loss": ["much"]})),
         ("training", trained(epochs=[{"epoch": 1, "step": 0, "logs": {}}])),
+        ("training", trained(epochs=[{"epoch": n, "step": 4 - n, "logs": {}} for n in (1, 2)])),
         ("training", trained(epochs=[{"epoch": "x", "step": 3, "logs": {}}])),
         ("training", trained(epochs=[{"epoch": 1, "step": 3, "logs": {"loss": "low"}}])),
         ("training", trained(epochs=[{"epoch": 1, "step": 3, "logs": [1]}])),
@@ -889,3 +890,18 @@ def test_the_code_in_the_report_trains_the_winner(real, tmp_path):
     assert {name: known["hp"].values[name] for name in best} == best
     peak = known["schedule"].history["lr"][0]
     assert peak == pytest.approx(best["autolr/max_lr"])
+
+
+def test_epochs_shorter_than_an_update_end_on_the_same_step(tmp_path):
+    """Of gradient accumulation over more batches than an epoch has."""
+    path = finished(tmp_path / "s", 1)
+    path / "trial_000" / "autolr.json"
+    epochs = [{"epoch": n, "step": (n + 1) // 2, "logs": {"loss": 1 / n}} for n in range(1, 9)]
+    rewrite(path / "trial_000", training=trained(epochs=epochs))
+    assert read_search(path).trials[0].record is not None
+    assert "Training as run" in report(path).text
+
+
+def test_a_report_into_a_folder_that_is_not_there_is_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"folder that exists. Received: path='.*nowhere/page.html'"):
+        write_report(finished(tmp_path / "s"), tmp_path / "nowhere" / "page.html")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from helpers import RateSpy, assert_same_arrays, compiled, one_weight, rate_of, 
 
 from autolr import AutoLRWarning, SGDRScheduler, sgdr_lr
 from autolr.budget import plan
+from autolr.cycle_ends import snapshot_paths
 from autolr.momentum import CycledMomentum
+from autolr.optimizers import has_default_rate
 from autolr.training import TrainingLog
 
 SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
@@ -288,3 +292,69 @@ def test_steps_per_epoch_may_be_any_number_that_is_whole():
 def test_an_epoch_without_steps_cannot_be_previewed():
     with pytest.raises(ValueError, match=r"^Argument `steps_per_epoch` must"):
         SGDRScheduler(**SCHEDULE).preview(3, steps_per_epoch=0)
+
+
+class StopAt(keras.callbacks.Callback):
+    """Stops at a step, counted from 0; before that it may spoil the weights."""
+
+    def __init__(self, step, weight=None):
+        super().__init__()
+        self.step, self.weight, self.seen = step, weight, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.seen == self.step:
+            if self.weight is not None:
+                self.model.set_weights([np.full((1, 1), self.weight, "float32")])
+            self.model.stop_training = True
+        self.seen += 1
+
+
+@pytest.mark.parametrize(("step", "ends"), [(9, [1, 2]), (8, [1]), (5, [1]), (4, [1]), (3, [])])
+def test_a_cycle_cut_short_has_no_end(step, ends, tmp_path):
+    """Cycles of an epoch, of five steps each; the loss is the weight, which only falls, so nothing is put back."""
+    schedule = SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=1, snapshot_folder=tmp_path)
+    fit(one_weight(), schedule, StopAt(step))
+    assert [path.name for path in snapshot_paths(tmp_path)] == [f"cycle-{n:04d}.weights.h5" for n in ends]
+
+
+@pytest.mark.parametrize("weight", [100.0, np.nan])
+def test_an_end_is_put_back_if_training_breaks_off_worse(weight):
+    """In the second epoch, which would have ended the second cycle."""
+    model, schedule = one_weight(), SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=1)
+    fit(model, schedule, StopAt(7, weight), validation_data=(X, Y))
+    assert_same_arrays(model.get_weights(), schedule.cycle_end_weights)
+    assert -1 < model.get_weights()[0][0, 0] < 0
+
+
+def test_the_end_of_a_training_that_has_become_nan_is_not_kept(tmp_path):
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.set_weights([np.full((1, 1), np.nan, "float32")])
+
+    schedule = SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=1, snapshot_folder=tmp_path)
+    fit(one_weight(), Break(), schedule, epochs=3)
+    assert len(snapshot_paths(tmp_path)) == 1
+    assert np.isfinite(schedule.cycle_end_weights[0]).all()
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "cycle-best.weights.h5").write_text("mine")
+    fit(one_weight(), SGDRScheduler(**SCHEDULE, snapshot_folder=tmp_path, num_snapshots=1), epochs=2)
+    assert [path.name for path in snapshot_paths(tmp_path)] == ["cycle-0001.weights.h5"]
+    assert (tmp_path / "cycle-best.weights.h5").read_text() == "mine"
+
+
+@pytest.mark.parametrize("floats", ["float16", "bfloat16", "float64"])
+def test_a_rate_of_few_digits_is_nobody_elses(floats):
+    before = keras.config.floatx()
+    keras.config.set_floatx(floats)
+    try:
+        model = one_weight(learning_rate=0.01)
+        assert has_default_rate(model.optimizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", AutoLRWarning)
+            fit(model, SGDRScheduler(**SCHEDULE), epochs=3)
+        assert not has_default_rate(model.optimizer)
+    finally:
+        keras.config.set_floatx(before)

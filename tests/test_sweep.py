@@ -344,3 +344,107 @@ def test_arguments_that_are_the_tests_own_are_refused(data):
 def test_a_result_is_shown_in_a_line(data):
     test = range_test(compiled(sequential()), *data, batch_size=12, num_steps=12, burst_steps=0)
     assert repr(test) == f"<RangeTest: 12 rates from 1.0e-07 to {test.lrs[-1]:.1e}; 0 bursts; 12 steps in all>"
+
+
+class Paired(keras.layers.Layer):
+    """Needs an even number of samples, so a batch of one can't tell its shapes."""
+
+    def call(self, x):
+        first, second = keras.ops.split(x, 2, axis=0)
+        return keras.ops.concatenate([first + second, first - second], axis=0)
+
+
+def test_an_unbuilt_model_is_built_for_batches_as_they_are(data):
+    model = compiled(keras.Sequential([keras.layers.Dense(4), Paired(), keras.layers.Dense(3, "softmax")]))
+    x, y = data[0][:48], data[1][:48]
+    range_test(model, x, y, batch_size=12, num_steps=6, burst_steps=0)
+    assert model.input_shape == (12, 6)  # as Keras's own `fit` would have it
+    model.fit(x, y, batch_size=12, verbose=0)
+
+
+class OnlySteps(keras.Model):
+    """A `train_step` and no `call`, as autoencoders often have."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+        self.decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6)])
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean((self.decoder(self.encoder(data)) - data) ** 2)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"loss": loss}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a train_step of TensorFlow's")
+def test_a_model_that_has_a_train_step_alone_is_tested(data):
+    model = OnlySteps()
+    model.compile("adam")
+    before = [np.array(weight) for weight in model.get_weights()]
+    assert np.std(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0).losses) > 0
+    assert_same_arrays(model.get_weights(), before)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tensors of TensorFlow's")
+@pytest.mark.parametrize("kind", ["texts", "sparse"])
+def test_an_unbuilt_model_of_other_tensors_is_tested(kind):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    numbers, y = rng.integers(0, 3, (48, 6)), rng.integers(0, 3, 48)
+    if kind == "texts":
+        x = tf.constant([" ".join("abc"[number] for number in row) for row in numbers])
+        first = keras.layers.TextVectorization(vocabulary=["a", "b", "c"], output_mode="count")
+    else:
+        x, first = tf.sparse.from_dense(numbers.astype("float32")), keras.layers.Dense(4)
+    model = compiled(keras.Sequential([first, keras.layers.Dense(3, "softmax")]))
+    assert len(range_test(model, x, y, batch_size=12, num_steps=12, burst_steps=0, shuffle=False)) >= 10
+
+
+class WithStateOfItsOwn(keras.Model):
+    """Moves a variable and a generator that Keras does not know of."""
+
+    def __init__(self):
+        import tensorflow as tf
+
+        super().__init__()
+        self.top = keras.layers.Dense(3)
+        self.strength = tf.Variable(0.0, trainable=False)
+        self.generator = tf.random.Generator.from_seed(1)
+
+    def call(self, x):
+        return self.top(x)
+
+    def train_step(self, data):
+        self.strength.assign_add(1.0)
+        self.generator.normal(())
+        return super().train_step(data)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's variables")
+def test_variables_that_keras_does_not_list_are_put_back(data):
+    model = compiled(WithStateOfItsOwn())
+    before = np.array(model.generator.state)
+    range_test(model, *data, batch_size=12, num_steps=12, burst_steps=0)
+    assert float(model.strength) == 0
+    np.testing.assert_array_equal(model.generator.state, before)
+    model.fit(*data, batch_size=12, verbose=0)
+    assert float(model.strength) > 0
+    assert np.any(np.array(model.generator.state) != before)
+
+
+def test_the_states_of_a_recurrent_layer_are_put_back(data):
+    rows = np.repeat(data[0][:48, None], 3, axis=1)
+    layers = [
+        keras.Input(batch_shape=(12, 3, 6)),
+        keras.layers.LSTM(4, stateful=True),
+        keras.layers.Dense(3, "softmax"),
+    ]
+    model = compiled(keras.Sequential(layers))
+    range_test(model, rows, data[1][:48], batch_size=12, num_steps=12, burst_steps=0, shuffle=False)
+    for state in model.layers[0].states:
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), 0)

@@ -701,3 +701,11 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
     with pytest.raises(ValueError, match=rf"^Argument `{argument}` must .*Received: {argument}="):
         autolr.RandomSearch(build, "val_loss", max_trials=1, directory=tmp_path, **{argument: value})
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_classes_may_have_numpys_labels(tmp_path, data):
+    """As scikit-learn's `compute_class_weight` is commonly used."""
+    tuner = autolr.RandomSearch(build, "val_loss", max_trials=1, directory=tmp_path)
+    weights = dict(zip(np.unique(data[1]), [1.0, 2.0, 3.0], strict=True))
+    tuner.search(*data, validation_data=data, epochs=4, batch_size=12, verbose=0, class_weight=weights)
+    assert TrialRecord.read(tuner.get_trial_dir("0")).source == "range test"

@@ -1,0 +1,51 @@
+"""Which ends of a trial's cycles are worth averaging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolr.cycle_ends import cycle_of, snapshot_paths
+from autolr.errors import RecordError
+from autolr.records import TrialRecord
+
+# For a convex loss the mean of predictions is at worst as bad as the mean of its members' losses: within twice the best
+# one's, what an end can do harm is little, and what it adds in other errors commonly more.
+WORST = 2.0
+
+
+def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list[Path]:
+    """A trial's snapshots, without those whose loss was more than twice that of the best.
+
+    An early cycle may end before the model has learned much, and each end counts the same in an ensemble. The loss is
+    that of validation, or of training without it; where it is not recorded or not positive, so that twice means
+    nothing, all are kept.
+
+    Args:
+        folder: The trial's, with its record.
+        snapshots: Where its snapshots are.
+        last: Look at the last so many only.
+    """
+    paths = snapshot_paths(snapshots)[-(last or 0) :]
+    losses = _losses_at_ends(folder, paths)
+    known = [loss for loss in losses if loss is not None and not math.isnan(loss)]
+    if not known or min(known) <= 0:
+        return paths
+    return [path for path, loss in zip(paths, losses, strict=True) if loss is None or loss <= WORST * min(known)]
+
+
+def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
+    try:
+        record = TrialRecord.read(folder)
+    except RecordError:
+        return [None] * len(paths)
+    edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
+    logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
+
+    def loss(cycle: int) -> float | None:
+        found = logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {}
+        value = found.get("val_loss", found.get("loss"))
+        return None if value is None else float(value)
+
+    return [loss(cycle_of(path)) for path in paths]
