@@ -11,6 +11,7 @@ import io
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,11 @@ class TunerSeams(_Tuner):
         )
 
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
-        model = super()._try_build(hp)
+        with warnings.catch_warnings():
+            if hp.values.get("tuner/trial_id"):
+                # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after.
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = super()._try_build(hp)
         self.on_model_built(hp, model)
         return model
 

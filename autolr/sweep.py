@@ -16,7 +16,7 @@ from autolr import compat
 from autolr.bursts import BURST_STEPS, Burst, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Replay, Unannounced, first_batch, holding_nan, replayable
+from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, replayable
 from autolr.errors import AutoLRWarning, invalid
 from autolr.optimizers import (
     PROPORTIONAL,
@@ -76,7 +76,7 @@ def range_test(
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
-            `burst_steps`, or the model is not compiled.
+            `burst_steps`, the model is not compiled, or `y` is missing and the loss needs it.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`).
 
@@ -103,6 +103,8 @@ def range_test(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
+    if y is None and is_array_data(x) and _needs_targets(model):
+        raise invalid("y", "be given, since the model is compiled with a loss that compares", y, "Pass the targets.")
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
         warnings.warn(
             f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "
@@ -201,6 +203,12 @@ def begin(model: keras.Model, fit: Callable[[keras.callbacks.Callback, int], Non
         fit(_EndAtOnce(), 1)
     except _BegunError:
         model.history = history
+
+
+def _needs_targets(model: keras.Model) -> bool:
+    """Whether training needs targets: a `train_step` or `compute_loss` of the user's own may do without."""
+    own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
+    return model.loss is not None and not own
 
 
 def build(

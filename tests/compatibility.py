@@ -131,8 +131,9 @@ class Outcome:
     """What became of a case."""
 
     tuner: kt.Tuner
-    warned: list[str]
+    warned: list[str]  # by AutoLR
     seen: list[Any]
+    warned_by_others: list[str] = field(default_factory=list)
 
     @property
     def trials(self) -> list[Any]:
@@ -155,8 +156,9 @@ def search(setup: Setup, directory: Any, **overrides: Any) -> Outcome:
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()), setup.around():
         warnings.simplefilter("always")
         tuner.search(*positional, **fit)
-    warned = [str(w.message) for w in caught if issubclass(w.category, autolr.AutoLRWarning)]
-    return Outcome(tuner, warned, witness.seen)
+    own = [str(w.message) for w in caught if issubclass(w.category, autolr.AutoLRWarning)]
+    others = [str(w.message) for w in caught if not issubclass(w.category, autolr.AutoLRWarning)]
+    return Outcome(tuner, own, witness.seen, others)
 
 
 def run(case: Case, directory: Path) -> tuple[str, str]:

@@ -67,6 +67,7 @@ def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, s
             assert (steps, slots) == (0, 0.0)
     assert later
     assert not [text for text in outcome.warned if "optimizer's state" in text]
+    assert not [text for text in outcome.warned_by_others if "Skipping variable loading" in text]
 
 
 def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_path):

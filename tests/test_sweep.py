@@ -448,3 +448,25 @@ def test_the_states_of_a_recurrent_layer_are_put_back(data):
     range_test(model, rows, data[1][:48], batch_size=12, num_steps=12, burst_steps=0, shuffle=False)
     for state in model.layers[0].states:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), 0)
+
+
+def test_forgotten_targets_are_asked_for(data):
+    with pytest.raises(ValueError, match=r"^Argument `y` must be given.* Received: y=None"):
+        range_test(compiled(sequential()), data[0])
+
+
+def test_a_model_whose_loss_needs_no_targets_is_tested_without(data):
+    class Penalised(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.top = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.top(x)
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean((y_pred - 1) ** 2)
+
+    model = Penalised()
+    model.compile("sgd", loss="mse")
+    assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
