@@ -267,7 +267,9 @@ class LastWeights(keras.callbacks.Callback):
         self.weights.append([np.array(weight) for weight in self.model.get_weights()])
 
 
-@pytest.mark.parametrize("share", [{}, {"tail_average": 0}, {"tail_average": 0.3}])
+@pytest.mark.parametrize(
+    "share", [{}, *(pytest.param({"tail_average": share}, marks=pytest.mark.slow) for share in (0, 0.3))]
+)
 def test_a_trial_ends_with_the_average_and_its_hyperparameters_tell_how_to_get_it_again(share, data, tmp_path):
     x, y = data
 

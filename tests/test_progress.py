@@ -146,7 +146,7 @@ def test_a_search_that_fails_gives_the_terminal_back(tuner, data):
     assert "on_trial_begin" not in vars(tuner.oracle._display)
 
 
-@pytest.mark.parametrize("verbose", [1, 2])
+@pytest.mark.parametrize("verbose", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_who_asks_for_keras_own_output_gets_it_on_a_terminal_too(tuner, data, verbose):
     with Terminal() as terminal:
         tuner.search(*data, **FIT, verbose=verbose)
