@@ -19,8 +19,8 @@ def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list
     """A trial's snapshots, without those whose loss was more than twice that of the best.
 
     An early cycle may end before the model has learned much, and each end counts the same in an ensemble. The loss is
-    that of validation, or of training without it; where it is not recorded or not positive, so that twice means
-    nothing, all are kept.
+    that of validation, or of training where not all were validated; where it is not recorded or not positive, so that
+    twice means nothing, all are kept.
 
     Args:
         folder: The trial's, with its record.
@@ -43,9 +43,8 @@ def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
     edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
     logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
 
-    def loss(cycle: int) -> float | None:
-        found = logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {}
-        value = found.get("val_loss", found.get("loss"))
-        return None if value is None else float(value)
-
-    return [loss(cycle_of(path)) for path in paths]
+    cycles = [cycle_of(path) for path in paths]
+    found = [logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {} for cycle in cycles]
+    # Not each epoch may have been validated, and losses of two kinds can't be compared.
+    name = "val_loss" if all("val_loss" in its for its in found) else "loss"
+    return [float(its[name]) if name in its else None for its in found]

@@ -138,9 +138,11 @@ def unlisted_state(model: Any) -> list[Any]:
     for layer in model._flatten_layers():
         for value in list(vars(layer).values()):
             for part in value if isinstance(value, (list, tuple)) else (value,):
-                held = getattr(part, "state", part)  # of a generator
-                if hasattr(held, "assign") and hasattr(held, "dtype"):
-                    found.append(held)
+                kind = type(part)
+                if kind.__name__ == "Generator" and kind.__module__.startswith("tensorflow"):
+                    found.append(part.state)
+                elif hasattr(kind, "assign") and hasattr(kind, "dtype"):  # of the class: a property may raise
+                    found.append(part)
     return found
 
 

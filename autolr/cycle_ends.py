@@ -38,13 +38,13 @@ class CycleEnds:
         if self._folder is not None:
             drop_snapshots(self._folder, after=after)
 
-    def add(self, number: int, logs: Mapping[str, Any]) -> None:
-        """Cycle `number`, from 1, has ended; with a loss that is no number there is nothing to keep."""
+    def add(self, number: int, logs: Mapping[str, Any]) -> bool:
+        """Cycle `number`, from 1, has ended. Whether that is kept: not with a loss that is no number."""
         if math.isnan(logs.get("loss", 0.0)):
-            return
+            return False
         self.weights, self._logs = self._model.get_weights(), logs
         if self._folder is None:
-            return
+            return True
         try:
             save_snapshot(self._model, self._folder, number, keep=self._keep)
         except OSError as error:  # a full disk: the training is worth more
@@ -54,6 +54,7 @@ class CycleEnds:
                 AutoLRWarning,
                 stacklevel=2,
             )
+        return True
 
     def put_back(self, logs: Mapping[str, Any]) -> None:
         """Training has ended inside a cycle, with these logs: put the latest end back if it was better."""

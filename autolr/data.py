@@ -24,12 +24,13 @@ def _is_dataset(x: Any) -> bool:
 
 def num_samples(x: Any) -> int:
     """Length of the first array of a nest."""
-    return _shape(keras.tree.flatten(x)[0])[0]
+    return int(_shape(keras.tree.flatten(x)[0])[0])
 
 
-def _shape(part: Any) -> tuple[int, ...]:
-    """Of an array or a tensor; also of a sparse one, which NumPy takes for a scalar."""
-    return tuple(map(int, part.shape if hasattr(part, "shape") else np.shape(part)))
+def _shape(part: Any) -> tuple[Any, ...]:
+    """Of an array or a tensor, also a sparse one, which NumPy takes for a scalar; a ragged one has no size for some."""
+    shape = part.shape if hasattr(part, "shape") else np.shape(part)
+    return tuple(None if size is None else int(size) for size in shape)
 
 
 def count_steps(

@@ -348,11 +348,12 @@ class SGDRScheduler(keras.callbacks.Callback):
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]
         self._last_logs = dict(logs)
-        # A callback may stop training within an epoch. One that is only shorter than others has ended all the same.
+        # A callback may stop training within an epoch. An epoch that is only shorter than others, as of data of unknown
+        # size, has ended all the same, unless a callback in front has just ended the training with it.
         is_cut_short = self.model.stop_training and not self._has_reached_end()
-        self._ended_cycle = self.ends_cycle(epoch) and not is_cut_short
-        if self._ended_cycle:
-            self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
+        self._ended_cycle = False
+        if self.ends_cycle(epoch) and not is_cut_short:
+            self._ended_cycle = self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
 
     def _settle_history(self) -> None:
         """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""

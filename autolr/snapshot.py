@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -54,12 +55,15 @@ class Snapshot:
             with scope_of(model):
                 model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-        variables += [*compat.unlisted_state(model), *compat.global_seed_variables()]
-        unique = {id(variable): variable for variable in variables}.values()
+        variables += compat.global_seed_variables()
+        values = {id(variable): (variable, _copy(variable)) for variable in variables}
+        for variable in compat.unlisted_state(model):
+            if id(variable) not in values:
+                with contextlib.suppress(Exception):  # one that can't be read, as those of some types and strategies
+                    values[id(variable)] = variable, _copy(variable)
         return cls(
             model,
-            # A copy: on a CPU a backend may hand out a view of the memory the next step writes to.
-            [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in unique],
+            list(values.values()),
             {name: getattr(model, name, None) for name in ("history", "stop_training")},
             (random.getstate(), np.random.get_state(), compat.tensorflow_seed_state()),
         )
@@ -75,3 +79,8 @@ class Snapshot:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         compat.set_tensorflow_seed_state(tensorflow_state)
+
+
+def _copy(variable: Any) -> np.ndarray[Any, Any]:
+    """Its value; a copy, since on a CPU a backend may hand out a view of the memory the next step writes to."""
+    return np.array(keras.ops.convert_to_numpy(variable))

@@ -103,8 +103,6 @@ def range_test(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
-    if y is None and is_array_data(x) and _needs_targets(model):
-        raise invalid("y", "be given, since the model is compiled with a loss that compares", y, "Pass the targets.")
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
         warnings.warn(
             f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "
@@ -117,17 +115,21 @@ def range_test(
     x = Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x)
 
     def fit(callback: keras.callbacks.Callback, epochs: int) -> None:
-        # Keras must not evaluate the share held out in between.
-        model.fit(
-            x.replay() if isinstance(x, Replay) else x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_freq=NEVER,
-            callbacks=[callback],
-            verbose=0,
-            **fit_arguments,
-        )
+        try:
+            model.fit(
+                x.replay() if isinstance(x, Replay) else x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                validation_freq=NEVER,  # Keras must not evaluate the share held out in between
+                callbacks=[callback],
+                verbose=0,
+                **fit_arguments,
+            )
+        except ValueError as error:
+            if y is None and is_array_data(x) and "None values not supported" in str(error):
+                raise invalid("y", "be given, since the model's loss needs it", y, "Pass the targets.") from error
+            raise
 
     if compat.first_fit_draws_a_batch(model) and not isinstance(x, Replay):
         begin(model, fit)
@@ -203,12 +205,6 @@ def begin(model: keras.Model, fit: Callable[[keras.callbacks.Callback, int], Non
         fit(_EndAtOnce(), 1)
     except _BegunError:
         model.history = history
-
-
-def _needs_targets(model: keras.Model) -> bool:
-    """Whether training needs targets: a `train_step` or `compute_loss` of the user's own may do without."""
-    own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
-    return model.loss is not None and not own
 
 
 def build(

@@ -126,7 +126,9 @@ class AssistedTrial:
             Arguments to call `fit` with instead.
         """
         data = self.search.replayable(arguments.get("x"))  # what a test draws is put back for training
-        if not self._leave_alone(model, arguments):
+        if self._leave_alone(model, arguments):
+            self._take_over_optimizer(model, fresh=fresh)
+        else:
             before, optimizer = arguments, model.optimizer
             try:
                 arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
@@ -179,8 +181,7 @@ class AssistedTrial:
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
         if fresh:
             self._replace_rate(model, arguments)
-            if parent := parent_of(self.trial):
-                self._load_optimizer(model, parent)
+        self._take_over_optimizer(model, fresh=fresh)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
         if self.found is None or setup not in self._setups:
@@ -245,12 +246,15 @@ class AssistedTrial:
                 "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
             )
 
-    def _load_optimizer(self, model: keras.Model, parent: str) -> None:
+    def _take_over_optimizer(self, model: keras.Model, *, fresh: bool) -> None:
         """Give a later rung of Hyperband its parent's optimizer state, too.
 
         Keras Tuner loads the parent's checkpoint into a model whose optimizer has no variables yet, and Keras passes
         over what finds no place.
         """
+        parent = parent_of(self.trial)
+        if not (parent and fresh) or getattr(model, "optimizer", None) is None or several_optimizers(model):
+            return
         try:
             with scope_of(model):
                 if not model.optimizer.built:

@@ -177,3 +177,14 @@ def test_which_ends_are_left_out(tmp_path, losses, kept, name):
 def test_an_ensemble_of_no_snapshots_is_refused(tmp_path, last):
     with pytest.raises(ValueError, match=f"Received: last={last}"):
         tuner(tmp_path).get_best_ensemble(last=last)
+
+
+def test_losses_of_validation_and_of_training_are_not_compared(tmp_path):
+    """With `validation_freq=2`: by the training loss all three are alike."""
+    logs = [{"loss": 1.0}, {"loss": 0.9, "val_loss": 3.0}, {"loss": 0.8}]
+    epochs = [{"epoch": n, "step": 10 * n, "logs": its} for n, its in enumerate(logs, start=1)]
+    schedule = {"edges": [0, 10, 20, 30], "steps_per_epoch": 10}
+    TrialRecord("0", {}, {}, schedule, None, "range test", {"epochs": epochs}).write(tmp_path)
+    for n in (1, 2, 3):
+        (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
+    assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == [1, 2, 3]

@@ -43,10 +43,14 @@ class AtFirstStep(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    "scheduled",
-    [pytest.param(False, id="a number as rate"), pytest.param(True, id="a schedule as rate", marks=pytest.mark.slow)],
+    ("scheduled", "kept"),
+    [
+        pytest.param(False, False, id="a number as rate"),
+        pytest.param(True, False, id="a schedule as rate", marks=pytest.mark.slow),
+        pytest.param(False, True, id="without AutoLR", marks=pytest.mark.slow),
+    ],
 )
-def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, scheduled):
+def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, scheduled, kept):
     def build(hp):
         made = named(hp)
         rate = keras.optimizers.schedules.CosineDecay(0.1, 99) if scheduled else 0.001
@@ -54,7 +58,9 @@ def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, s
         return made
 
     spy = AtFirstStep()
-    outcome = search(Setup(build, fit={"callbacks": [spy]}, tuner=hyperband), tmp_path)
+    callbacks = [spy, *([keras.callbacks.ReduceLROnPlateau("loss")] if kept else [])]
+    options = {"rate_callbacks": "keep" if kept else "replace"}
+    outcome = search(Setup(build, fit={"callbacks": callbacks}, tuner=hyperband, options=options), tmp_path)
     later = 0
     for trial, (_, steps, slots) in zip(outcome.trials, spy.seen, strict=True):
         if "tuner/trial_id" in trial.hyperparameters.values:

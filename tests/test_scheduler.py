@@ -333,9 +333,11 @@ def test_the_end_of_a_training_that_has_become_nan_is_not_kept(tmp_path):
                 self.model.set_weights([np.full((1, 1), np.nan, "float32")])
 
     schedule = SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=1, snapshot_folder=tmp_path)
-    fit(one_weight(), Break(), schedule, epochs=3)
+    model = one_weight()
+    fit(model, Break(), schedule, epochs=3)
     assert len(snapshot_paths(tmp_path)) == 1
     assert np.isfinite(schedule.cycle_end_weights[0]).all()
+    assert_same_arrays(model.get_weights(), schedule.cycle_end_weights)
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, sequential, state_of
 
 from autolr import AutoLRWarning, RangeTest, SGDRScheduler, range_test
+from autolr.data import count_steps
 
 MODELS = {"sequential": sequential, "functional": functional, "unbuilt subclass": Subclassed}
 OPTIMIZERS = {
@@ -394,7 +395,7 @@ def test_a_model_that_has_a_train_step_alone_is_tested(data):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tensors of TensorFlow's")
-@pytest.mark.parametrize("kind", ["texts", "sparse"])
+@pytest.mark.parametrize("kind", ["texts", "sparse", "ragged"])
 def test_an_unbuilt_model_of_other_tensors_is_tested(kind):
     import tensorflow as tf
 
@@ -403,10 +404,22 @@ def test_an_unbuilt_model_of_other_tensors_is_tested(kind):
     if kind == "texts":
         x = tf.constant([" ".join("abc"[number] for number in row) for row in numbers])
         first = keras.layers.TextVectorization(vocabulary=["a", "b", "c"], output_mode="count")
+    elif kind == "ragged":
+        x, first = tf.ragged.constant([[1] * (1 + n % 4) for n in range(48)]), keras.layers.Embedding(8, 4)
     else:
         x, first = tf.sparse.from_dense(numbers.astype("float32")), keras.layers.Dense(4)
-    model = compiled(keras.Sequential([first, keras.layers.Dense(3, "softmax")]))
+    pooling = [keras.layers.GlobalAveragePooling1D()] if kind == "ragged" else []
+    assert count_steps(x, batch_size=12) == 4
+    model = compiled(keras.Sequential([first, *pooling, keras.layers.Dense(3, "softmax")]))
     assert len(range_test(model, x, y, batch_size=12, num_steps=12, burst_steps=0, shuffle=False)) >= 10
+
+
+class Unready:
+    """Not all that a model has can be read, and that is no reason to fail."""
+
+    @property
+    def state(self):
+        raise RuntimeError("not ready")
 
 
 class WithStateOfItsOwn(keras.Model):
@@ -419,6 +432,7 @@ class WithStateOfItsOwn(keras.Model):
         self.top = keras.layers.Dense(3)
         self.strength = tf.Variable(0.0, trainable=False)
         self.generator = tf.random.Generator.from_seed(1)
+        self.odd = Unready()
 
     def call(self, x):
         return self.top(x)
@@ -472,5 +486,5 @@ def test_a_model_whose_loss_needs_no_targets_is_tested_without(data):
             return keras.ops.mean((y_pred - 1) ** 2)
 
     model = Penalised()
-    model.compile("sgd", loss="mse")
+    model.compile("sgd", loss="mse")  # which is not used
     assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
