@@ -128,9 +128,14 @@ def averaged_weights(
     return compiled_like(model, averaged)
 
 
-def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
+def check_last(last: int | None) -> None:
+    """Raise `ValueError` unless so many of the last snapshots can be used."""
     if last is not None and not last >= 1:
         raise invalid("last", "be 1 or more, or None for all", last)
+
+
+def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
+    check_last(last)
     if isinstance(snapshots, (str, os.PathLike)):
         paths = snapshot_paths(snapshots) if Path(snapshots).is_dir() else []
     else:

@@ -52,10 +52,10 @@ def default_rate(optimizer: Any) -> float:
     return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
 
 
-def has_default_rate(optimizer: Any) -> bool:
-    """Whether the rate is the one its class has when none is given, as far as the digits of its type tell."""
+def has_rate(optimizer: Any, rate: float) -> bool:
+    """Whether the rate of the next update is this one, as far as the digits of its type tell."""
     digits = 2 if keras.backend.standardize_dtype(parts(optimizer)[0].learning_rate.dtype).endswith("float16") else 6
-    return math.isclose(current_rate(optimizer), default_rate(optimizer), rel_tol=10.0**-digits)
+    return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits)
 
 
 PROPORTIONAL = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -24,8 +23,8 @@ from autolr.optimizers import (
     PROPORTIONAL,
     batches_per_update,
     batches_trained,
-    current_rate,
     has_proportional_weights,
+    has_rate,
     iterations_of,
 )
 from autolr.sgdr import Schedule
@@ -303,7 +302,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Warn if somebody has set the rate since this schedule did: at an epoch's end, or as the next one begins."""
         if self._rate_set is None or self._warned_of_another:
             return
-        if math.isclose(current_rate(self.model.optimizer), self._rate_set, rel_tol=1e-2):  # bfloat16 has two digits
+        if has_rate(self.model.optimizer, self._rate_set):
             return
         self._warned_of_another = True
         warnings.warn(

@@ -22,8 +22,9 @@ from autolr.optimizers import (
     PROPORTIONAL,
     batches_per_update,
     current_rate,
-    has_default_rate,
+    default_rate,
     has_proportional_weights,
+    has_rate,
     name_of,
     scope_of,
     several_optimizers,
@@ -231,7 +232,7 @@ class AssistedTrial:
                 build(model, arguments["x"], targets, weights, batch_size=arguments.get("batch_size"))
                 return
             compiled = "schedule"
-        elif not has_default_rate(model.optimizer):
+        elif not has_rate(model.optimizer, default_rate(model.optimizer)):
             compiled = f"of {current_rate(model.optimizer):g}"
         else:
             # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.

@@ -25,7 +25,7 @@ from autolr.budget import (
     trial_schedule,
 )
 from autolr.chief import Roll, is_chief
-from autolr.ensemble import average, compiled_like, snapshot_ensemble
+from autolr.ensemble import average, check_last, compiled_like, snapshot_ensemble
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
@@ -245,8 +245,7 @@ class AutoLRMixin(compat.TunerSeams):
         """
         if not num_trials >= 1:
             raise invalid("num_trials", "be 1 or more", num_trials)
-        if last is not None and not last >= 1:
-            raise invalid("last", "be 1 or more, or None for all", last)
+        check_last(last)
         best = compat.best_completed_trials(self.oracle, num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")

@@ -120,11 +120,11 @@ def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
             callbacks=callbacks,
         ).history
         if arm in CYCLES:
-            found["ensemble"] = score(snapshot_ensemble(model, folder, last=SNAPSHOTS), data)
             found["ensembles"] = [
                 score(snapshot_ensemble(model, folder, last=last), data)
                 for last in range(1, len(snapshot_paths(folder)) + 1)
             ]
+            found["ensemble"] = found["ensembles"][:SNAPSHOTS][-1]
     found |= {name: history[name] for name in CHOICES}
     found["test_errors"] = tested.errors
     return {**found, "seconds": round(time.perf_counter() - began)}

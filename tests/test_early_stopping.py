@@ -101,3 +101,8 @@ def test_a_schedule_of_no_training_is_refused_before_it():
         one_weight().fit(X, X, epochs=2, verbose=0, callbacks=[stop])
     with pytest.raises(RuntimeError, match="No training with this schedule has begun"):
         SGDRScheduler(**SCHEDULE).ends_cycle(3)
+
+
+def test_a_negative_patience_is_refused():
+    with pytest.raises(ValueError, match=r"^Argument `patience` must be 0 or more. Received: patience=-1"):
+        CycleEarlyStopping(patience=-1)

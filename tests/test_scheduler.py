@@ -13,7 +13,7 @@ from autolr import AutoLRWarning, SGDRScheduler, sgdr_lr
 from autolr.budget import plan
 from autolr.cycle_ends import snapshot_paths
 from autolr.momentum import CycledMomentum
-from autolr.optimizers import has_default_rate
+from autolr.optimizers import has_rate
 from autolr.training import TrainingLog
 
 SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
@@ -353,10 +353,12 @@ def test_a_rate_of_few_digits_is_nobody_elses(floats):
     keras.config.set_floatx(floats)
     try:
         model = one_weight(learning_rate=0.01)
-        assert has_default_rate(model.optimizer)
+        assert has_rate(model.optimizer, 0.01)
         with warnings.catch_warnings():
             warnings.simplefilter("error", AutoLRWarning)
-            fit(model, SGDRScheduler(**SCHEDULE), epochs=3)
-        assert not has_default_rate(model.optimizer)
+            schedule = SGDRScheduler(**SCHEDULE)
+            fit(model, schedule, epochs=3)
+        assert not has_rate(model.optimizer, 0.4)
+        assert has_rate(model.optimizer, schedule.history["lr"][-1])
     finally:
         keras.config.set_floatx(before)
