@@ -219,7 +219,8 @@ class TunerSeams(_Tuner):
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
         with warnings.catch_warnings():
             if hp.values.get("tuner/trial_id"):
-                # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after.
+                # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after,
+                # but for a model with several optimizers, of which it warns.
                 warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             model = super()._try_build(hp)
         self.on_model_built(hp, model)

@@ -10,7 +10,7 @@ import pytest
 from helpers import RateSpy, assert_same_arrays, compiled, one_weight, rate_of, sequential
 
 from autolr import AutoLRWarning, SGDRScheduler, sgdr_lr
-from autolr.budget import plan
+from autolr.budget import DEFAULTS, describe, plan
 from autolr.cycle_ends import snapshot_paths
 from autolr.momentum import CycledMomentum
 from autolr.optimizers import has_rate
@@ -362,3 +362,8 @@ def test_a_rate_of_few_digits_is_nobody_elses(floats):
         assert has_rate(model.optimizer, schedule.history["lr"][-1])
     finally:
         keras.config.set_floatx(before)
+
+
+def test_one_epoch_is_told_in_the_singular():
+    told = [describe(plan(DEFAULTS, {"x": X, "y": Y, "batch_size": 4, "epochs": epochs})) for epochs in (1, 2)]
+    assert told == ["schedule: 1 cycle of 1 epoch", "schedule: 1 cycle of 2 epochs"]
