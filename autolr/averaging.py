@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.batchnorm import TailStatistics
 from autolr.cycles import IntArray
 from autolr.errors import invalid, is_finite
 from autolr.optimizers import parts
@@ -22,7 +23,8 @@ class TailAverage:
     """The mean of a model's weights over the last steps of each cycle.
 
     A cycle ends at `min_lr`, where weights still move about the minimum they are near; their mean lies closer to it
-    than any of them. The moving statistics of BatchNormalization are averaged with them; what is not a float is not.
+    than any of them. What is not a float is not averaged. The moving statistics of BatchNormalization become those of
+    these steps alone.
 
     Args:
         edges: Where cycles begin and end, in batches.
@@ -39,12 +41,15 @@ class TailAverage:
         self._passed: int | None = None  # how many of these are behind; None until training tells where it begins
         self._mean: list[Any] = []
         self._count = 0
+        self._statistics: TailStatistics | None = None
 
     def sample(self, done: int, model: keras.Model) -> None:
         """Look at the model after so many batches, if it is time to."""
         passed = bisect_right(self._due, done, key=lambda due: due[0])
         # With several steps per execution, or an epoch shorter than planned, a cycle may be over by then.
         if self._passed is not None and passed > self._passed and done < self._due[passed - 1][1]:
+            if not self._count:
+                self._statistics = TailStatistics(model, done)
             self._add(model)
         self._passed = passed
 
@@ -61,16 +66,19 @@ class TailAverage:
                     # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
                     np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
 
-    def close(self, model: keras.Model) -> None:
-        """A cycle has ended: give the model the mean of its weights, if any were sampled."""
-        if self._count:
+    def close(self, model: keras.Model, done: int) -> None:
+        """A cycle has ended after so many batches: give the model the mean of its weights, if any were sampled."""
+        if self._statistics is not None:
             self._add(model)
+            statistics = self._statistics.since(done)
             means = zip(self._mean, model.get_weights(), strict=True)
             model.set_weights([mean if is_float(mean) else weight for mean, weight in means])
             for variable in model.trainable_variables:
                 if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
                     variable.assign(variable.constraint(variable))
-        self._mean, self._count = [], 0
+            for variable, value in statistics:
+                variable.assign(value)
+        self._mean, self._count, self._statistics = [], 0, None
 
 
 def is_float(weight: Any) -> bool:

@@ -12,6 +12,7 @@ import os
 import re
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,19 @@ def unlisted_state(model: Any) -> list[Any]:
                 elif hasattr(kind, "assign") and hasattr(kind, "dtype"):  # of the class: a property may raise
                     found.append(part)
     return found
+
+
+def calls_of_layers(model: Any) -> Counter[int]:
+    """How often each layer is called for one batch, by `id`, where the model's graph tells; others are left out.
+
+    `get_config` tells as much, but not of every model, and only after all of its layers have been written out.
+    """
+    calls: Counter[int] = Counter()
+    graph = getattr(model, "_functional", None) or model  # a `Sequential` keeps its graph apart
+    for node in (node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes):
+        calls[id(node.operation)] += 1
+        calls.update(calls_of_layers(node.operation))
+    return calls
 
 
 def tensorflow_seed_state() -> Any:

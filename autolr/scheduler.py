@@ -333,7 +333,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         if self._tail is None or not self._batches_per_epoch or not self.ends_cycle(self._epoch):
             return
         if self._has_reached_end():
-            self._tail.close(self.model)
+            self._tail.close(self.model, self._batches_until(self._epoch + 1))
 
     def _has_reached_end(self) -> bool:
         """Whether the epoch has come as far as its last batch."""

@@ -4,7 +4,8 @@
     python benchmarks/record_grids.py --task fashion_deep_cnn_he_adam_32
 
 One JSON file a task, a finished one is skipped: interrupt and start again at will. The grid holds the validation loss
-after one cosine cycle from the rate down to a 25th of it, for two seeds; the sweeps are exponential, with the loss of
+after one cosine cycle from the rate down to a 25th of it, for two seeds (of models with BatchNormalization also with
+statistics gathered anew, as `val_loss_gathered`); the sweeps are exponential, with the loss of
 each batch, for three seeds. The files have the format of recorded range tests everywhere in this project.
 """
 
@@ -117,6 +118,22 @@ class Trainer:
         return loss, tf.reduce_mean(tf.cast(tf.argmax(predicted, -1, tf.int32) == y, tf.float32))
 
 
+def gather_statistics(model: keras.Model, x: np.ndarray) -> bool:
+    """Gives BatchNormalization the statistics of the weights as they are; whether the model has any.
+
+    Keras's moving statistics forget at 1 % a step: those that a training of 300 steps ends with are old.
+    """
+    normalizers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in normalizers]
+    for number, start in enumerate(range(0, len(x) if normalizers else 0, 500)):
+        for layer in normalizers:
+            layer.momentum = number / (number + 1)  # so that they are the mean over the batches
+        model(x[start : start + 500], training=True)
+    for layer, momentum in zip(normalizers, momenta, strict=True):
+        layer.momentum = momentum
+    return bool(normalizers)
+
+
 def cosine_cycle(lr: float, steps: int) -> np.ndarray:
     """Rates of one cosine cycle from `lr` to a 25th of it, shape `(steps,)`."""
     fraction = np.arange(steps) / steps
@@ -146,16 +163,20 @@ def grid(trainer: Trainer) -> Iterator[dict]:
     """What a cycle from each rate of the grid ends with, a value for each seed."""
     task = trainer.task
     for lr in grid_rates(task.end_lr):
-        results = []
+        results, gathered = [], []
         for seed in GRID_SEEDS:
             losses = trainer.run(seed, cosine_cycle(lr, task.steps))
-            results.append(trainer.evaluate() if np.isfinite(losses[-1]) else (DIVERGED, 0.0))
+            diverged = not np.isfinite(losses[-1])
+            results.append((DIVERGED, 0.0) if diverged else trainer.evaluate())
+            if gather_statistics(trainer.model, trainer.train[0]):
+                gathered.append(DIVERGED if diverged else trainer.evaluate()[0])
         val_loss, val_acc = zip(*results, strict=True)
-        yield {
+        point = {
             "lr": float(f"{lr:.6g}"),
             "val_loss": [round(v, 6) for v in val_loss],
             "val_acc": [round(v, 5) for v in val_acc],
         }
+        yield {**point, "val_loss_gathered": [round(v, 6) for v in gathered]} if gathered else point
 
 
 def record(task: Task) -> dict:

@@ -336,3 +336,125 @@ def repeats(length: int = 10, symbols: int = 10) -> Data:
     x = np.where(again, x[:, :1], x)
     y = np.minimum((x[:, 1:] == x[:, :1]).sum(axis=1), 3)
     return _split(x.astype("int32"), y.astype("int32"), 1500, rng)
+
+
+def fashion_small() -> Data:
+    """Fashion-MNIST at half its resolution: 14 x 14, every pixel the mean of four."""
+    data = fashion()
+
+    def halve(x: np.ndarray) -> np.ndarray:
+        return x.reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
+
+    return data._replace(x_train=halve(data.x_train), x_val=halve(data.x_val))
+
+
+def fashion_inverted() -> Data:
+    """Garments at a random place of 32 x 32 pixels, half of them dark on light, under noise."""
+    rng, data = np.random.default_rng(30), fashion()
+
+    def invert(images: np.ndarray) -> np.ndarray:
+        x = _scattered(images, 32, rng) - 0.3
+        sign = rng.choice([-1.0, 1.0], size=(len(x), 1, 1, 1))
+        return (sign * x + 0.1 * rng.normal(size=x.shape)).astype("float32")
+
+    return data._replace(x_train=invert(data.x_train), x_val=invert(data.x_val))
+
+
+def fashion_outlines() -> Data:
+    """Only the outlines of the garments: the size of the image's gradient."""
+    data = fashion()
+
+    def outline(x: np.ndarray) -> np.ndarray:
+        rows, columns = np.gradient(x[..., 0], axis=(1, 2))
+        return np.hypot(rows, columns)[..., None].astype("float32")
+
+    return data._replace(x_train=outline(data.x_train), x_val=outline(data.x_val))
+
+
+def fashion_tinted() -> Data:
+    """Garments of any colour on a ground of any colour: 28 x 28 x 3, two labels in ten wrong."""
+    rng, data = np.random.default_rng(31), fashion()
+
+    def tint(x: np.ndarray) -> np.ndarray:
+        garment, ground = rng.normal(size=(2, len(x), 1, 1, 3))
+        return (x * garment + (1 - x) * ground).astype("float32")
+
+    return Data(
+        tint(data.x_train), _relabel(data.y_train, 0.2, 10, rng), tint(data.x_val), _relabel(data.y_val, 0.2, 10, rng)
+    )
+
+
+def fashion_cleaned() -> Data:
+    """Noisy garments; the target is the clean image."""
+    rng, data = np.random.default_rng(32), fashion_images()
+
+    def soil(x: np.ndarray) -> np.ndarray:
+        return (x + 0.5 * rng.normal(size=x.shape)).astype("float32")
+
+    return data._replace(x_train=soil(data.x_train), x_val=soil(data.x_val))
+
+
+def tones() -> Data:
+    """Six pitches in a noisy series of 96 samples, each with a random phase and a random onset."""
+    rng = np.random.default_rng(33)
+    y = rng.integers(0, 6, size=7500).astype("int32")
+    time = np.arange(96)
+    onset, phase = rng.integers(0, 48, size=(len(y), 1)), rng.uniform(0, 2 * np.pi, size=(len(y), 1))
+    pitch = (0.08 * 1.25**y * (1 + 0.02 * rng.normal(size=len(y))))[:, None]
+    x = np.where(time >= onset, np.sin(2 * np.pi * pitch * time + phase), 0) + 0.8 * rng.normal(size=(len(y), 96))
+    return _split(x[..., None].astype("float32"), y, 1500, rng)
+
+
+def majority(length: int = 11, symbols: int = 6) -> Data:
+    """Sequences of symbols: the class is the one that comes most often, the lower of two."""
+    rng = np.random.default_rng(34)
+    x = rng.integers(0, symbols, size=(7500, length))
+    y = (x[..., None] == np.arange(symbols)).sum(axis=1).argmax(axis=1)
+    return _split(x.astype("int32"), y.astype("int32"), 1500, rng)
+
+
+def recall(length: int = 10, symbols: int = 6) -> Data:
+    """Sequences of symbols, one of them marked: the class is the one after it."""
+    rng = np.random.default_rng(35)
+    symbol = rng.integers(0, symbols, size=(7500, length))
+    place = rng.integers(0, length - 1, size=7500)
+    x = np.concatenate([np.eye(symbols)[symbol], (np.arange(length) == place[:, None])[..., None]], axis=-1)
+    return _split(x.astype("float32"), symbol[np.arange(7500), place + 1].astype("int32"), 1500, rng)
+
+
+def surface() -> Data:
+    """A smooth surface of three inputs, its targets about 50 and noisy."""
+    rng = np.random.default_rng(36)
+    x = rng.uniform(-2, 2, size=(7000, 3))
+    y = 50 + 5 * np.sin(2 * x[:, 0]) * np.cos(x[:, 1]) + 3 * x[:, 2] ** 2 + rng.normal(size=len(x))
+    return _split(x.astype("float32"), y.astype("float32")[:, None], 2000, rng)
+
+
+def outliers() -> Data:
+    """A regression in 12 dimensions whose noise has heavy tails."""
+    rng = np.random.default_rng(37)
+    x = rng.normal(size=(7000, 12))
+    y = np.abs(x @ rng.normal(size=12)) + x[:, 0] * x[:, 1] + rng.standard_t(1.5, size=len(x))
+    return _split(x.astype("float32"), y.astype("float32")[:, None], 2000, rng)
+
+
+def iris() -> Data:
+    """scikit-learn's iris table, standardised."""
+    x, y = sklearn.datasets.load_iris(return_X_y=True)
+    return _split(_standardize(x), y.astype("int32"), 50, np.random.default_rng(38))
+
+
+def checkers() -> Data:
+    """The fields of a 4 x 4 chequerboard, a quarter of the labels wrong."""
+    rng = np.random.default_rng(39)
+    x = rng.uniform(0, 4, size=(8000, 2))
+    y = np.floor(x).sum(axis=1).astype("int32") % 2
+    return _split(_standardize(x), _relabel(y, 0.25, 2, rng), 3000, rng)
+
+
+def clouds() -> Data:
+    """Six overlapping clouds in 30 dimensions, each of three clusters."""
+    rng = np.random.default_rng(40)
+    centres, y = 0.6 * rng.normal(size=(6, 3, 30)), rng.integers(0, 6, size=7500)
+    x = centres[y, rng.integers(0, 3, size=7500)] + rng.normal(size=(7500, 30))
+    return _split(x.astype("float32"), y.astype("int32"), 1500, rng)

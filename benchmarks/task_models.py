@@ -73,6 +73,15 @@ def cnn(shape: tuple[int, ...], outputs: int) -> keras.Model:
     )
 
 
+def cnn_bn(shape: tuple[int, ...], outputs: int) -> keras.Model:
+    """Three strided convolutions with BatchNorm."""
+    stack: list[layers.Layer] = [keras.Input(shape)]
+    for filters in (16, 32, 32):
+        convolution = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)
+        stack += [convolution, layers.BatchNormalization(), layers.ReLU()]
+    return keras.Sequential([*stack, layers.Flatten(), layers.Dense(outputs)])
+
+
 def cnn_1d(shape: tuple[int, ...], outputs: int) -> keras.Model:
     """Two convolutions over time."""
     return keras.Sequential(
@@ -85,6 +94,15 @@ def cnn_1d(shape: tuple[int, ...], outputs: int) -> keras.Model:
             layers.Dense(outputs),
         ]
     )
+
+
+def cnn_1d_bn(shape: tuple[int, ...], outputs: int) -> keras.Model:
+    """Two convolutions over time with BatchNorm."""
+    stack: list[layers.Layer] = [keras.Input(shape)]
+    for filters in (16, 32):
+        convolution = layers.Conv1D(filters, 5, padding="same", use_bias=False)
+        stack += [convolution, layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling1D(2)]
+    return keras.Sequential([*stack, layers.GlobalAveragePooling1D(), layers.Dense(outputs)])
 
 
 def linear(shape: tuple[int, ...], outputs: int) -> keras.Model:
