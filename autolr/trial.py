@@ -73,13 +73,15 @@ class AssistedTrial:
     replaced: str = ""
     objective: Any = None
     diary: TrialDiary = field(init=False)
+    _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
     _setups: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.diary = TrialDiary(self.trial, self.folder, self.search, self.objective)
 
     def attach(self, model: keras.Model) -> None:
-        """Make this model's `fit` a range test and a `fit` on the schedule."""
+        """Make this model's `fit` a range test and a `fit` on the schedule, until `detach`."""
+        self._attached.append((model, {name: it for name, it in vars(model).items() if name == "fit"}))
         original: Callable[..., Any] = model.fit
         signature = inspect.signature(keras.Model.fit)
         seen: list[Any] = []  # optimizers this model was trained with
@@ -106,6 +108,13 @@ class AssistedTrial:
                 model.fit = fit
 
         model.fit = fit
+
+    def detach(self) -> None:
+        """Give the models their own `fit` back: who keeps one and trains it further is no part of the trial."""
+        while self._attached:
+            model, own = self._attached.pop()
+            vars(model).pop("fit", None)
+            vars(model).update(own)
 
     def _on_screen(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Where AutoLR has the screen, its own bar in place of Keras's; not if a `HyperModel.fit` asks for that."""

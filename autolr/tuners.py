@@ -164,10 +164,11 @@ class AutoLRMixin(compat.TunerSeams):
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a trial; its executions share the bounds that the first of them found."""
-        self._assisted = self._assist(trial)
+        assisted = self._assisted = self._assist(trial)
         try:
             return super().run_trial(trial, *args, **kwargs)
         finally:
+            assisted.detach()  # a user's own `run_trial` may have built models, too
             self._assisted = None
 
     def _assist(self, trial: Any) -> AssistedTrial:
@@ -189,6 +190,7 @@ class AutoLRMixin(compat.TunerSeams):
         try:
             return execute()
         finally:
+            assisted.detach()
             self._assisted = outer
             if assisted.fitted:
                 self._helped = trial

@@ -375,6 +375,24 @@ def test_a_quiet_search_says_nothing(tmp_path, data):
     assert not found.said
 
 
+def test_a_model_kept_from_a_search_is_its_users_own_again(tmp_path, data):
+    """One model for all trials: neither a later trial nor a later `fit` may reach into a trial that has ended."""
+    kept = dense()
+
+    def build_shared(hp):
+        hp.Choice("unused", [1, 2])
+        return ready(kept)
+
+    found = search(tmp_path, data, build_shared, max_trials=2)
+    assert_completed(*found.trials)
+    assert [found.record(trial).training["fits"] for trial in found.trials] == [1, 1]
+    assert [len(rates) for rates in found.rates] == [48, 48]
+    assert "fit" not in vars(kept)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert "learning_rate" not in kept.fit(*data, epochs=2, verbose=0).history
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
 class NoLoss(keras.Sequential):
     """Reports no loss in training."""
 
