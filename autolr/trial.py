@@ -57,7 +57,8 @@ class AssistedTrial:
         options: What the user chose.
         search: What the trials share.
         fitted: How often the `fit` of one of its models was called.
-        found: Its bounds, and where they come from; every further `fit` of the trial that is set up alike uses them.
+        found: Its bounds, and where they come from, by what they depend on: every further `fit` that is set up alike
+            uses them.
         replaced: Which default rate the schedule takes the place of, in words, in the first trial that has one.
         objective: The search's, for the record.
         diary: What is said and written down of it.
@@ -69,12 +70,11 @@ class AssistedTrial:
     options: Options = field(default_factory=Options)
     search: SearchMemory = field(default_factory=SearchMemory)
     fitted: int = 0
-    found: Found | None = None
+    found: dict[str, Found] = field(default_factory=dict)
     replaced: str = ""
     objective: Any = None
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
-    _setups: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.diary = TrialDiary(self.trial, self.folder, self.search, self.objective)
@@ -194,19 +194,20 @@ class AssistedTrial:
         self._take_over_optimizer(model, fresh=fresh)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
-        if self.found is None or setup not in self._setups:
-            self.found = find_trial_bounds(
+        found = self.found.get(setup)
+        if found is None:
+            found = find_trial_bounds(
                 model, arguments, trial=self.trial, options=self.options, search=self.search, diary=self.diary
             )
             # Before and after: an unbuilt model's variables are only there now.
-            self._setups |= {setup, compiled_setup(model, arguments)}
+            self.found[setup] = self.found[compiled_setup(model, arguments)] = found
         schedule = plan(choices, arguments, batches_per_update=batches_per_update(model.optimizer))
         # Python floats: NumPy's break JSON and the chief-worker protocol.
-        bounds = self.found.bounds
+        bounds = found.bounds
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
         self.diary.say(describe(schedule) + self.replaced)
-        self.diary.begin(self.found, schedule, optimizer=name_of(model.optimizer))
+        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer))
         scheduler = SGDRScheduler(
             bounds.min_lr,
             bounds.max_lr,

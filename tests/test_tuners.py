@@ -585,6 +585,13 @@ def test_another_loss_has_bounds_of_its_own_and_the_record_is_of_the_last_traini
     assert (record.training["fits"], record.training["steps"], record.training["steps_of_all"]) == (2, 9, 2 * 6 + 9)
 
 
+def test_further_executions_train_each_phase_on_its_own_bounds(tmp_path, data):
+    found = search(tmp_path, data, TwoFits(), executions_per_trial=2)
+    assert_completed(*found.trials)
+    assert len([line for line in found.said if "range test: " in line]) == 2
+    assert found.rates[2:] == found.rates[:2]
+
+
 def test_stopping_at_the_ends_of_cycles_is_left_out_where_there_are_none(tmp_path, data):
     callbacks = [keras.callbacks.ReduceLROnPlateau(), autolr.CycleEarlyStopping()]
     found = search(tmp_path, data, arguments={"callbacks": callbacks}, rate_callbacks="keep")
