@@ -6,7 +6,7 @@ At that point the final arguments are known, whoever chose them: the search, a `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class AssistedTrial:
         self._attached.append((model, {name: it for name, it in vars(model).items() if name == "fit"}))
         original: Callable[..., Any] = model.fit
         signature = inspect.signature(keras.Model.fit)
-        seen: list[Any] = []  # optimizers this model was trained with
+        trained: list[Any] = []  # optimizers this model was trained with
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             model.fit = original  # the range test is a `fit`, too
@@ -100,9 +100,8 @@ class AssistedTrial:
                     return original(*args, **kwargs)
                 del arguments["self"]
                 arguments = self._on_screen(arguments)
-                fresh = getattr(model, "optimizer", None) not in seen  # one that is not compiled has none
-                arguments = self.assist(model, arguments, fresh=fresh)
-                seen.append(getattr(model, "optimizer", None))
+                arguments = self.assist(model, arguments, trained=trained)
+                trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
                 return original(**arguments)
             finally:
                 model.fit = fit
@@ -124,24 +123,24 @@ class AssistedTrial:
         callbacks = [*callbacks_of(arguments), StepReporter(progress)]
         return {**arguments, "verbose": 0, "callbacks": callbacks}
 
-    def assist(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool = True) -> dict[str, Any]:
+    def assist(self, model: keras.Model, arguments: dict[str, Any], *, trained: Sequence[Any] = ()) -> dict[str, Any]:
         """The arguments of `fit` with the schedule added; as they were, if the trial can't be or shall not be helped.
 
         Args:
             model: The freshly built model.
             arguments: The arguments its `fit` was called with, by name.
-            fresh: Whether its optimizer was not trained with yet.
+            trained: The optimizers it was trained with in this trial.
 
         Returns:
             Arguments to call `fit` with instead.
         """
         data = self.search.replayable(arguments.get("x"))  # what a test draws is put back for training
         if self._leave_alone(model, arguments):
-            self._take_over_optimizer(model, fresh=fresh)
+            self._take_over_optimizer(model, trained)
         else:
             before, optimizer = arguments, model.optimizer
             try:
-                arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
+                arguments = self._prepare(model, {**arguments, "x": data}, trained)
             except Exception as error:  # AutoLR's own: the user's would show in training, too
                 arguments, model.optimizer, model.train_function = before, optimizer, None
                 for name in (MIN_LR, MAX_LR, TAIL):  # no schedule of these will run
@@ -185,13 +184,13 @@ class AssistedTrial:
         callbacks = callbacks_of(arguments)
         return self.options.rate_callbacks == "keep" and without_rate_callbacks(callbacks) != callbacks
 
-    def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
+    def _prepare(self, model: keras.Model, arguments: dict[str, Any], trained: Sequence[Any]) -> dict[str, Any]:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
-        if fresh:
+        if model.optimizer not in trained:
             self._replace_rate(model, arguments)
-        self._take_over_optimizer(model, fresh=fresh)
+        self._take_over_optimizer(model, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
         found = self.found.get(setup)
@@ -257,20 +256,25 @@ class AssistedTrial:
                 "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
             )
 
-    def _take_over_optimizer(self, model: keras.Model, *, fresh: bool) -> None:
-        """Give a later rung of Hyperband its parent's optimizer state, too.
+    def _take_over_optimizer(self, model: keras.Model, trained: Sequence[Any]) -> None:
+        """Give a later rung of Hyperband its parent's optimizer state, too, before anything is trained.
 
         Keras Tuner loads the parent's checkpoint into a model whose optimizer has no variables yet, and Keras passes
-        over what finds no place.
+        over what finds no place. The weights, which a `HyperModel.fit` may have set since, are left as they are.
         """
         parent = parent_of(self.trial)
-        if not (parent and fresh) or getattr(model, "optimizer", None) is None or several_optimizers(model):
+        if not parent or trained or getattr(model, "optimizer", None) is None or several_optimizers(model):
             return
         try:
             with scope_of(model):
                 if not model.optimizer.built:
                     model.optimizer.build(model.trainable_variables)
-                model.load_weights(self.checkpoint_of(parent))
+                weights = [(variable, keras.ops.copy(variable)) for variable in model.variables]
+                try:
+                    model.load_weights(self.checkpoint_of(parent))
+                finally:
+                    for variable, value in weights:
+                        variable.assign(value)
         except Exception as error:  # whatever it was, the weights are there
             self.diary.warn(
                 "optimizer",

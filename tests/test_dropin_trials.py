@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from compatibility import Setup, model, search
 from compatibility_cases import adversaries, hyperband, multi, named
-from helpers import compiled, one_weight, sequential
+from helpers import assert_same_arrays, compiled, one_weight, sequential
 
 import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
@@ -74,6 +74,44 @@ def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, s
     assert later
     assert not [text for text in outcome.warned if "optimizer's state" in text]
     assert not [text for text in outcome.warned_by_others if "Skipping variable loading" in text]
+
+
+class TwoPhases(kt.HyperModel):
+    """Sets a weight, trains, compiles anew, and trains on."""
+
+    def __init__(self):
+        super().__init__()
+        self.later = []
+
+    def build(self, hp):
+        return named(hp)
+
+    def fit(self, hp, model, *args, **kwargs):
+        model.layers[-1].bias.assign([7.0, 7.0, 7.0])
+        started, ended, went_on = [], [], []
+
+        class See(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                (went_on if ended else started).append(self.model.get_weights())
+
+        callbacks = [*kwargs.pop("callbacks"), See()]
+        model.fit(*args, callbacks=callbacks, **kwargs)
+        ended.append(model.get_weights())
+        model.compile("adam", model.loss)
+        history = model.fit(*args, callbacks=callbacks, **kwargs)
+        if hp.values.get("tuner/trial_id"):
+            self.later.append((started[0][-1], ended[0], went_on[0]))
+        return history
+
+
+def test_later_rungs_of_hyperband_lose_nothing_that_was_set_or_trained_in_the_trial(tmp_path):
+    hypermodel = TwoPhases()
+    outcome = search(Setup(hypermodel, tuner=hyperband), tmp_path)
+    assert all(trial.status == "COMPLETED" for trial in outcome.trials)
+    assert hypermodel.later
+    for bias, ended, went_on in hypermodel.later:
+        assert set(bias) == {7.0}
+        assert_same_arrays(ended, went_on)
 
 
 def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_path):
