@@ -311,14 +311,16 @@ def silent_display(oracle: Any) -> Iterator[None]:
 def mend_after_reload(oracle: Any) -> None:
     """Undo what a kill between two writes of Keras Tuner leaves behind.
 
-    A trial is written before the oracle that knows of it: one that is on no list would never be run, and yet count.
-    A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are queued to
-    be run again: one that has ended must not be.
+    A trial is written before the oracle that knows of it: one that is running and on no list would never be run, and
+    yet count. A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are
+    queued to be run again: one that has ended must not be. Trials that have ended and are on no list are none of these:
+    somebody has given them to the oracle to learn from.
     """
-    known = set(oracle.start_order)
-    for trial_id in [trial_id for trial_id in oracle.trials if trial_id not in known]:
-        del oracle.trials[trial_id]
-    ended = {trial_id for trial_id, trial in oracle.trials.items() if trial.status in ("COMPLETED", "FAILED")}
+    started = set(oracle.start_order)
+    for trial_id, trial in list(oracle.trials.items()):
+        if trial_id not in started and trial.status == "RUNNING":
+            del oracle.trials[trial_id]
+    ended = {trial_id for trial_id in started if oracle.trials[trial_id].status in ("COMPLETED", "FAILED")}
     oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
     oracle.end_order += sorted(ended.difference(oracle.end_order))
 

@@ -153,3 +153,18 @@ def test_trials_are_mended_after_a_kill_between_two_writes(tmp_path):
     assert set(again.trials) == {ended.trial_id, running.trial_id}
     assert again.end_order == [ended.trial_id]
     assert again.create_trial("b").trial_id == running.trial_id
+
+
+def test_trials_that_an_oracle_was_given_to_learn_from_are_kept(tmp_path):
+    def build(hp):
+        hp.Float("unused", 0, 1)
+        return model()
+
+    oracle = kt.oracles.BayesianOptimizationOracle(kt.Objective("loss", "min"), max_trials=5)
+    for number in range(3):
+        earlier = kt.engine.trial.Trial(kt.HyperParameters(), trial_id=f"earlier{number}", status="COMPLETED")
+        earlier.score = 0.5
+        oracle.trials[earlier.trial_id] = earlier
+    autolr.with_auto_lr(kt.Tuner)(oracle=oracle, hypermodel=build, directory=tmp_path)
+    assert set(oracle.trials) == {"earlier0", "earlier1", "earlier2"}
+    assert oracle.end_order == []
