@@ -32,7 +32,7 @@ def progress_for(verbose: Any, name: str = "") -> Lines:
     if verbose == 0:
         return Silence()
     # A notebook's output is no terminal, and workers share one.
-    if verbose != "auto" or not sys.stdout.isatty() or "KERASTUNER_ORACLE_IP" in os.environ:
+    if verbose != "auto" or not is_terminal(sys.stdout) or "KERASTUNER_ORACLE_IP" in os.environ:
         return Lines()
     from rich.console import Console
 
@@ -103,7 +103,7 @@ class Screen(Lines):
             get_renderable=self._draw,
             console=self._console,
             refresh_per_second=1 / REFRESH_SECONDS,
-            redirect_stderr=sys.stderr.isatty(),  # errors sent to a file belong there
+            redirect_stderr=is_terminal(sys.stderr),  # errors sent to a file belong there
         )
         with compat.silent_display(oracle), live:
             self._refresh = live.refresh
@@ -227,6 +227,11 @@ class StepReporter(keras.callbacks.Callback):
         text = f"training, epoch {min(epoch + 1, epochs)} of {epochs}"
         done = (epoch - self._first) * (each or 1) + (batches if each else 0)  # of unknown size: whole epochs
         self._progress.step(float(done), float((epochs - self._first) * (each or 1)), text)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether what is written there is shown on a terminal; None and objects that can only be written to are none."""
+    return hasattr(stream, "isatty") and bool(stream.isatty())
 
 
 def duration(seconds: float) -> str:

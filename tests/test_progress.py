@@ -191,6 +191,37 @@ def test_which_kind_fits(monkeypatch):
     assert kinds == [Screen, Lines, Lines, Silence, Lines, Lines]
 
 
+class Writable:
+    """All that Python asks of a `sys.stdout`."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_an_output_that_can_only_be_written_to_gets_plain_lines(tuner, data, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Writable())
+    tuner.oracle.max_trials = 1
+    tuner.search(*data, **FIT)
+    assert sys.stdout.text.count("AutoLR trial 0 |") == 3
+
+
+@pytest.mark.parametrize("stream", [Writable(), None])
+def test_a_screen_is_shown_whatever_errors_are_written_to(tuner, stream, monkeypatch):
+    with Terminal() as terminal:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress_for("auto", "mine").shown(tuner.oracle):
+            pass
+    assert "\x1b[?25h" in terminal.bytes.decode()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert type(progress_for("auto")) is Lines
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1 h 30 min")])
 def test_times_in_words(seconds, said):
     assert duration(seconds) == said
