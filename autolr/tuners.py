@@ -25,7 +25,7 @@ from autolr.budget import (
     trial_schedule,
 )
 from autolr.chief import Roll, is_chief
-from autolr.ensemble import average, check_last, compiled_like, snapshot_ensemble
+from autolr.ensemble import average, check_last, compiled_like
 from autolr.errors import RecordError, invalid
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
@@ -251,16 +251,27 @@ class AutoLRMixin(compat.TunerSeams):
         best = compat.best_completed_trials(self.oracle, num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        members = []
+        members, like = [], None
         for trial in best:
-            with warnings.catch_warnings():
-                # Of an optimizer's state that finds no place; nothing is trained here.
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-                model = self.load_model(trial)
             folder = Path(self.get_trial_dir(trial.trial_id))
             ends = best_ends(folder, folder / SNAPSHOTS, last=last)
-            members.append(snapshot_ensemble(model, ends) if ends else model)
-        return compiled_like(members[0], average(members, name="best_trials_ensemble"))
+            models = [self._model_at(trial, end) for end in ends] or [self._model_at(trial)]
+            like = like or models[0]
+            members.append(average(models, name=f"{models[0].name}_ensemble") if ends else models[0])
+        return compiled_like(like, average(members, name="best_trials_ensemble"))
+
+    def _model_at(self, trial: Any, end: Path | None = None) -> Any:
+        """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.
+
+        Built anew: a copy would not have what the build function adapts, as layers that look up texts.
+        """
+        with warnings.catch_warnings():
+            # Of an optimizer's state that finds no place.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = self.load_model(trial)
+            if end is not None:
+                model.load_weights(end)
+        return model
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.
