@@ -16,6 +16,7 @@ import keras
 from autolr import compat
 from autolr.boards import show
 from autolr.budget import DEFAULTS, WARMUP, describe, plan, trial_schedule
+from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.optimizers import (
@@ -89,6 +90,8 @@ class AssistedTrial:
         def fit(*args: Any, **kwargs: Any) -> Any:
             model.fit = original  # the range test is a `fit`, too
             self.fitted += 1
+            if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
+                drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
             try:
                 try:
                     arguments = dict(signature.bind(model, *args, **kwargs).arguments)

@@ -139,6 +139,24 @@ def test_a_trial_without_snapshots_counts_with_its_best_epoch(tmp_path, data):
     np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
 
 
+@pytest.mark.parametrize("options", [{"num_snapshots": 0}, {"rate_callbacks": "keep"}])
+def test_snapshots_of_a_training_that_was_interrupted_do_not_count(tmp_path, data, options):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    fit = {"validation_split": 0.25, "epochs": 4, "batch_size": 8, "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        tuner(tmp_path).search(*data, **fit, callbacks=[Interrupt()])
+    assert snapshot_paths(tmp_path / "search" / "trial_0" / "cycles")
+    search = tuner(tmp_path, **options)
+    search.search(*data, **fit, callbacks=[keras.callbacks.ReduceLROnPlateau()])
+    assert snapshot_paths(tmp_path / "search" / "trial_0" / "cycles") == []
+    together = search.get_best_ensemble().predict(data[0], verbose=0)
+    np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
+
+
 def test_a_trial_stopped_within_its_first_cycle_counts_with_its_best_epoch(tmp_path, data):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
