@@ -102,10 +102,13 @@ class AssistedTrial:
                     )
                     return original(*args, **kwargs)
                 del arguments["self"]
+                # What came by position goes on by position: the model's own `fit` may call it something else.
+                positional = list(arguments)[: len(args)]
                 arguments = self._on_screen(arguments)
                 arguments = self.assist(model, arguments, trained=trained)
                 trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
-                return original(**arguments)
+                values = [arguments.pop(name) for name in positional]
+                return original(*values, **arguments)
             finally:
                 model.fit = fit
 

@@ -667,6 +667,20 @@ class OtherFit(keras.Sequential):
         return super().fit(x, y, **arguments)
 
 
+class OtherNames(keras.Sequential):
+    def fit(self, data, targets=None, **arguments):
+        return super().fit(data, targets, **arguments)
+
+
+def test_a_fit_with_other_names_for_data_and_targets_is_called_as_its_user_calls_it(tmp_path, data):
+    found = search(tmp_path, data, lambda hp: ready(dense(cls=OtherNames)))
+    (trial,) = found.trials
+    assert_completed(trial)
+    record = found.record(trial)
+    assert record.source == "range test"
+    assert found.rates[0] == rates_of(record.schedule, record.bounds)
+
+
 class CallsOtherFit(kt.HyperModel):
     def build(self, hp):
         return ready(dense(cls=OtherFit), keras.optimizers.Adam(0.02))
