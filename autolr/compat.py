@@ -118,6 +118,16 @@ def _in_step_class() -> type:
     return MultiOptimizerInStep
 
 
+def copy_weight_decay_exclusions(optimizer: Any, other: Any) -> None:
+    """Let another optimizer, not built yet, exclude the same variables from weight decay.
+
+    What `exclude_from_weight_decay` is told is in no config, and nothing public gives it back.
+    """
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name):
+            setattr(other, name, getattr(optimizer, name))
+
+
 def global_seed_variables() -> list[Any]:
     """The variable of Keras's global seed generator, which unseeded random operations draw from, if there is one."""
     from keras.src.backend.common import global_state

@@ -103,7 +103,9 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
         )
     if compat.is_multi_optimizer(optimizer):
         return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
-    return type(optimizer).from_config({**config, "learning_rate": rate})
+    copy = type(optimizer).from_config({**config, "learning_rate": rate})
+    compat.copy_weight_decay_exclusions(optimizer, copy)
+    return copy
 
 
 def iterations_of(optimizer: Any) -> int:

@@ -34,6 +34,12 @@ def owners():
     return [model(), keras.optimizers.Adam(), oracle, callback, kt.Tuner, kt.Hyperband, kt.HyperParameters()]
 
 
+def excluding():
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
 FOREIGN = set().union(*(private(owner) for owner in owners()))
 
 
@@ -85,6 +91,8 @@ USED = {
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
+    "Optimizer._exclude_from_weight_decay": (excluding, "copy what is excluded from weight decay"),
+    "Optimizer._exclude_from_weight_decay_pattern": (excluding, "copy what is excluded from weight decay"),
     "Tuner._populate_initial_space": (lambda: kt.Tuner, "add the schedule's hyperparameters"),
     "Tuner._build_and_fit_model": (lambda: kt.Tuner, "know which trial is at work"),
     "Tuner._try_build": (lambda: kt.Tuner, "see a trial's model before its fit"),

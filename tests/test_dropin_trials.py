@@ -163,6 +163,23 @@ def test_rates_of_a_multi_optimizer_keep_their_ratio():
     assert [round(float(part.learning_rate), 6) for part in multi_optimizer.optimizers] == []  # untouched, not built
 
 
+@pytest.mark.parametrize("wrap", [lambda it: it, keras.optimizers.LossScaleOptimizer])
+def test_variables_excluded_from_weight_decay_are_excluded_by_the_copy(wrap):
+    made = model()
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 99)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.5)
+    listed, *others = made.trainable_variables
+    optimizer.exclude_from_weight_decay(var_list=[listed], var_names=["bias"])
+    copy = with_number_as_rate(wrap(optimizer))
+    for variable in made.trainable_variables:
+        variable.assign(keras.ops.ones_like(variable))
+    copy.apply([keras.ops.zeros_like(variable) for variable in made.trainable_variables], made.trainable_variables)
+    for variable in made.trainable_variables:
+        decays = variable is not listed and variable.name != "bias"
+        assert (float(keras.ops.max(variable)) < 1) == decays
+    assert any(variable.name == "kernel" for variable in others)
+
+
 if not hasattr(keras.optimizers, "MultiOptimizer"):
     del test_rates_of_a_multi_optimizer_keep_their_ratio
 
