@@ -8,6 +8,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from compatibility import Setup, model, search
 from compatibility_cases import adversaries, hyperband, multi, named
 from helpers import assert_same_arrays, compiled, one_weight, sequential
@@ -18,6 +19,7 @@ from autolr.budget import range_test_budget
 from autolr.data import Replay
 from autolr.optimizers import several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
+from autolr.reuse import compiled_setup
 
 
 def records(outcome):
@@ -147,6 +149,35 @@ def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_pat
     assert outcome.tuner._memory.found
     outcome.tuner.search(verbose=0)
     assert not outcome.tuner._memory.found
+
+
+class Batches(keras.utils.PyDataset):
+    """Draws random numbers for its batches, as one that augments them does."""
+
+    def __init__(self, size, width):
+        super().__init__()
+        self.size, self.width = size, width
+
+    def __len__(self):
+        return 96 // self.size
+
+    def __getitem__(self, index):
+        return np.random.random((self.size, self.width)), np.zeros(self.size)
+
+
+def dataset(size, width):
+    x = np.zeros((96, width), "float32")
+    return tf.data.Dataset.from_tensor_slices((x, np.zeros(96))).batch(size)
+
+
+@pytest.mark.parametrize("make", [Batches, dataset])
+def test_data_in_batches_are_told_apart_by_what_the_batches_look_like(make):
+    made = model()
+    random_state = np.random.get_state()[1].copy()
+    setups = [compiled_setup(made, {"x": make(size, width)}) for size, width in ((8, 6), (16, 6), (8, 5), (8, 6))]
+    assert len(set(setups)) == 3
+    assert setups[0] == setups[3]
+    np.testing.assert_array_equal(np.random.get_state()[1], random_state)
 
 
 def test_rates_of_a_multi_optimizer_keep_their_ratio():
