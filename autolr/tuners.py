@@ -120,12 +120,31 @@ class AutoLRMixin(compat.TunerSeams):
         self._assisted: AssistedTrial | None = None
         self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
         super().__init__(*args, **kwargs)
+        # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
+        theirs = super().run_trial.__module__.split(".")[0] == "keras_tuner"
+        if self.hypermodel is None and theirs and type(self).run_trial is AutoLRMixin.run_trial:
+            raise invalid(
+                "hypermodel",
+                "be a `HyperModel` or a function that builds a model",
+                None,
+                "It can only be left out by a tuner class with a `run_trial` of its own.",
+            )
         if not compat.is_worker(self):  # a worker's oracle is only a line to the chief's
             compat.ignore_found_values(self.oracle)
             compat.write_whole(self.oracle, kt.Oracle)
             compat.mend_after_reload(self.oracle)
         if is_chief():
             Roll(self.oracle)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class whose tuner comes before the mixin: it would run without AutoLR, and say nothing."""
+        super().__init_subclass__(**kwargs)
+        mro = cls.__mro__
+        if kt.Tuner in mro[: mro.index(AutoLRMixin)]:
+            raise TypeError(
+                f"`AutoLRMixin` must come before the tuner among the base classes of `{cls.__name__}`. Received: "
+                f"{', '.join(base.__name__ for base in cls.__bases__)}. Put `AutoLRMixin` first."
+            )
 
     def complete_space(self) -> None:
         """Add the schedule's hyperparameters to the space, but for those that are there.

@@ -720,6 +720,31 @@ def test_with_auto_lr_makes_a_class_of_the_same_name_once():
     assert with_auto_lr(autolr.Hyperband) is autolr.Hyperband
 
 
+def test_the_mixin_behind_the_tuner_is_refused():
+    with pytest.raises(TypeError, match=r"^`AutoLRMixin` must come before .*Received: RandomSearch, AutoLRMixin"):
+        type("Late", (kt.RandomSearch, AutoLRMixin), {})
+
+
+@pytest.mark.parametrize("tuner_class", [autolr.RandomSearch, autolr.Hyperband, UsersTuner])
+def test_a_search_without_a_model_is_refused_at_once(tmp_path, tuner_class):
+    with pytest.raises(ValueError, match=r"^Argument `hypermodel` must .*Received: hypermodel=None"):
+        tuner_class(None, "loss", directory=tmp_path)
+
+
+@pytest.mark.parametrize("in_front", [True, False])
+def test_a_tuner_that_runs_its_trials_itself_needs_no_model(tmp_path, data, in_front):
+    class Runs(kt.RandomSearch):
+        def run_trial(self, trial, *args, **kwargs):
+            return trial.hyperparameters.Float("x", -1.0, 1.0) ** 2
+
+    tuner_class = type("Both", (AutoLRMixin, Runs), {"run_trial": Runs.run_trial} if in_front else {})
+    tuner = tuner_class(objective=kt.Objective("default_objective", "min"), max_trials=2, directory=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AutoLRWarning)
+        tuner.search(verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+
+
 @pytest.mark.parametrize("wrong", [kt.HyperModel, "RandomSearch", None, kt.Oracle])
 def test_with_auto_lr_takes_tuner_classes_only(wrong):
     with pytest.raises(TypeError, match=r"^Argument `tuner_class` must .*Received: tuner_class="):
