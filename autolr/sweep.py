@@ -19,9 +19,11 @@ from autolr.curve import RangeTest
 from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, replayable
 from autolr.errors import AutoLRWarning, invalid
 from autolr.optimizers import (
+    KEPT,
     PROPORTIONAL,
     batches_per_update,
     has_proportional_weights,
+    keeps_its_optimizer,
     scope_of,
     takes_a_number,
     with_number_as_rate,
@@ -76,7 +78,8 @@ def range_test(
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
-            `burst_steps`, the model is not compiled, or `y` is missing and the loss needs it.
+            `burst_steps`, the model is not compiled, `y` is missing and the loss needs it, or the model keeps an
+            optimizer with a schedule as its rate under a name of its own.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`).
 
@@ -103,6 +106,8 @@ def range_test(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
+    if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
+        raise ValueError(f"{KEPT} Received: model={model!r}. Compile it with a number, or use `self.optimizer`.")
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
         warnings.warn(
             f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "

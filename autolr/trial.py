@@ -20,12 +20,14 @@ from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.optimizers import (
+    KEPT,
     PROPORTIONAL,
     batches_per_update,
     current_rate,
     default_rate,
     has_proportional_weights,
     has_rate,
+    keeps_its_optimizer,
     name_of,
     scope_of,
     several_optimizers,
@@ -180,6 +182,13 @@ class AssistedTrial:
                 "several",
                 "The model has optimizers of its own beside the one it is compiled with, and one range test cannot "
                 "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
+            )
+            return True
+        if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
+            self.diary.warn(
+                "kept",
+                f"{KEPT} The trial trains without AutoLR, on the schedule it is compiled with. For AutoLR, compile "
+                "with a number, or use `self.optimizer`.",
             )
             return True
         if has_proportional_weights(model.optimizer):

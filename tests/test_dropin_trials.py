@@ -226,6 +226,49 @@ def test_optimizers_of_a_models_own_are_seen_and_no_others():
     assert not several_optimizers(scaled)
 
 
+class KeepsOptimizer(keras.Sequential):
+    """Trains with the optimizer it was compiled with, whatever `self.optimizer` is by then."""
+
+    def compile(self, optimizer, *args, **kwargs):
+        super().compile(optimizer, *args, **kwargs)
+        self.mine = optimizer
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        self.mine.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        self._loss_tracker.update_state(loss)
+        return {"loss": self._loss_tracker.result()}
+
+
+def keeps_optimizer(rate):
+    return model(keras.optimizers.SGD(rate), cls=KeepsOptimizer)
+
+
+def test_a_model_that_keeps_an_optimizer_with_a_schedule_trains_as_without_autolr(tmp_path):
+    def setup(tuner):
+        rate = keras.optimizers.schedules.CosineDecay(0.1, 99)
+        return Setup(lambda hp: keeps_optimizer(rate), tuner=tuner)
+
+    ours, theirs = (search(setup(tuner.RandomSearch), tmp_path / tuner.__name__) for tuner in (autolr, kt))
+    assert ours.seen == theirs.seen
+    assert len(ours.warned) == 1
+    assert "under a name of its own" in ours.warned[0]
+
+
+def test_a_model_that_keeps_an_optimizer_with_a_number_is_helped(tmp_path):
+    outcome = search(Setup(lambda hp: keeps_optimizer(0.01)), tmp_path)
+    assert [record.source for record in records(outcome)] == ["range test"]
+    assert not [text for text in outcome.warned if "under a name of its own" in text]
+
+
+def test_a_range_test_of_a_model_that_keeps_an_optimizer_with_a_schedule_is_refused():
+    made = keeps_optimizer(keras.optimizers.schedules.CosineDecay(0.1, 99))
+    with pytest.raises(ValueError, match=r"under a name of its own.*Received: model="):
+        range_test(made, np.zeros((8, 6), "float32"), np.zeros(8))
+
+
 @pytest.mark.parametrize("wrap", [lambda it: it, keras.optimizers.LossScaleOptimizer])
 def test_an_optimizer_whose_weights_are_proportional_to_the_rate_is_warned_of(wrap):
     # What the warning says: a step at a tenth of the rate, without a gradient, leaves a tenth of the weight.
