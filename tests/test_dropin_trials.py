@@ -16,7 +16,7 @@ from helpers import assert_same_arrays, compiled, one_weight, sequential
 import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import range_test_budget
-from autolr.data import Replay
+from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_data
 from autolr.optimizers import several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup
@@ -168,6 +168,36 @@ class Batches(keras.utils.PyDataset):
 def dataset(size, width):
     x = np.zeros((96, width), "float32")
     return tf.data.Dataset.from_tensor_slices((x, np.zeros(96))).batch(size)
+
+
+class DataSet:
+    """Batches as of a `grain.MapDataset`: neither a generator nor a class that is known here."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return np.zeros((8, 6), "float32"), np.zeros(8, "int32")
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+
+def test_data_that_are_no_arrays_are_taken_as_batches():
+    assert not is_array_data(DataSet())
+    assert count_steps(DataSet()) == 12
+    assert count_steps(iter(DataSet())) is None
+    assert [symbol.shape for symbol in first_batch(DataSet())] == [(8, 6), (8,)]
+    assert holding_nan(x=DataSet()) == []
+    for arrays in (np.zeros((3, 2)), {"a": tf.zeros((3, 2)), "b": [np.zeros(3), None]}):
+        assert is_array_data(arrays)
+
+
+def test_a_search_on_a_data_set_of_grain_is_assisted(tmp_path):
+    grain = pytest.importorskip("grain")
+    rows = [(np.full(6, number, "float32"), np.int32(number % 3)) for number in range(96)]
+    outcome = search(Setup(positional=(grain.MapDataset.source(rows).batch(8),)), tmp_path)
+    assert [record.source for record in records(outcome)] == ["range test"]
 
 
 @pytest.mark.parametrize("make", [Batches, dataset])
