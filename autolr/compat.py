@@ -227,14 +227,17 @@ class TunerSeams(_Tuner):
         )
 
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
-        with warnings.catch_warnings():
-            if hp.values.get("tuner/trial_id"):
-                # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after,
-                # but for a model with several optimizers, of which it warns.
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            model = super()._try_build(hp)
+        model = self._try_build_later_rung(hp) if hp.values.get("tuner/trial_id") else super()._try_build(hp)
         self.on_model_built(hp, model)
         return model
+
+    def _try_build_later_rung(self, hp: Any) -> Any:
+        # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after, but for
+        # a model with several optimizers, of which it warns. Not for each trial: Python forgets then which warnings of
+        # others it has shown.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return super()._try_build(hp)
 
     def _get_tuner_fname(self) -> str:
         # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a

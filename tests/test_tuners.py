@@ -13,6 +13,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import RateSpy, compiled
 
 import autolr
@@ -605,6 +606,18 @@ def test_nan_in_the_data_is_told_of_once_and_kept_in_every_record(tmp_path, data
     found = search(tmp_path, (x, y), hyperparameters=two_or_more(), max_trials=2)
     assert sum("hold NaN, in `x`" in text for text in found.warned) == 1
     assert all(any("hold NaN" in text for text in found.record(trial).warnings) for trial in found.trials)
+
+
+def test_a_warning_of_keras_is_shown_once_as_without_autolr(tmp_path, data):
+    """As it is by default: once for each place in the code."""
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(4)
+    tuner = autolr.RandomSearch(build, "loss", max_trials=2, hyperparameters=two_or_more(), directory=tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        tuner.search(batches, shuffle=True, epochs=2, verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+    assert len([it for it in caught if "`shuffle=True` was passed" in str(it.message)]) == 1
 
 
 def test_a_model_that_is_not_compiled_gets_keras_own_message(tmp_path, data):
