@@ -13,6 +13,7 @@ import re
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -191,24 +192,23 @@ def ignore_found_values(oracle: Any) -> None:
     oracle overrides for its own `tuner/…` values in the same way) nor be copied by grid search into the next
     combination (`populate_space`). A later Hyperband rung, which names its parent, does keep its parent's bounds.
     """
-    hash_values: Callable[[dict[str, Any]], str] = oracle._compute_values_hash
-    populate_space: Callable[[str], dict[str, Any]] = oracle.populate_space
 
     def without_found(values: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if not name.startswith(TRIAL_PREFIX)}
 
-    def _compute_values_hash(values: dict[str, Any]) -> str:
-        return hash_values(without_found(values))
+    def hash_choices(self: Any, values: dict[str, Any]) -> str:
+        return str(type(self)._compute_values_hash(self, without_found(values)))
 
-    def populate_with_choices(trial_id: str) -> dict[str, Any]:
-        response = populate_space(trial_id)
+    def populate_with_choices(self: Any, trial_id: str) -> dict[str, Any]:
+        response: dict[str, Any] = type(self).populate_space(self, trial_id)
         values = response.get("values")
         if values and "tuner/trial_id" not in values:
             response["values"] = without_found(values)
         return response
 
-    oracle._compute_values_hash = _compute_values_hash
-    oracle.populate_space = populate_with_choices
+    # Methods, not functions that know this oracle: those of a deep copy are its own.
+    oracle._compute_values_hash = MethodType(hash_choices, oracle)
+    oracle.populate_space = MethodType(populate_with_choices, oracle)
 
 
 class TunerSeams(_Tuner):
@@ -387,9 +387,13 @@ def write_whole(oracle: Any, base: Any) -> None:
             if os.path.exists(aside):
                 os.unlink(aside)
 
-    def save_trial(trial: Any) -> None:
-        write(os.path.join(oracle._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
+    def save(self: Any) -> None:
+        write(self._get_oracle_fname(), super(base, self).save)
+
+    def save_trial(self: Any, trial: Any) -> None:
+        write(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
 
     if type(oracle).save is base.save:
-        oracle.save = lambda: write(oracle._get_oracle_fname(), super(base, oracle).save)
-        oracle._save_trial = save_trial
+        # Methods, so that those of a deep copy are its own.
+        oracle.save = MethodType(save, oracle)
+        oracle._save_trial = MethodType(save_trial, oracle)

@@ -100,7 +100,8 @@ def _compiled_with(model: keras.Model) -> list[Any]:
 
 def _held_by(model: keras.Model) -> list[Any]:
     """Optimizers that are attributes of the model, or in one that is a list or a dictionary, under names of its own."""
-    attributes = [value for name, value in vars(model).items() if name != "optimizer"]
+    # TensorFlow notes the attributes once more, in ones of its own that begin so.
+    attributes = [it for name, it in vars(model).items() if name != "optimizer" and not name.startswith("_self_")]
     found = [value for attribute in attributes for value in _shallow(attribute)]
     return [value for value in found if isinstance(value, keras.optimizers.Optimizer)]
 

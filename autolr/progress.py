@@ -87,7 +87,9 @@ class Screen(Lines):
         self._done = 0.0
         self._total: float | None = None
         self._training_since = self._trial_since = time.monotonic()
-        self._ended: list[float] = []  # seconds that each trial took
+        self._ended: dict[
+            str, float
+        ] = {}  # seconds that each trial took, with those in which it failed and was retried
         self._before = 0  # trials that had ended when a search was taken up again
         self._left: int | None = None  # trials that have not begun
         self._refresh: Callable[[], None] = lambda: None  # draws at once, while the screen is shown
@@ -128,7 +130,8 @@ class Screen(Lines):
 
     def end(self, trial: Any, oracle: Any) -> None:
         """Count the trial; see whether it is the best."""
-        self._ended.append(time.monotonic() - self._trial_since)
+        spent = time.monotonic() - self._trial_since
+        self._ended[trial.trial_id] = self._ended.get(trial.trial_id, 0.0) + spent
         self._phase, self._done, self._total = "ended", 1.0, 1.0
         self._note_best(oracle)
         self._refresh()
@@ -165,7 +168,7 @@ class Screen(Lines):
         if self._left is None or not (self._ended or here is not None):
             return None
         this = time.monotonic() - self._trial_since + (here or 0.0)
-        mean = sum(self._ended) / len(self._ended) if self._ended else this
+        mean = sum(self._ended.values()) / len(self._ended) if self._ended else this
         if self._phase == "ended":
             return mean * self._left if self._left else None
         return mean * self._left + (here if here is not None else mean)

@@ -62,7 +62,6 @@ class AssistedTrial:
         fitted: How often the `fit` of one of its models was called.
         found: Its bounds, and where they come from, by what they depend on: every further `fit` that is set up alike
             uses them.
-        replaced: Which default rate the schedule takes the place of, in words, in the first trial that has one.
         objective: The search's, for the record.
         diary: What is said and written down of it.
     """
@@ -74,7 +73,6 @@ class AssistedTrial:
     search: SearchMemory = field(default_factory=SearchMemory)
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
-    replaced: str = ""
     objective: Any = None
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
@@ -203,8 +201,7 @@ class AssistedTrial:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
-        if model.optimizer not in trained:
-            self._replace_rate(model, arguments)
+        replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
@@ -220,7 +217,7 @@ class AssistedTrial:
         bounds = found.bounds
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
-        self.diary.say(describe(schedule) + self.replaced)
+        self.diary.say(describe(schedule) + replaced)
         self.diary.begin(found, schedule, optimizer=name_of(model.optimizer))
         scheduler = SGDRScheduler(
             bounds.min_lr,
@@ -244,7 +241,8 @@ class AssistedTrial:
     def _keeps_snapshots(self) -> bool:
         return self.options.num_snapshots > 0 and not self.diary.is_remote
 
-    def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> None:
+    def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> str:
+        """Let the optimizer take a number as its rate; what to add to the trial's line on its schedule."""
         if not takes_a_number(model.optimizer):
             several = isinstance(compat.learning_rate_source(model.optimizer), list)
             # Freshly built and never trained, so nothing of the optimizer is lost.
@@ -254,7 +252,7 @@ class AssistedTrial:
             if several:  # their ratio, which is what was chosen, is kept
                 targets, weights = arguments.get("y"), arguments.get("sample_weight")
                 build(model, arguments["x"], targets, weights, batch_size=arguments.get("batch_size"))
-                return
+                return ""
             compiled = "schedule"
         elif not has_rate(model.optimizer, default_rate(model.optimizer)):
             compiled = f"of {current_rate(model.optimizer):g}"
@@ -262,14 +260,15 @@ class AssistedTrial:
             # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
             if "default" not in self.search.warned:
                 self.search.warned.add("default")
-                self.replaced = f", in place of the compiled rate {current_rate(model.optimizer):g}"
-            return
+                return f", in place of the compiled rate {current_rate(model.optimizer):g}"
+            return ""
         if not parent_of(self.trial):  # else it was loaded, not chosen
             self.diary.warn(
                 "replaced",
                 f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
                 "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
             )
+        return ""
 
     def _take_over_optimizer(self, model: keras.Model, trained: Sequence[Any]) -> None:
         """Give a later rung of Hyperband its parent's optimizer state, too, before anything is trained.

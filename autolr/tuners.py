@@ -26,7 +26,7 @@ from autolr.budget import (
 )
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, check_last, compiled_like
-from autolr.errors import RecordError, invalid
+from autolr.errors import RecordError, invalid, is_finite
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
@@ -96,15 +96,15 @@ class AutoLRMixin(compat.TunerSeams):
         tail_average: float = TAIL_AVERAGE,
         **kwargs: Any,
     ) -> None:
-        if not 0 < range_test_share <= 1:
+        if not (is_finite(range_test_share) and 0 < range_test_share <= 1):
             raise invalid("range_test_share", "be in (0, 1]", range_test_share)
-        if not range_test_steps >= 2:
+        if not (is_finite(range_test_steps) and range_test_steps >= 2):
             raise invalid("range_test_steps", "be 2 or more", range_test_steps)
-        if not range_test_min_steps >= 2:
+        if not (is_finite(range_test_min_steps) and range_test_min_steps >= 2):
             raise invalid("range_test_min_steps", "be 2 or more", range_test_min_steps)
         if rate_callbacks not in ("replace", "keep"):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
-        if not num_snapshots >= 0:
+        if not (is_finite(num_snapshots) and num_snapshots >= 0):
             raise invalid("num_snapshots", "be 0 or more", num_snapshots)
         check_tail_average(tail_average)
         self._options = Options(
@@ -165,6 +165,21 @@ class AutoLRMixin(compat.TunerSeams):
         if "lr_decay" not in known:
             space.Choice("lr_decay", LR_DECAYS, default=DEFAULTS["lr_decay"])
         self.oracle.update_space(space)
+
+    def reload(self) -> None:
+        """Take up a search; say so if that was begun without AutoLR, whose hyperparameters can't join its space."""
+        super().reload()
+        if compat.is_worker(self):  # the chief knows the space
+            return
+        # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
+        missing = set(DEFAULTS) - {parameter.name for parameter in self.oracle.get_space().space}
+        if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
+            self._memory.warn_once(
+                "begun without",
+                f"The search in {self.project_dir} was begun without AutoLR. Its trials are helped, and hold "
+                f"{', '.join(f'`{name}`' for name in DEFAULTS if name in missing)} at the default. To search "
+                "over them, begin a new search in another directory, or with `overwrite=True`.",
+            )
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
+import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -176,3 +179,28 @@ def test_trials_that_an_oracle_was_given_to_learn_from_are_kept(tmp_path):
     autolr.with_auto_lr(kt.Tuner)(oracle=oracle, hypermodel=build, directory=tmp_path)
     assert set(oracle.trials) == {"earlier0", "earlier1", "earlier2"}
     assert oracle.end_order == []
+
+
+def test_a_deep_copy_of_a_tuner_saves_and_asks_its_own_oracle(tmp_path):
+    def build(hp):
+        hp.Float("unused", 0, 1)
+        return model()
+
+    tuner = autolr.RandomSearch(build, "loss", max_trials=3, directory=tmp_path, project_name="p")
+    tuner.oracle.create_trial("a")
+    copied = copy.deepcopy(tuner)
+    copied.oracle.create_trial("b")
+    started = json.loads((tmp_path / "p" / "oracle.json").read_text())["start_order"]
+    assert started == copied.oracle.start_order == ["0", "1"]
+    assert tuner.oracle.start_order == ["0"]
+
+
+def test_a_search_begun_without_autolr_is_taken_up_and_says_what_it_lacks(tmp_path):
+    arguments = {"objective": "loss", "max_trials": 1, "directory": tmp_path, "project_name": "p"}
+    kt.RandomSearch(lambda hp: model(), **arguments).save()
+    with pytest.warns(autolr.AutoLRWarning, match="begun without AutoLR.*`cycle_length`, `mult_factor`, `lr_decay`"):
+        autolr.RandomSearch(lambda hp: model(), **arguments)
+    autolr.RandomSearch(lambda hp: model(), **arguments, overwrite=True).save()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", autolr.AutoLRWarning)
+        autolr.RandomSearch(lambda hp: model(), **arguments)

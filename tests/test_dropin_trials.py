@@ -17,7 +17,7 @@ import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import range_test_budget
 from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_data
-from autolr.optimizers import several_optimizers, with_number_as_rate
+from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup
 
@@ -254,6 +254,9 @@ def test_optimizers_of_a_models_own_are_seen_and_no_others():
     assert not several_optimizers(outer)
     scaled = model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
     assert not several_optimizers(scaled)
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 99)
+    assert keeps_its_optimizer(keeps_optimizer(rate))
+    assert not any(keeps_its_optimizer(it) for it in (model(keras.optimizers.SGD(rate)), outer, scaled))
 
 
 class KeepsOptimizer(keras.Sequential):

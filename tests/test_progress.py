@@ -244,6 +244,22 @@ def test_a_first_trial_that_fails_or_is_interrupted_ends_no_search(tuner, data):
     assert "none yet" in terminal.text
 
 
+def test_a_trial_that_is_retried_counts_once(tuner, data):
+    class FailOnce(keras.callbacks.Callback):
+        failed = False
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if not FailOnce.failed:
+                FailOnce.failed = True
+                raise RuntimeError("of the user's own")
+
+    tuner.oracle.max_trials, tuner.oracle.max_retries_per_trial = 1, 1
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT, callbacks=[FailOnce()])
+    assert [trial.status for trial in tuner.oracle.trials.values()] == ["COMPLETED"]
+    assert any("mine, 1 trial ended" in line for line in terminal.lines())
+
+
 def test_a_search_interrupted_in_its_first_trial_is_taken_up_again(tuner, data):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

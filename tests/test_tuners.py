@@ -580,6 +580,7 @@ def test_another_loss_has_bounds_of_its_own_and_the_record_is_of_the_last_traini
     record = found.record(trial)
     assert (record.schedule["steps_per_epoch"], record.schedule["epochs"]) == (3, 3)
     assert record.bounds["max_lr"] == trial.hyperparameters.values["autolr/max_lr"]
+    assert [text for text in found.said if "in place of the compiled rate" in text] == [found.said[2]]
     first, second = found.rates
     assert max(second) < max(first) / 30
     assert second == rates_of(record.schedule, record.bounds)
@@ -772,6 +773,10 @@ def test_with_auto_lr_takes_tuner_classes_only(wrong):
         ("range_test_steps", 1),
         ("range_test_min_steps", 1),
         ("range_test_steps", float("nan")),
+        ("range_test_share", "a"),
+        ("range_test_steps", None),
+        ("range_test_min_steps", "a"),
+        ("num_snapshots", "a"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument, value):
