@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -119,6 +120,16 @@ def _in_step_class() -> type:
     return MultiOptimizerInStep
 
 
+def copy_weight_decay_exclusions(optimizer: Any, other: Any) -> None:
+    """Let another optimizer, not built yet, exclude the same variables from weight decay.
+
+    What `exclude_from_weight_decay` is told is in no config, and nothing public gives it back.
+    """
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name):
+            setattr(other, name, getattr(optimizer, name))
+
+
 def global_seed_variables() -> list[Any]:
     """The variable of Keras's global seed generator, which unseeded random operations draw from, if there is one."""
     from keras.src.backend.common import global_state
@@ -195,24 +206,23 @@ def ignore_found_values(oracle: Any) -> None:
     oracle overrides for its own `tuner/…` values in the same way) nor be copied by grid search into the next
     combination (`populate_space`). A later Hyperband rung, which names its parent, does keep its parent's bounds.
     """
-    hash_values: Callable[[dict[str, Any]], str] = oracle._compute_values_hash
-    populate_space: Callable[[str], dict[str, Any]] = oracle.populate_space
 
     def without_found(values: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if not name.startswith(TRIAL_PREFIX)}
 
-    def _compute_values_hash(values: dict[str, Any]) -> str:
-        return hash_values(without_found(values))
+    def hash_choices(self: Any, values: dict[str, Any]) -> str:
+        return str(type(self)._compute_values_hash(self, without_found(values)))
 
-    def populate_with_choices(trial_id: str) -> dict[str, Any]:
-        response = populate_space(trial_id)
+    def populate_with_choices(self: Any, trial_id: str) -> dict[str, Any]:
+        response: dict[str, Any] = type(self).populate_space(self, trial_id)
         values = response.get("values")
         if values and "tuner/trial_id" not in values:
             response["values"] = without_found(values)
         return response
 
-    oracle._compute_values_hash = _compute_values_hash
-    oracle.populate_space = populate_with_choices
+    # Methods, not functions that know this oracle: those of a deep copy are its own.
+    oracle._compute_values_hash = MethodType(hash_choices, oracle)
+    oracle.populate_space = MethodType(populate_with_choices, oracle)
 
 
 class TunerSeams(_Tuner):
@@ -231,14 +241,17 @@ class TunerSeams(_Tuner):
         )
 
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
-        with warnings.catch_warnings():
-            if hp.values.get("tuner/trial_id"):
-                # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after,
-                # but for a model with several optimizers, of which it warns.
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            model = super()._try_build(hp)
+        model = self._try_build_later_rung(hp) if hp.values.get("tuner/trial_id") else super()._try_build(hp)
         self.on_model_built(hp, model)
         return model
+
+    def _try_build_later_rung(self, hp: Any) -> Any:
+        # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after, but for
+        # a model with several optimizers, of which it warns. Not for each trial: Python forgets then which warnings of
+        # others it has shown.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return super()._try_build(hp)
 
     def _get_tuner_fname(self) -> str:
         # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
@@ -325,14 +338,16 @@ def silent_display(oracle: Any) -> Iterator[None]:
 def mend_after_reload(oracle: Any) -> None:
     """Undo what a kill between two writes of Keras Tuner leaves behind.
 
-    A trial is written before the oracle that knows of it: one that is on no list would never be run, and yet count.
-    A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are queued to
-    be run again: one that has ended must not be.
+    A trial is written before the oracle that knows of it: one that is running and on no list would never be run, and
+    yet count. A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are
+    queued to be run again: one that has ended must not be. Trials that have ended and are on no list are none of these:
+    somebody has given them to the oracle to learn from.
     """
-    known = set(oracle.start_order)
-    for trial_id in [trial_id for trial_id in oracle.trials if trial_id not in known]:
-        del oracle.trials[trial_id]
-    ended = {trial_id for trial_id, trial in oracle.trials.items() if trial.status in ("COMPLETED", "FAILED")}
+    started = set(oracle.start_order)
+    for trial_id, trial in list(oracle.trials.items()):
+        if trial_id not in started and trial.status == "RUNNING":
+            del oracle.trials[trial_id]
+    ended = {trial_id for trial_id in started if oracle.trials[trial_id].status in ("COMPLETED", "FAILED")}
     oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
     oracle.end_order += sorted(ended.difference(oracle.end_order))
 
@@ -386,9 +401,13 @@ def write_whole(oracle: Any, base: Any) -> None:
             if os.path.exists(aside):
                 os.unlink(aside)
 
-    def save_trial(trial: Any) -> None:
-        write(os.path.join(oracle._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
+    def save(self: Any) -> None:
+        write(self._get_oracle_fname(), super(base, self).save)
+
+    def save_trial(self: Any, trial: Any) -> None:
+        write(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
 
     if type(oracle).save is base.save:
-        oracle.save = lambda: write(oracle._get_oracle_fname(), super(base, oracle).save)
-        oracle._save_trial = save_trial
+        # Methods, so that those of a deep copy are its own.
+        oracle.save = MethodType(save, oracle)
+        oracle._save_trial = MethodType(save_trial, oracle)

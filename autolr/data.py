@@ -14,12 +14,11 @@ import numpy as np
 
 
 def is_array_data(x: Any) -> bool:
-    """Whether the data are arrays or tensors, or a nest of them, which Keras cuts into batches itself."""
-    return not _is_dataset(x) and not isinstance(x, keras.utils.PyDataset) and not hasattr(x, "__next__")
+    """Whether the data are arrays or tensors, or a nest of them, which Keras cuts into batches itself.
 
-
-def _is_dataset(x: Any) -> bool:
-    return hasattr(x, "element_spec") or hasattr(x, "dataset")  # tf.data, distributed or not; torch's DataLoader
+    Anything else it takes gives batches: data sets of several libraries, of which Keras knows more than are named here.
+    """
+    return all(it is None or hasattr(it, "shape") or hasattr(it, "__array__") for it in keras.tree.flatten(x))
 
 
 def num_samples(x: Any) -> int:

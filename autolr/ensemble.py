@@ -153,10 +153,12 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
     try:
         own = not type(model).__module__.startswith("keras.")
         copy = type(model).from_config(model.get_config()) if own else _clone(model)
-    except (TypeError, NotImplementedError) as error:  # what Keras raises where a config is not enough
+        _copy_vocabularies(model, copy)
+    except (TypeError, ValueError, NotImplementedError) as error:  # what Keras raises where a config is not enough
         hint = (
             "Let `get_config`, of the model's class and of its layers', return the arguments of `__init__`, and "
-            "decorate layers and functions of your own with `keras.saving.register_keras_serializable`."
+            "decorate layers and functions of your own with `keras.saving.register_keras_serializable`. In place of a "
+            "`Lambda` layer, use a layer of your own. `get_best_ensemble` of a tuner needs none of this."
         )
         raise invalid("model", "be such that it can be made again from its config", model, hint) from error
     if not copy.built:
@@ -175,6 +177,17 @@ def _clone(model: keras.Model) -> keras.Model:
     finally:
         for part in compiled:
             part.compiled = True
+
+
+def _copy_vocabularies(model: keras.Model, copy: keras.Model) -> None:
+    """Give layers that look up texts or numbers the words they were adapted to, which no weights and no config hold."""
+    for layer, other in zip(_all_layers(model), _all_layers(copy), strict=True):
+        if hasattr(layer, "get_vocabulary") and layer.get_config().get("vocabulary") is None:
+            words = layer.get_vocabulary(include_special_tokens=False)
+            # How rare each is is a weight, of the right size only when the words are known.
+            rarities = {"idf_weights": [1.0] * len(words)} if layer.get_config()["output_mode"] == "tf_idf" else {}
+            if words:
+                other.set_vocabulary(words, **rarities)
 
 
 def _inputs_like(model: keras.Model) -> Any:

@@ -75,10 +75,35 @@ def several_optimizers(model: keras.Model) -> bool:
     The compiled one is a dummy then, and no single curve could tell of several. Models inside the model are not
     looked into: a pretrained part may bring an optimizer that is never used.
     """
-    own = {id(model.optimizer), *(id(part) for part in parts(model.optimizer))}
-    own.add(id(getattr(model.optimizer, "inner_optimizer", None)))
-    found = (value for attribute in vars(model).values() for value in _shallow(attribute))
-    return any(isinstance(value, keras.optimizers.Optimizer) and id(value) not in own for value in found)
+    return any(value not in _compiled_with(model) for value in _held_by(model))
+
+
+KEPT = (
+    "The model keeps the optimizer it is compiled with under a name of its own, and that takes no number as its "
+    "learning rate: one that does cannot take its place."
+)
+
+
+def keeps_its_optimizer(model: keras.Model) -> bool:
+    """Whether the model has a reference of its own to the optimizer that it was compiled with.
+
+    A `train_step` of the user's may use that one: if a copy took the optimizer's place, it would never train.
+    """
+    return any(value in _compiled_with(model) for value in _held_by(model))
+
+
+def _compiled_with(model: keras.Model) -> list[Any]:
+    """The optimizer that the model was compiled with, and those within it."""
+    inner = getattr(model.optimizer, "inner_optimizer", None)
+    return [model.optimizer, inner, *parts(model.optimizer)]
+
+
+def _held_by(model: keras.Model) -> list[Any]:
+    """Optimizers that are attributes of the model, or in one that is a list or a dictionary, under names of its own."""
+    # TensorFlow notes the attributes once more, in ones of its own that begin so.
+    attributes = [it for name, it in vars(model).items() if name != "optimizer" and not name.startswith("_self_")]
+    found = [value for attribute in attributes for value in _shallow(attribute)]
+    return [value for value in found if isinstance(value, keras.optimizers.Optimizer)]
 
 
 def _shallow(attribute: Any) -> list[Any]:
@@ -103,7 +128,9 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
         )
     if compat.is_multi_optimizer(optimizer):
         return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
-    return type(optimizer).from_config({**config, "learning_rate": rate})
+    copy = type(optimizer).from_config({**config, "learning_rate": rate})
+    compat.copy_weight_decay_exclusions(optimizer, copy)
+    return copy
 
 
 def iterations_of(optimizer: Any) -> int:

@@ -32,7 +32,7 @@ def progress_for(verbose: Any, name: str = "") -> Lines:
     if verbose == 0:
         return Silence()
     # A notebook's output is no terminal, and workers share one.
-    if verbose != "auto" or not sys.stdout.isatty() or "KERASTUNER_ORACLE_IP" in os.environ:
+    if verbose != "auto" or not is_terminal(sys.stdout) or "KERASTUNER_ORACLE_IP" in os.environ:
         return Lines()
     from rich.console import Console
 
@@ -87,7 +87,9 @@ class Screen(Lines):
         self._done = 0.0
         self._total: float | None = None
         self._training_since = self._trial_since = time.monotonic()
-        self._ended: list[float] = []  # seconds that each trial took
+        self._ended: dict[
+            str, float
+        ] = {}  # seconds that each trial took, with those in which it failed and was retried
         self._before = 0  # trials that had ended when a search was taken up again
         self._left: int | None = None  # trials that have not begun
         self._refresh: Callable[[], None] = lambda: None  # draws at once, while the screen is shown
@@ -103,7 +105,7 @@ class Screen(Lines):
             get_renderable=self._draw,
             console=self._console,
             refresh_per_second=1 / REFRESH_SECONDS,
-            redirect_stderr=sys.stderr.isatty(),  # errors sent to a file belong there
+            redirect_stderr=is_terminal(sys.stderr),  # errors sent to a file belong there
         )
         with compat.silent_display(oracle), live:
             self._refresh = live.refresh
@@ -128,7 +130,8 @@ class Screen(Lines):
 
     def end(self, trial: Any, oracle: Any) -> None:
         """Count the trial; see whether it is the best."""
-        self._ended.append(time.monotonic() - self._trial_since)
+        spent = time.monotonic() - self._trial_since
+        self._ended[trial.trial_id] = self._ended.get(trial.trial_id, 0.0) + spent
         self._phase, self._done, self._total = "ended", 1.0, 1.0
         self._note_best(oracle)
         self._refresh()
@@ -165,7 +168,7 @@ class Screen(Lines):
         if self._left is None or not (self._ended or here is not None):
             return None
         this = time.monotonic() - self._trial_since + (here or 0.0)
-        mean = sum(self._ended) / len(self._ended) if self._ended else this
+        mean = sum(self._ended.values()) / len(self._ended) if self._ended else this
         if self._phase == "ended":
             return mean * self._left if self._left else None
         return mean * self._left + (here if here is not None else mean)
@@ -227,6 +230,11 @@ class StepReporter(keras.callbacks.Callback):
         text = f"training, epoch {min(epoch + 1, epochs)} of {epochs}"
         done = (epoch - self._first) * (each or 1) + (batches if each else 0)  # of unknown size: whole epochs
         self._progress.step(float(done), float((epochs - self._first) * (each or 1)), text)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether what is written there is shown on a terminal; None and objects that can only be written to are none."""
+    return hasattr(stream, "isatty") and bool(stream.isatty())
 
 
 def duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ class TrialRecord:
             steps are batches, `batches_per_update` of which make an optimizer's step under gradient accumulation. Of
             several trainings it is the last one's, as are the bounds.
         range_test: `RangeTest.to_dict()`, or None if there was no test in this trial.
-        source: Where the bounds come from, in words: "range test", "trial 0003", or "fallback: ...".
+        source: Where the bounds come from, in words: "range test", "trial 0003" or "fallback".
         training: The training as run, of several the last, None before it has begun. `rates` (`step`, `lr`): the
             optimizer's rate at some 300 of its steps and at the ends of cycles; `losses` (`step`, `loss`): the mean
             loss of the steps since the last point; `epochs`: for each its number (`epoch`, from 1), the `step` that

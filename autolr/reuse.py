@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.data import is_array_data
+from autolr.data import count_steps, first_batch, is_array_data
 from autolr.optimizers import parts
+from autolr.snapshot import undrawn
 
 # What a trial's schedule, the found bounds and the budget are called: none of them is there yet in a range test.
 SCHEDULE = ("cycle_length", "mult_factor", "lr_decay")
@@ -70,10 +71,17 @@ def _loss(model: Any) -> list[Any]:
 
 
 def _shapes(data: Any) -> Any:
-    """The arrays' shapes, or what the data are; the numbers in them could not be told apart cheaply."""
-    if data is None or not is_array_data(data):
-        return type(data).__qualname__
-    return [[list(np.shape(part)), str(getattr(part, "dtype", ""))] for part in keras.tree.flatten(data)]
+    """What arrays or batches look like, and how many there are; the numbers in them could not be told apart cheaply."""
+    if data is None:
+        return None
+    if is_array_data(data):
+        return [[list(np.shape(part)), str(getattr(part, "dtype", ""))] for part in keras.tree.flatten(data)]
+    batch: Any = repr(getattr(data, "element_spec", ""))
+    if isinstance(data, keras.utils.PyDataset):
+        with undrawn():
+            symbols = keras.tree.flatten(first_batch(data))
+        batch = [[list(it.shape), it.dtype] for it in symbols if it is not None]
+    return [type(data).__qualname__, count_steps(data), batch]
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ class SGDRScheduler(keras.callbacks.Callback):
     changed by training: one instance serves any number of fits, and a `fit` with `initial_epoch` goes on where the
     schedule is then. A step is an optimizer update: under gradient accumulation the rate changes once per update, and
     with `steps_per_execution` once per execution, since Keras calls back no more often. Another callback that sets the
-    rate has no effect, and a warning says so.
+    rate has no effect, unless it stands behind this one and does so in `on_train_batch_begin`; a warning says which.
 
     Args:
         min_lr: Rate that each cycle falls to.
@@ -227,6 +228,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._batches_per_epoch: int | None = told or self.params.get("steps")
         self._averages = self.tail_average > 0 and not averages_itself(self.model.optimizer)
         self._step = self._block_start = -1
+        self._thread = threading.get_ident()
         self._rate_set: float | None = None
         self._lay_out_cycles()
         self._is_new = True
@@ -287,7 +289,11 @@ class SGDRScheduler(keras.callbacks.Callback):
             return  # another batch of the same update
         self._step = step
         if not self._begun:
-            self._look_for_another()
+            self._look_for_another(
+                "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. "
+                "`SGDRScheduler` sets it before each step, so that the other has no effect, unless it is a callback "
+                "behind it that does so in `on_train_batch_begin`. "
+            )
         if not 0 <= step - self._block_start < len(self._rates):
             self._compute_block(step)
         rate = self._rates[step - self._block_start]
@@ -298,19 +304,14 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.history["step"].append(step)
         self.history["lr"].append(rate)
 
-    def _look_for_another(self) -> None:
-        """Warn if somebody has set the rate since this schedule did: at an epoch's end, or as the next one begins."""
+    def _look_for_another(self, what_it_does: str) -> None:
+        """Warn, once, if somebody has set the rate since this schedule did."""
         if self._rate_set is None or self._warned_of_another:
             return
         if has_rate(self.model.optimizer, self._rate_set):
             return
         self._warned_of_another = True
-        warnings.warn(
-            "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. `SGDRScheduler` "
-            "sets it before each step, so that the other has no effect. Leave one of the two out.",
-            AutoLRWarning,
-            stacklevel=2,
-        )
+        warnings.warn(f"{what_it_does}Leave one of the two out.", AutoLRWarning, stacklevel=3)
 
     def _compute_block(self, start: int) -> None:
         steps = np.arange(start, start + BLOCK)
@@ -323,6 +324,12 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Count the batches trained."""
         self._ended.append(batch)
+        # From another thread, as where no callback needs the results at once, the optimizer may be further on.
+        if len(self._ended) == 1 and threading.get_ident() == self._thread:
+            self._look_for_another(
+                "Something else sets the learning rate within the step, too, in `on_train_batch_begin` perhaps. A "
+                "callback that does so behind `SGDRScheduler` decides what the model trains at, not the schedule. "
+            )
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Let the validation of an epoch that ends a cycle see the averaged weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class Snapshot:
             model,
             list(values.values()),
             {name: getattr(model, name, None) for name in ("history", "stop_training")},
-            (random.getstate(), np.random.get_state(), compat.tensorflow_seed_state()),
+            _random_states(),
         )
 
     def restore(self) -> None:
@@ -75,10 +76,28 @@ class Snapshot:
             variable.assign(value)
         for name, value in self.attributes.items():
             setattr(self.model, name, value)
-        python_state, numpy_state, tensorflow_state = self.random_states
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        compat.set_tensorflow_seed_state(tensorflow_state)
+        _set_random_states(self.random_states)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """What is drawn from the random generators meanwhile will be drawn again."""
+    states = _random_states()
+    try:
+        yield
+    finally:
+        _set_random_states(states)
+
+
+def _random_states() -> tuple[Any, Any, Any]:
+    return random.getstate(), np.random.get_state(), compat.tensorflow_seed_state()
+
+
+def _set_random_states(states: tuple[Any, Any, Any]) -> None:
+    python_state, numpy_state, tensorflow_state = states
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    compat.set_tensorflow_seed_state(tensorflow_state)
 
 
 def _copy(variable: Any) -> np.ndarray[Any, Any]:

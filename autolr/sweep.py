@@ -19,9 +19,11 @@ from autolr.curve import RangeTest
 from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, replayable
 from autolr.errors import AutoLRWarning, invalid
 from autolr.optimizers import (
+    KEPT,
     PROPORTIONAL,
     batches_per_update,
     has_proportional_weights,
+    keeps_its_optimizer,
     scope_of,
     takes_a_number,
     with_number_as_rate,
@@ -76,7 +78,8 @@ def range_test(
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
-            `burst_steps`, the model is not compiled, or `y` is missing and the loss needs it.
+            `burst_steps`, the model is not compiled, `y` is missing and the loss needs it, or the model keeps an
+            optimizer with a schedule as its rate under a name of its own.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`).
 
@@ -90,6 +93,34 @@ def range_test(
     Reference:
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
+    return run_range_test(
+        model,
+        x,
+        y,
+        batch_size=batch_size,
+        start_lr=start_lr,
+        end_lr=end_lr,
+        num_steps=num_steps,
+        burst_steps=burst_steps,
+        warn=lambda text: warnings.warn(text, AutoLRWarning, stacklevel=4),
+        **fit_arguments,
+    )
+
+
+def run_range_test(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    warn: Callable[[str], None],
+    batch_size: int | None = None,
+    start_lr: float = DEFAULT_START_LR,
+    end_lr: float = DEFAULT_END_LR,
+    num_steps: int = DEFAULT_NUM_STEPS,
+    burst_steps: int = BURST_STEPS,
+    **fit_arguments: Any,
+) -> RangeTest:
+    """What `range_test` does, for callers with a place of their own for warnings: they are given to `warn`."""
     if own := fit_arguments.keys() & OWN_ARGUMENTS:
         raise TypeError(
             f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
@@ -103,15 +134,15 @@ def range_test(
             "Argument `model` must be compiled with an optimizer and a loss. "
             f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
         )
+    if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
+        raise ValueError(f"{KEPT} Received: model={model!r}. Compile it with a number, or use `self.optimizer`.")
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
-        warnings.warn(
+        warn(
             f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "
-            "model trained on it: what a range test finds means nothing. Leave those samples out, or fill them in.",
-            AutoLRWarning,
-            stacklevel=2,
+            "model trained on it: what a range test finds means nothing. Leave those samples out, or fill them in."
         )
     if has_proportional_weights(model.optimizer):
-        warnings.warn(f"{PROPORTIONAL} Choose its rate by training at several.", AutoLRWarning, stacklevel=2)
+        warn(f"{PROPORTIONAL} Choose its rate by training at several.")
     x = Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x)
 
     def fit(callback: keras.callbacks.Callback, epochs: int) -> None:

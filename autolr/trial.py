@@ -6,7 +6,7 @@ At that point the final arguments are known, whoever chose them: the search, a `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,18 @@ import keras
 from autolr import compat
 from autolr.boards import show
 from autolr.budget import DEFAULTS, WARMUP, describe, plan, trial_schedule
+from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.optimizers import (
+    KEPT,
     PROPORTIONAL,
     batches_per_update,
     current_rate,
     default_rate,
     has_proportional_weights,
     has_rate,
+    keeps_its_optimizer,
     name_of,
     scope_of,
     several_optimizers,
@@ -57,8 +60,8 @@ class AssistedTrial:
         options: What the user chose.
         search: What the trials share.
         fitted: How often the `fit` of one of its models was called.
-        found: Its bounds, and where they come from; every further `fit` of the trial that is set up alike uses them.
-        replaced: Which default rate the schedule takes the place of, in words, in the first trial that has one.
+        found: Its bounds, and where they come from, by what they depend on: every further `fit` that is set up alike
+            uses them.
         objective: The search's, for the record.
         diary: What is said and written down of it.
     """
@@ -69,24 +72,26 @@ class AssistedTrial:
     options: Options = field(default_factory=Options)
     search: SearchMemory = field(default_factory=SearchMemory)
     fitted: int = 0
-    found: Found | None = None
-    replaced: str = ""
+    found: dict[str, Found] = field(default_factory=dict)
     objective: Any = None
     diary: TrialDiary = field(init=False)
-    _setups: frozenset[str] = frozenset()
+    _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.diary = TrialDiary(self.trial, self.folder, self.search, self.objective)
 
     def attach(self, model: keras.Model) -> None:
-        """Make this model's `fit` a range test and a `fit` on the schedule."""
+        """Make this model's `fit` a range test and a `fit` on the schedule, until `detach`."""
+        self._attached.append((model, {name: it for name, it in vars(model).items() if name == "fit"}))
         original: Callable[..., Any] = model.fit
         signature = inspect.signature(keras.Model.fit)
-        seen: list[Any] = []  # optimizers this model was trained with
+        trained: list[Any] = []  # optimizers this model was trained with
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             model.fit = original  # the range test is a `fit`, too
             self.fitted += 1
+            if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
+                drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
             try:
                 try:
                     arguments = dict(signature.bind(model, *args, **kwargs).arguments)
@@ -97,15 +102,24 @@ class AssistedTrial:
                     )
                     return original(*args, **kwargs)
                 del arguments["self"]
+                # What came by position goes on by position: the model's own `fit` may call it something else.
+                positional = list(arguments)[: len(args)]
                 arguments = self._on_screen(arguments)
-                fresh = getattr(model, "optimizer", None) not in seen  # one that is not compiled has none
-                arguments = self.assist(model, arguments, fresh=fresh)
-                seen.append(getattr(model, "optimizer", None))
-                return original(**arguments)
+                arguments = self.assist(model, arguments, trained=trained)
+                trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
+                values = [arguments.pop(name) for name in positional]
+                return original(*values, **arguments)
             finally:
                 model.fit = fit
 
         model.fit = fit
+
+    def detach(self) -> None:
+        """Give the models their own `fit` back: who keeps one and trains it further is no part of the trial."""
+        while self._attached:
+            model, own = self._attached.pop()
+            vars(model).pop("fit", None)
+            vars(model).update(own)
 
     def _on_screen(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Where AutoLR has the screen, its own bar in place of Keras's; not if a `HyperModel.fit` asks for that."""
@@ -115,24 +129,24 @@ class AssistedTrial:
         callbacks = [*callbacks_of(arguments), StepReporter(progress)]
         return {**arguments, "verbose": 0, "callbacks": callbacks}
 
-    def assist(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool = True) -> dict[str, Any]:
+    def assist(self, model: keras.Model, arguments: dict[str, Any], *, trained: Sequence[Any] = ()) -> dict[str, Any]:
         """The arguments of `fit` with the schedule added; as they were, if the trial can't be or shall not be helped.
 
         Args:
             model: The freshly built model.
             arguments: The arguments its `fit` was called with, by name.
-            fresh: Whether its optimizer was not trained with yet.
+            trained: The optimizers it was trained with in this trial.
 
         Returns:
             Arguments to call `fit` with instead.
         """
         data = self.search.replayable(arguments.get("x"))  # what a test draws is put back for training
         if self._leave_alone(model, arguments):
-            self._take_over_optimizer(model, fresh=fresh)
+            self._take_over_optimizer(model, trained)
         else:
             before, optimizer = arguments, model.optimizer
             try:
-                arguments = self._prepare(model, {**arguments, "x": data}, fresh=fresh)
+                arguments = self._prepare(model, {**arguments, "x": data}, trained)
             except Exception as error:  # AutoLR's own: the user's would show in training, too
                 arguments, model.optimizer, model.train_function = before, optimizer, None
                 for name in (MIN_LR, MAX_LR, TAIL):  # no schedule of these will run
@@ -168,6 +182,13 @@ class AssistedTrial:
                 "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
             )
             return True
+        if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
+            self.diary.warn(
+                "kept",
+                f"{KEPT} The trial trains without AutoLR, on the schedule it is compiled with. For AutoLR, compile "
+                "with a number, or use `self.optimizer`.",
+            )
+            return True
         if has_proportional_weights(model.optimizer):
             self.diary.warn(
                 "proportional", f"{PROPORTIONAL} The trial trains without AutoLR, at the rate it is compiled with."
@@ -176,28 +197,28 @@ class AssistedTrial:
         callbacks = callbacks_of(arguments)
         return self.options.rate_callbacks == "keep" and without_rate_callbacks(callbacks) != callbacks
 
-    def _prepare(self, model: keras.Model, arguments: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
+    def _prepare(self, model: keras.Model, arguments: dict[str, Any], trained: Sequence[Any]) -> dict[str, Any]:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
-        if fresh:
-            self._replace_rate(model, arguments)
-        self._take_over_optimizer(model, fresh=fresh)
+        replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
+        self._take_over_optimizer(model, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
-        if self.found is None or setup not in self._setups:
-            self.found = find_trial_bounds(
+        found = self.found.get(setup)
+        if found is None:
+            found = find_trial_bounds(
                 model, arguments, trial=self.trial, options=self.options, search=self.search, diary=self.diary
             )
             # Before and after: an unbuilt model's variables are only there now.
-            self._setups |= {setup, compiled_setup(model, arguments)}
+            self.found[setup] = self.found[compiled_setup(model, arguments)] = found
         schedule = plan(choices, arguments, batches_per_update=batches_per_update(model.optimizer))
         # Python floats: NumPy's break JSON and the chief-worker protocol.
-        bounds = self.found.bounds
+        bounds = found.bounds
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
-        self.diary.say(describe(schedule) + self.replaced)
-        self.diary.begin(self.found, schedule, optimizer=name_of(model.optimizer))
+        self.diary.say(describe(schedule) + replaced)
+        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer))
         scheduler = SGDRScheduler(
             bounds.min_lr,
             bounds.max_lr,
@@ -220,7 +241,8 @@ class AssistedTrial:
     def _keeps_snapshots(self) -> bool:
         return self.options.num_snapshots > 0 and not self.diary.is_remote
 
-    def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> None:
+    def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> str:
+        """Let the optimizer take a number as its rate; what to add to the trial's line on its schedule."""
         if not takes_a_number(model.optimizer):
             several = isinstance(compat.learning_rate_source(model.optimizer), list)
             # Freshly built and never trained, so nothing of the optimizer is lost.
@@ -230,7 +252,7 @@ class AssistedTrial:
             if several:  # their ratio, which is what was chosen, is kept
                 targets, weights = arguments.get("y"), arguments.get("sample_weight")
                 build(model, arguments["x"], targets, weights, batch_size=arguments.get("batch_size"))
-                return
+                return ""
             compiled = "schedule"
         elif not has_rate(model.optimizer, default_rate(model.optimizer)):
             compiled = f"of {current_rate(model.optimizer):g}"
@@ -238,29 +260,35 @@ class AssistedTrial:
             # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
             if "default" not in self.search.warned:
                 self.search.warned.add("default")
-                self.replaced = f", in place of the compiled rate {current_rate(model.optimizer):g}"
-            return
+                return f", in place of the compiled rate {current_rate(model.optimizer):g}"
+            return ""
         if not parent_of(self.trial):  # else it was loaded, not chosen
             self.diary.warn(
                 "replaced",
                 f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
                 "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
             )
+        return ""
 
-    def _take_over_optimizer(self, model: keras.Model, *, fresh: bool) -> None:
-        """Give a later rung of Hyperband its parent's optimizer state, too.
+    def _take_over_optimizer(self, model: keras.Model, trained: Sequence[Any]) -> None:
+        """Give a later rung of Hyperband its parent's optimizer state, too, before anything is trained.
 
         Keras Tuner loads the parent's checkpoint into a model whose optimizer has no variables yet, and Keras passes
-        over what finds no place.
+        over what finds no place. The weights, which a `HyperModel.fit` may have set since, are left as they are.
         """
         parent = parent_of(self.trial)
-        if not (parent and fresh) or getattr(model, "optimizer", None) is None or several_optimizers(model):
+        if not parent or trained or getattr(model, "optimizer", None) is None or several_optimizers(model):
             return
         try:
             with scope_of(model):
                 if not model.optimizer.built:
                     model.optimizer.build(model.trainable_variables)
-                model.load_weights(self.checkpoint_of(parent))
+                weights = [(variable, keras.ops.copy(variable)) for variable in model.variables]
+                try:
+                    model.load_weights(self.checkpoint_of(parent))
+                finally:
+                    for variable, value in weights:
+                        variable.assign(value)
         except Exception as error:  # whatever it was, the weights are there
             self.diary.warn(
                 "optimizer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +10,10 @@ import keras
 from autolr import compat
 from autolr.budget import range_test_budget
 from autolr.curve import RangeTest
-from autolr.errors import AutoLRWarning
 from autolr.optimizers import batches_per_update, default_rate
 from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
-from autolr.sweep import range_test
+from autolr.sweep import run_range_test
 from autolr.trial_diary import Found, TrialDiary
 from autolr.verdicts import LRBounds
 
@@ -84,21 +82,19 @@ def find_trial_bounds(
 
 
 def _run(model: keras.Model, arguments: dict[str, Any], diary: TrialDiary, **steps: int) -> RangeTest:
-    """A range test on what the training will see; its own warnings become the trial's, others stay what they are."""
+    """A range test on what the training will see; its warnings become the trial's.
+
+    They are not caught on their way: for Python every warning is new then, and Keras's own would be repeated in each
+    trial.
+    """
     chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
     if arguments.get("validation_data") is not None:
         chosen.pop("validation_split", None)  # Keras ignores it then
-    caught: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", AutoLRWarning)
-            return range_test(model, arguments["x"], arguments.get("y"), **steps, **chosen)
-    finally:  # also what was warned of before an error
-        for it in caught:
-            if issubclass(it.category, AutoLRWarning):
-                diary.warn(str(it.message), str(it.message))
-            else:
-                warnings.warn_explicit(it.message, it.category, it.filename, it.lineno)
+
+    def warn(text: str) -> None:
+        diary.warn(text, text)
+
+    return run_range_test(model, arguments["x"], arguments.get("y"), warn=warn, **steps, **chosen)
 
 
 def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:

@@ -25,8 +25,8 @@ from autolr.budget import (
     trial_schedule,
 )
 from autolr.chief import Roll, is_chief
-from autolr.ensemble import average, check_last, compiled_like, snapshot_ensemble
-from autolr.errors import RecordError, invalid
+from autolr.ensemble import average, check_last, compiled_like
+from autolr.errors import RecordError, invalid, is_finite
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
@@ -96,15 +96,15 @@ class AutoLRMixin(compat.TunerSeams):
         tail_average: float = TAIL_AVERAGE,
         **kwargs: Any,
     ) -> None:
-        if not 0 < range_test_share <= 1:
+        if not (is_finite(range_test_share) and 0 < range_test_share <= 1):
             raise invalid("range_test_share", "be in (0, 1]", range_test_share)
-        if not range_test_steps >= 2:
+        if not (is_finite(range_test_steps) and range_test_steps >= 2):
             raise invalid("range_test_steps", "be 2 or more", range_test_steps)
-        if not range_test_min_steps >= 2:
+        if not (is_finite(range_test_min_steps) and range_test_min_steps >= 2):
             raise invalid("range_test_min_steps", "be 2 or more", range_test_min_steps)
         if rate_callbacks not in ("replace", "keep"):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
-        if not num_snapshots >= 0:
+        if not (is_finite(num_snapshots) and num_snapshots >= 0):
             raise invalid("num_snapshots", "be 0 or more", num_snapshots)
         check_tail_average(tail_average)
         self._options = Options(
@@ -120,12 +120,31 @@ class AutoLRMixin(compat.TunerSeams):
         self._assisted: AssistedTrial | None = None
         self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
         super().__init__(*args, **kwargs)
+        # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
+        theirs = super().run_trial.__module__.split(".")[0] == "keras_tuner"
+        if self.hypermodel is None and theirs and type(self).run_trial is AutoLRMixin.run_trial:
+            raise invalid(
+                "hypermodel",
+                "be a `HyperModel` or a function that builds a model",
+                None,
+                "It can only be left out by a tuner class with a `run_trial` of its own.",
+            )
         if not compat.is_worker(self):  # a worker's oracle is only a line to the chief's
             compat.ignore_found_values(self.oracle)
             compat.write_whole(self.oracle, kt.Oracle)
             compat.mend_after_reload(self.oracle)
         if is_chief():
             Roll(self.oracle)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class whose tuner comes before the mixin: it would run without AutoLR, and say nothing."""
+        super().__init_subclass__(**kwargs)
+        mro = cls.__mro__
+        if kt.Tuner in mro[: mro.index(AutoLRMixin)]:
+            raise TypeError(
+                f"`AutoLRMixin` must come before the tuner among the base classes of `{cls.__name__}`. Received: "
+                f"{', '.join(base.__name__ for base in cls.__bases__)}. Put `AutoLRMixin` first."
+            )
 
     def complete_space(self) -> None:
         """Add the schedule's hyperparameters to the space, but for those that are there.
@@ -147,6 +166,21 @@ class AutoLRMixin(compat.TunerSeams):
             space.Choice("lr_decay", LR_DECAYS, default=DEFAULTS["lr_decay"])
         self.oracle.update_space(space)
 
+    def reload(self) -> None:
+        """Take up a search; say so if that was begun without AutoLR, whose hyperparameters can't join its space."""
+        super().reload()
+        if compat.is_worker(self):  # the chief knows the space
+            return
+        # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
+        missing = set(DEFAULTS) - {parameter.name for parameter in self.oracle.get_space().space}
+        if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
+            self._memory.warn_once(
+                "begun without",
+                f"The search in {self.project_dir} was begun without AutoLR. Its trials are helped, and hold "
+                f"{', '.join(f'`{name}`' for name in DEFAULTS if name in missing)} at the default. To search "
+                "over them, begin a new search in another directory, or with `overwrite=True`.",
+            )
+
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
         # What was found on one call's data says nothing about another's.
@@ -164,10 +198,11 @@ class AutoLRMixin(compat.TunerSeams):
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a trial; its executions share the bounds that the first of them found."""
-        self._assisted = self._assist(trial)
+        assisted = self._assisted = self._assist(trial)
         try:
             return super().run_trial(trial, *args, **kwargs)
         finally:
+            assisted.detach()  # a user's own `run_trial` may have built models, too
             self._assisted = None
 
     def _assist(self, trial: Any) -> AssistedTrial:
@@ -189,6 +224,7 @@ class AutoLRMixin(compat.TunerSeams):
         try:
             return execute()
         finally:
+            assisted.detach()
             self._assisted = outer
             if assisted.fitted:
                 self._helped = trial
@@ -249,16 +285,27 @@ class AutoLRMixin(compat.TunerSeams):
         best = compat.best_completed_trials(self.oracle, num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        members = []
+        members, like = [], None
         for trial in best:
-            with warnings.catch_warnings():
-                # Of an optimizer's state that finds no place; nothing is trained here.
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-                model = self.load_model(trial)
             folder = Path(self.get_trial_dir(trial.trial_id))
             ends = best_ends(folder, folder / SNAPSHOTS, last=last)
-            members.append(snapshot_ensemble(model, ends) if ends else model)
-        return compiled_like(members[0], average(members, name="best_trials_ensemble"))
+            models = [self._model_at(trial, end) for end in ends] or [self._model_at(trial)]
+            like = like or models[0]
+            members.append(average(models, name=f"{models[0].name}_ensemble") if ends else models[0])
+        return compiled_like(like, average(members, name="best_trials_ensemble"))
+
+    def _model_at(self, trial: Any, end: Path | None = None) -> Any:
+        """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.
+
+        Built anew: a copy would not have what the build function adapts, as layers that look up texts.
+        """
+        with warnings.catch_warnings():
+            # Of an optimizer's state that finds no place.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = self.load_model(trial)
+            if end is not None:
+                model.load_weights(end)
+        return model
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.

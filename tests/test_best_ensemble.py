@@ -8,6 +8,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import autolr
 from autolr.best_ends import best_ends
@@ -24,7 +25,8 @@ def build(hp):
     return model
 
 
-def tuner(folder, *, max_trials=1, **options):
+def tuner(folder, *, max_trials=1, build=build, **options):
+    keras.utils.set_random_seed(1)
     return autolr.RandomSearch(
         build,
         objective="val_loss",
@@ -84,6 +86,42 @@ def test_an_ensemble_of_several_trials_counts_each_the_same(tmp_path, data):
     assert np.array_equal(search.get_best_ensemble(num_trials=9).predict(x, verbose=0), ensemble.predict(x, verbose=0))
 
 
+def of_words(hp):
+    layer = keras.layers.TextVectorization(output_mode="multi_hot")
+    layer.adapt(["red green", "blue"])
+    inputs = keras.Input((), dtype="string")
+    return keras.Model(inputs, keras.layers.Dense(1)(layer(inputs))), np.array(["red", "green blue"] * 32)
+
+
+def of_a_function(hp):
+    layers = [keras.Input((4,)), keras.layers.Lambda(lambda x: 2 * x), keras.layers.Dense(1)]
+    return keras.Sequential(layers), np.ones((64, 4), "float32")
+
+
+@pytest.mark.parametrize("make", [of_words, of_a_function])
+def test_members_are_what_the_build_function_makes_of_them(tmp_path, data, make):
+    def build(hp):
+        model = make(hp)[0]
+        model.compile("sgd", "mse")
+        return model
+
+    hp = kt.HyperParameters()
+    for name in ("cycle_length", "mult_factor", "lr_decay"):
+        hp.Fixed(name, 1)
+    x, y = tf.constant(make(None)[1]), data[1]
+    search = tuner(tmp_path, build=build, hyperparameters=hp)
+    search.search(x, y, epochs=2, validation_data=(x, y), batch_size=8, verbose=0)
+    member, predictions = search.get_best_models()[0], []
+    folder = tmp_path / "search" / "trial_0"
+    for path in best_ends(folder, folder / "cycles"):
+        member.load_weights(path)
+        predictions.append(member.predict(x, verbose=0))
+    assert len(predictions) == 2
+    ensemble = search.get_best_ensemble()
+    np.testing.assert_allclose(ensemble.predict(x, verbose=0), np.mean(predictions, axis=0), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(ensemble.evaluate(x, y, verbose=0))
+
+
 @pytest.mark.parametrize("num_trials", [0, -1])
 def test_an_ensemble_of_no_trials_is_refused(tmp_path, num_trials):
     with pytest.raises(ValueError, match=f"Received: num_trials={num_trials}"):
@@ -98,6 +136,24 @@ def test_a_trial_without_snapshots_counts_with_its_best_epoch(tmp_path, data):
     search = tuner(tmp_path, num_snapshots=0)
     search.search(*data, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
     together = search.get_best_ensemble(num_trials=2).predict(data[0], verbose=0)
+    np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
+
+
+@pytest.mark.parametrize("options", [{"num_snapshots": 0}, {"rate_callbacks": "keep"}])
+def test_snapshots_of_a_training_that_was_interrupted_do_not_count(tmp_path, data, options):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    fit = {"validation_split": 0.25, "epochs": 4, "batch_size": 8, "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        tuner(tmp_path).search(*data, **fit, callbacks=[Interrupt()])
+    assert snapshot_paths(tmp_path / "search" / "trial_0" / "cycles")
+    search = tuner(tmp_path, **options)
+    search.search(*data, **fit, callbacks=[keras.callbacks.ReduceLROnPlateau()])
+    assert snapshot_paths(tmp_path / "search" / "trial_0" / "cycles") == []
+    together = search.get_best_ensemble().predict(data[0], verbose=0)
     np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
 
 

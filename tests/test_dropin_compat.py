@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
+import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -32,6 +35,12 @@ def owners():
     oracle = kt.oracles.HyperbandOracle("loss", max_epochs=2)
     callback = keras.callbacks.ReduceLROnPlateau()
     return [model(), keras.optimizers.Adam(), oracle, callback, kt.Tuner, kt.Hyperband, kt.HyperParameters()]
+
+
+def excluding():
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
 
 
 FOREIGN = set().union(*(private(owner) for owner in owners()))
@@ -85,6 +94,8 @@ USED = {
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
+    "Optimizer._exclude_from_weight_decay": (excluding, "copy what is excluded from weight decay"),
+    "Optimizer._exclude_from_weight_decay_pattern": (excluding, "copy what is excluded from weight decay"),
     "Tuner._populate_initial_space": (lambda: kt.Tuner, "add the schedule's hyperparameters"),
     "Tuner._build_and_fit_model": (lambda: kt.Tuner, "know which trial is at work"),
     "Tuner._try_build": (lambda: kt.Tuner, "see a trial's model before its fit"),
@@ -153,3 +164,43 @@ def test_trials_are_mended_after_a_kill_between_two_writes(tmp_path):
     assert set(again.trials) == {ended.trial_id, running.trial_id}
     assert again.end_order == [ended.trial_id]
     assert again.create_trial("b").trial_id == running.trial_id
+
+
+def test_trials_that_an_oracle_was_given_to_learn_from_are_kept(tmp_path):
+    def build(hp):
+        hp.Float("unused", 0, 1)
+        return model()
+
+    oracle = kt.oracles.BayesianOptimizationOracle(kt.Objective("loss", "min"), max_trials=5)
+    for number in range(3):
+        earlier = kt.engine.trial.Trial(kt.HyperParameters(), trial_id=f"earlier{number}", status="COMPLETED")
+        earlier.score = 0.5
+        oracle.trials[earlier.trial_id] = earlier
+    autolr.with_auto_lr(kt.Tuner)(oracle=oracle, hypermodel=build, directory=tmp_path)
+    assert set(oracle.trials) == {"earlier0", "earlier1", "earlier2"}
+    assert oracle.end_order == []
+
+
+def test_a_deep_copy_of_a_tuner_saves_and_asks_its_own_oracle(tmp_path):
+    def build(hp):
+        hp.Float("unused", 0, 1)
+        return model()
+
+    tuner = autolr.RandomSearch(build, "loss", max_trials=3, directory=tmp_path, project_name="p")
+    tuner.oracle.create_trial("a")
+    copied = copy.deepcopy(tuner)
+    copied.oracle.create_trial("b")
+    started = json.loads((tmp_path / "p" / "oracle.json").read_text())["start_order"]
+    assert started == copied.oracle.start_order == ["0", "1"]
+    assert tuner.oracle.start_order == ["0"]
+
+
+def test_a_search_begun_without_autolr_is_taken_up_and_says_what_it_lacks(tmp_path):
+    arguments = {"objective": "loss", "max_trials": 1, "directory": tmp_path, "project_name": "p"}
+    kt.RandomSearch(lambda hp: model(), **arguments).save()
+    with pytest.warns(autolr.AutoLRWarning, match="begun without AutoLR.*`cycle_length`, `mult_factor`, `lr_decay`"):
+        autolr.RandomSearch(lambda hp: model(), **arguments)
+    autolr.RandomSearch(lambda hp: model(), **arguments, overwrite=True).save()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", autolr.AutoLRWarning)
+        autolr.RandomSearch(lambda hp: model(), **arguments)

@@ -8,16 +8,18 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from compatibility import Setup, model, search
 from compatibility_cases import adversaries, hyperband, multi, named
-from helpers import compiled, one_weight, sequential
+from helpers import assert_same_arrays, compiled, one_weight, sequential
 
 import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import range_test_budget
-from autolr.data import Replay
-from autolr.optimizers import several_optimizers, with_number_as_rate
+from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_data
+from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
+from autolr.reuse import compiled_setup
 
 
 def records(outcome):
@@ -76,6 +78,44 @@ def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, s
     assert not [text for text in outcome.warned_by_others if "Skipping variable loading" in text]
 
 
+class TwoPhases(kt.HyperModel):
+    """Sets a weight, trains, compiles anew, and trains on."""
+
+    def __init__(self):
+        super().__init__()
+        self.later = []
+
+    def build(self, hp):
+        return named(hp)
+
+    def fit(self, hp, model, *args, **kwargs):
+        model.layers[-1].bias.assign([7.0, 7.0, 7.0])
+        started, ended, went_on = [], [], []
+
+        class See(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                (went_on if ended else started).append(self.model.get_weights())
+
+        callbacks = [*kwargs.pop("callbacks"), See()]
+        model.fit(*args, callbacks=callbacks, **kwargs)
+        ended.append(model.get_weights())
+        model.compile("adam", model.loss)
+        history = model.fit(*args, callbacks=callbacks, **kwargs)
+        if hp.values.get("tuner/trial_id"):
+            self.later.append((started[0][-1], ended[0], went_on[0]))
+        return history
+
+
+def test_later_rungs_of_hyperband_lose_nothing_that_was_set_or_trained_in_the_trial(tmp_path):
+    hypermodel = TwoPhases()
+    outcome = search(Setup(hypermodel, tuner=hyperband), tmp_path)
+    assert all(trial.status == "COMPLETED" for trial in outcome.trials)
+    assert hypermodel.later
+    for bias, ended, went_on in hypermodel.later:
+        assert set(bias) == {7.0}
+        assert_same_arrays(ended, went_on)
+
+
 def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_path):
     def space():
         hp = kt.HyperParameters()
@@ -111,6 +151,65 @@ def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_pat
     assert not outcome.tuner._memory.found
 
 
+class Batches(keras.utils.PyDataset):
+    """Draws random numbers for its batches, as one that augments them does."""
+
+    def __init__(self, size, width):
+        super().__init__()
+        self.size, self.width = size, width
+
+    def __len__(self):
+        return 96 // self.size
+
+    def __getitem__(self, index):
+        return np.random.random((self.size, self.width)), np.zeros(self.size)
+
+
+def dataset(size, width):
+    x = np.zeros((96, width), "float32")
+    return tf.data.Dataset.from_tensor_slices((x, np.zeros(96))).batch(size)
+
+
+class DataSet:
+    """Batches as of a `grain.MapDataset`: neither a generator nor a class that is known here."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return np.zeros((8, 6), "float32"), np.zeros(8, "int32")
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+
+def test_data_that_are_no_arrays_are_taken_as_batches():
+    assert not is_array_data(DataSet())
+    assert count_steps(DataSet()) == 12
+    assert count_steps(iter(DataSet())) is None
+    assert [symbol.shape for symbol in first_batch(DataSet())] == [(8, 6), (8,)]
+    assert holding_nan(x=DataSet()) == []
+    for arrays in (np.zeros((3, 2)), {"a": tf.zeros((3, 2)), "b": [np.zeros(3), None]}):
+        assert is_array_data(arrays)
+
+
+def test_a_search_on_a_data_set_of_grain_is_assisted(tmp_path):
+    grain = pytest.importorskip("grain")
+    rows = [(np.full(6, number, "float32"), np.int32(number % 3)) for number in range(96)]
+    outcome = search(Setup(positional=(grain.MapDataset.source(rows).batch(8),)), tmp_path)
+    assert [record.source for record in records(outcome)] == ["range test"]
+
+
+@pytest.mark.parametrize("make", [Batches, dataset])
+def test_data_in_batches_are_told_apart_by_what_the_batches_look_like(make):
+    made = model()
+    random_state = np.random.get_state()[1].copy()
+    setups = [compiled_setup(made, {"x": make(size, width)}) for size, width in ((8, 6), (16, 6), (8, 5), (8, 6))]
+    assert len(set(setups)) == 3
+    assert setups[0] == setups[3]
+    np.testing.assert_array_equal(np.random.get_state()[1], random_state)
+
+
 def test_rates_of_a_multi_optimizer_keep_their_ratio():
     made = multi(None)
     multi_optimizer = made.optimizer
@@ -123,6 +222,23 @@ def test_rates_of_a_multi_optimizer_keep_their_ratio():
     assert [round(float(part.learning_rate), 6) for part in in_step.optimizers] == [0.1, 0.01]
     assert [type(part) for part in in_step.optimizers] == [keras.optimizers.SGD, keras.optimizers.Adam]
     assert [round(float(part.learning_rate), 6) for part in multi_optimizer.optimizers] == []  # untouched, not built
+
+
+@pytest.mark.parametrize("wrap", [lambda it: it, keras.optimizers.LossScaleOptimizer])
+def test_variables_excluded_from_weight_decay_are_excluded_by_the_copy(wrap):
+    made = model()
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 99)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.5)
+    listed, *others = made.trainable_variables
+    optimizer.exclude_from_weight_decay(var_list=[listed], var_names=["bias"])
+    copy = with_number_as_rate(wrap(optimizer))
+    for variable in made.trainable_variables:
+        variable.assign(keras.ops.ones_like(variable))
+    copy.apply([keras.ops.zeros_like(variable) for variable in made.trainable_variables], made.trainable_variables)
+    for variable in made.trainable_variables:
+        decays = variable is not listed and variable.name != "bias"
+        assert (float(keras.ops.max(variable)) < 1) == decays
+    assert any(variable.name == "kernel" for variable in others)
 
 
 if not hasattr(keras.optimizers, "MultiOptimizer"):
@@ -138,6 +254,52 @@ def test_optimizers_of_a_models_own_are_seen_and_no_others():
     assert not several_optimizers(outer)
     scaled = model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
     assert not several_optimizers(scaled)
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 99)
+    assert keeps_its_optimizer(keeps_optimizer(rate))
+    assert not any(keeps_its_optimizer(it) for it in (model(keras.optimizers.SGD(rate)), outer, scaled))
+
+
+class KeepsOptimizer(keras.Sequential):
+    """Trains with the optimizer it was compiled with, whatever `self.optimizer` is by then."""
+
+    def compile(self, optimizer, *args, **kwargs):
+        super().compile(optimizer, *args, **kwargs)
+        self.mine = optimizer
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        self.mine.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        self._loss_tracker.update_state(loss)
+        return {"loss": self._loss_tracker.result()}
+
+
+def keeps_optimizer(rate):
+    return model(keras.optimizers.SGD(rate), cls=KeepsOptimizer)
+
+
+def test_a_model_that_keeps_an_optimizer_with_a_schedule_trains_as_without_autolr(tmp_path):
+    def setup(tuner):
+        rate = keras.optimizers.schedules.CosineDecay(0.1, 99)
+        return Setup(lambda hp: keeps_optimizer(rate), tuner=tuner)
+
+    ours, theirs = (search(setup(tuner.RandomSearch), tmp_path / tuner.__name__) for tuner in (autolr, kt))
+    assert ours.seen == theirs.seen
+    assert len(ours.warned) == 1
+    assert "under a name of its own" in ours.warned[0]
+
+
+def test_a_model_that_keeps_an_optimizer_with_a_number_is_helped(tmp_path):
+    outcome = search(Setup(lambda hp: keeps_optimizer(0.01)), tmp_path)
+    assert [record.source for record in records(outcome)] == ["range test"]
+    assert not [text for text in outcome.warned if "under a name of its own" in text]
+
+
+def test_a_range_test_of_a_model_that_keeps_an_optimizer_with_a_schedule_is_refused():
+    made = keeps_optimizer(keras.optimizers.schedules.CosineDecay(0.1, 99))
+    with pytest.raises(ValueError, match=r"under a name of its own.*Received: model="):
+        range_test(made, np.zeros((8, 6), "float32"), np.zeros(8))
 
 
 @pytest.mark.parametrize("wrap", [lambda it: it, keras.optimizers.LossScaleOptimizer])

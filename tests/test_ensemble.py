@@ -7,6 +7,7 @@ from collections import OrderedDict
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, one_weight, sequential
 
 from autolr import AutoLRWarning, SGDRScheduler
@@ -55,6 +56,52 @@ def predictions(model, x, ends):
         model.set_weights(weights)
         found.append(model.predict(x, verbose=0))
     return found
+
+
+def of_texts(output_mode):
+    layer = keras.layers.TextVectorization(output_mode=output_mode)
+    layer.adapt(["red green", "blue", "green"])
+    inputs = keras.Input((), dtype="string")
+    return keras.Model(inputs, keras.layers.Dense(2)(layer(inputs))), tf.constant(["green", "blue red"])
+
+
+def of_texts_with_given_words():
+    inputs = keras.Input((1,), dtype="string")
+    layer = keras.layers.StringLookup(vocabulary=["red", "blue"], output_mode="one_hot")
+    return keras.Model(inputs, keras.layers.Dense(2)(layer(inputs))), tf.constant([["red"], ["green"]])
+
+
+def of_numbers():
+    layer = keras.layers.IntegerLookup(output_mode="one_hot")
+    layer.adapt([1, 5, 9])
+    inputs = keras.Input((1,), dtype="int64")
+    return keras.Model(inputs, keras.layers.Dense(2)(layer(inputs))), tf.constant([[5], [7]])
+
+
+LOOKUPS = {
+    "texts": lambda: of_texts("multi_hot"),
+    "how rare they are": lambda: of_texts("tf_idf"),
+    "given words": of_texts_with_given_words,
+    "numbers": of_numbers,
+}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="texts need TensorFlow in the graph")
+@pytest.mark.parametrize("kind", LOOKUPS)
+def test_adapted_layers_look_up_what_they_were_adapted_to(kind, tmp_path):
+    model, x = LOOKUPS[kind]()
+    save_snapshot(model, tmp_path, 1, keep=5)
+    for made in (snapshot_ensemble(model, tmp_path), averaged_weights(model, tmp_path)):
+        np.testing.assert_allclose(made.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
+
+
+def test_a_model_with_a_lambda_is_told_what_to_do(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Lambda(lambda x: 2 * x)])
+    save_snapshot(model, tmp_path, 1, keep=5)
+    with pytest.raises(
+        ValueError, match=r"^Argument `model` must .*Received: .*`Lambda` layer, use a layer of your own"
+    ):
+        snapshot_ensemble(model, tmp_path)
 
 
 @pytest.mark.parametrize("build", [sequential, functional, Own])

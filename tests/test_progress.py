@@ -191,6 +191,37 @@ def test_which_kind_fits(monkeypatch):
     assert kinds == [Screen, Lines, Lines, Silence, Lines, Lines]
 
 
+class Writable:
+    """All that Python asks of a `sys.stdout`."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_an_output_that_can_only_be_written_to_gets_plain_lines(tuner, data, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Writable())
+    tuner.oracle.max_trials = 1
+    tuner.search(*data, **FIT)
+    assert sys.stdout.text.count("AutoLR trial 0 |") == 3
+
+
+@pytest.mark.parametrize("stream", [Writable(), None])
+def test_a_screen_is_shown_whatever_errors_are_written_to(tuner, stream, monkeypatch):
+    with Terminal() as terminal:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress_for("auto", "mine").shown(tuner.oracle):
+            pass
+    assert "\x1b[?25h" in terminal.bytes.decode()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert type(progress_for("auto")) is Lines
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (89, "89 s"), (100, "2 min"), (5400, "1 h 30 min")])
 def test_times_in_words(seconds, said):
     assert duration(seconds) == said
@@ -211,6 +242,22 @@ def test_a_first_trial_that_fails_or_is_interrupted_ends_no_search(tuner, data):
         tuner.search(*data, **FIT, callbacks=[FailAtFirst()])
     assert [trial.status for trial in tuner.oracle.trials.values()] == ["FAILED", "COMPLETED"]
     assert "none yet" in terminal.text
+
+
+def test_a_trial_that_is_retried_counts_once(tuner, data):
+    class FailOnce(keras.callbacks.Callback):
+        failed = False
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if not FailOnce.failed:
+                FailOnce.failed = True
+                raise RuntimeError("of the user's own")
+
+    tuner.oracle.max_trials, tuner.oracle.max_retries_per_trial = 1, 1
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT, callbacks=[FailOnce()])
+    assert [trial.status for trial in tuner.oracle.trials.values()] == ["COMPLETED"]
+    assert any("mine, 1 trial ended" in line for line in terminal.lines())
 
 
 def test_a_search_interrupted_in_its_first_trial_is_taken_up_again(tuner, data):

@@ -270,6 +270,27 @@ def test_another_callback_that_sets_the_rate_is_warned_of_once(other, first, rec
     assert schedule.history["lr"] == expected(range(30)).tolist()  # and it has no effect
 
 
+class SetsEachStep(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 0.123
+
+    def on_train_batch_end(self, batch, logs=None):  # needs results at once
+        pass
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [(True, "has no effect, unless"), (False, "behind `SGDRScheduler` decides")]
+)
+def test_a_callback_that_sets_the_rate_within_the_step_is_told_apart(first, said, recwarn):
+    schedule, spy = SGDRScheduler(**SCHEDULE), RateSpy()
+    fit(one_weight(), *([SetsEachStep(), schedule] if first else [schedule, SetsEachStep()]), spy)
+    told = [str(warning.message) for warning in recwarn if "Something else" in str(warning.message)]
+    assert len(told) == 1
+    assert said in told[0]
+    trained = schedule.history["lr"] if first else [0.123] * 30
+    np.testing.assert_allclose(spy.fits[0], trained, rtol=1e-6)
+
+
 def test_nobody_is_suspected_where_the_schedule_is_alone(recwarn):
     for model, options in (
         (one_weight(), {}),

@@ -13,6 +13,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import RateSpy, compiled
 
 import autolr
@@ -375,6 +376,24 @@ def test_a_quiet_search_says_nothing(tmp_path, data):
     assert not found.said
 
 
+def test_a_model_kept_from_a_search_is_its_users_own_again(tmp_path, data):
+    """One model for all trials: neither a later trial nor a later `fit` may reach into a trial that has ended."""
+    kept = dense()
+
+    def build_shared(hp):
+        hp.Choice("unused", [1, 2])
+        return ready(kept)
+
+    found = search(tmp_path, data, build_shared, max_trials=2)
+    assert_completed(*found.trials)
+    assert [found.record(trial).training["fits"] for trial in found.trials] == [1, 1]
+    assert [len(rates) for rates in found.rates] == [48, 48]
+    assert "fit" not in vars(kept)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert "learning_rate" not in kept.fit(*data, epochs=2, verbose=0).history
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
 class NoLoss(keras.Sequential):
     """Reports no loss in training."""
 
@@ -561,10 +580,18 @@ def test_another_loss_has_bounds_of_its_own_and_the_record_is_of_the_last_traini
     record = found.record(trial)
     assert (record.schedule["steps_per_epoch"], record.schedule["epochs"]) == (3, 3)
     assert record.bounds["max_lr"] == trial.hyperparameters.values["autolr/max_lr"]
+    assert [text for text in found.said if "in place of the compiled rate" in text] == [found.said[2]]
     first, second = found.rates
     assert max(second) < max(first) / 30
     assert second == rates_of(record.schedule, record.bounds)
     assert (record.training["fits"], record.training["steps"], record.training["steps_of_all"]) == (2, 9, 2 * 6 + 9)
+
+
+def test_further_executions_train_each_phase_on_its_own_bounds(tmp_path, data):
+    found = search(tmp_path, data, TwoFits(), executions_per_trial=2)
+    assert_completed(*found.trials)
+    assert len([line for line in found.said if "range test: " in line]) == 2
+    assert found.rates[2:] == found.rates[:2]
 
 
 def test_stopping_at_the_ends_of_cycles_is_left_out_where_there_are_none(tmp_path, data):
@@ -580,6 +607,18 @@ def test_nan_in_the_data_is_told_of_once_and_kept_in_every_record(tmp_path, data
     found = search(tmp_path, (x, y), hyperparameters=two_or_more(), max_trials=2)
     assert sum("hold NaN, in `x`" in text for text in found.warned) == 1
     assert all(any("hold NaN" in text for text in found.record(trial).warnings) for trial in found.trials)
+
+
+def test_a_warning_of_keras_is_shown_once_as_without_autolr(tmp_path, data):
+    """As it is by default: once for each place in the code."""
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(4)
+    tuner = autolr.RandomSearch(build, "loss", max_trials=2, hyperparameters=two_or_more(), directory=tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        tuner.search(batches, shuffle=True, epochs=2, verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+    assert len([it for it in caught if "`shuffle=True` was passed" in str(it.message)]) == 1
 
 
 def test_a_model_that_is_not_compiled_gets_keras_own_message(tmp_path, data):
@@ -642,6 +681,20 @@ class OtherFit(keras.Sequential):
         return super().fit(x, y, **arguments)
 
 
+class OtherNames(keras.Sequential):
+    def fit(self, data, targets=None, **arguments):
+        return super().fit(data, targets, **arguments)
+
+
+def test_a_fit_with_other_names_for_data_and_targets_is_called_as_its_user_calls_it(tmp_path, data):
+    found = search(tmp_path, data, lambda hp: ready(dense(cls=OtherNames)))
+    (trial,) = found.trials
+    assert_completed(trial)
+    record = found.record(trial)
+    assert record.source == "range test"
+    assert found.rates[0] == rates_of(record.schedule, record.bounds)
+
+
 class CallsOtherFit(kt.HyperModel):
     def build(self, hp):
         return ready(dense(cls=OtherFit), keras.optimizers.Adam(0.02))
@@ -681,6 +734,31 @@ def test_with_auto_lr_makes_a_class_of_the_same_name_once():
     assert with_auto_lr(autolr.Hyperband) is autolr.Hyperband
 
 
+def test_the_mixin_behind_the_tuner_is_refused():
+    with pytest.raises(TypeError, match=r"^`AutoLRMixin` must come before .*Received: RandomSearch, AutoLRMixin"):
+        type("Late", (kt.RandomSearch, AutoLRMixin), {})
+
+
+@pytest.mark.parametrize("tuner_class", [autolr.RandomSearch, autolr.Hyperband, UsersTuner])
+def test_a_search_without_a_model_is_refused_at_once(tmp_path, tuner_class):
+    with pytest.raises(ValueError, match=r"^Argument `hypermodel` must .*Received: hypermodel=None"):
+        tuner_class(None, "loss", directory=tmp_path)
+
+
+@pytest.mark.parametrize("in_front", [True, False])
+def test_a_tuner_that_runs_its_trials_itself_needs_no_model(tmp_path, data, in_front):
+    class Runs(kt.RandomSearch):
+        def run_trial(self, trial, *args, **kwargs):
+            return trial.hyperparameters.Float("x", -1.0, 1.0) ** 2
+
+    tuner_class = type("Both", (AutoLRMixin, Runs), {"run_trial": Runs.run_trial} if in_front else {})
+    tuner = tuner_class(objective=kt.Objective("default_objective", "min"), max_trials=2, directory=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AutoLRWarning)
+        tuner.search(verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+
+
 @pytest.mark.parametrize("wrong", [kt.HyperModel, "RandomSearch", None, kt.Oracle])
 def test_with_auto_lr_takes_tuner_classes_only(wrong):
     with pytest.raises(TypeError, match=r"^Argument `tuner_class` must .*Received: tuner_class="):
@@ -695,6 +773,10 @@ def test_with_auto_lr_takes_tuner_classes_only(wrong):
         ("range_test_steps", 1),
         ("range_test_min_steps", 1),
         ("range_test_steps", float("nan")),
+        ("range_test_share", "a"),
+        ("range_test_steps", None),
+        ("range_test_min_steps", "a"),
+        ("num_snapshots", "a"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument, value):
