@@ -197,8 +197,7 @@ def plot_search(search: str | os.PathLike[str] | Search, *, kind: str = "trials"
     """Draw a search, finished or running, from the folder Keras Tuner wrote.
 
     Args:
-        search: The folder, `directory/project_name` in the arguments of the tuner, or what
-            `autolr.search_folder.read_search` made of it.
+        search: The folder, `directory/project_name` in the arguments of the tuner.
         kind: What to draw:
             `"trials"`, the objective of each trial and the best so far;
             `"steps"`, the same by the optimizer steps spent up to then, those of range tests included;
