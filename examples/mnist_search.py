@@ -349,7 +349,7 @@ def draw_winner(trial: Any, schedule: Any, history: dict[str, list[float]], out:
     ends = np.arange(1, len(history["loss"]) + 1)
     loss_axes.plot(ends, history["loss"], "o-", color="#0072B2", label="training loss")
     loss_axes.plot(ends, 1 - np.array(history["accuracy"]), "s--", color="#009E73", label="training error")
-    loss_axes.set(xlabel="epoch", yscale="log")
+    loss_axes.set(xlabel="epoch", ylabel="loss, share of errors (log scale)", yscale="log")
     loss_axes.set_title("3. Training")
     loss_axes.legend(frameon=False)
     for axes in (rate_axes, loss_axes):
