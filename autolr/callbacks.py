@@ -36,8 +36,9 @@ class LRFinder(keras.callbacks.Callback):
     """Learning-rate range test as a callback: raises the rate exponentially, step by step, and records the losses.
 
     Training stops by itself after `num_steps`, or earlier when the loss diverges. Then the model is put back exactly
-    as it was when training began. `autolr.range_test` does the same in one call, builds a model that is not built,
-    takes a model with a schedule, and restores it when `fit` raises, too.
+    as it was when training began. This is the sweep alone: its bounds are not confirmed by bursts, as those of
+    `autolr.range_test` are, which also needs no `fit`, builds a model that is not built, takes a model with a schedule,
+    and restores it when `fit` raises, too.
 
     Args:
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.

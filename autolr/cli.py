@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.output and not Path(options.output).parent.is_dir():
+            raise FileNotFoundError(f"-o must name a file in a folder that exists. Received: -o {options.output}")
         if options.watch:
             watch(options.directory, port=options.port, output=options.output)
         else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
+FEW = 20  # points; so few are drawn larger
 
 
 def new_axes(ax: Axes | None) -> Axes:
@@ -42,8 +43,8 @@ def new_axes(ax: Axes | None) -> Axes:
 def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
     """Draw a range test: the recorded and the smoothed loss by learning rate, the bounds, and what was decided.
 
-    Thin lines mark where half and 95 % of the fall is done. Diamonds are bursts, at the mean loss they reached (a cross
-    at the top: diverged); larger ones were longer.
+    Thin lines mark where 50 and 95 % of the fall are done. Diamonds are bursts, at the mean loss they reached (a cross
+    at the top: diverged); larger ones were longer. Thin crosses at the top are losses that are not finite.
 
     Args:
         test: A recorded curve with at least one step.
@@ -65,8 +66,14 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     bounds = test.bounds() if bounds is None else bounds
     smooth = smooth_losses(test.lrs, test.losses)
     finite = np.isfinite(test.losses)
-    ax.plot(test.lrs[finite], test.losses[finite], ".", color=GREY, markersize=4, label="loss of each batch")
+    size = 4 if np.count_nonzero(finite) > FEW else 8
+    dots: dict[str, Any] = {"color": GREY, "markersize": size, "zorder": 2.5}
+    ax.plot(test.lrs[finite], test.losses[finite], ".", label="loss of each batch", **dots)
     ax.plot(test.lrs, smooth, color=BLUE, linewidth=2, label="smoothed")
+    if not np.all(finite):
+        top = np.ones(np.count_nonzero(~finite))
+        edge: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+        ax.plot(test.lrs[~finite], top, "x", color=GREY, markersize=4, label="not finite", **edge)
     ax.axvspan(bounds.min_lr, bounds.max_lr, color=ORANGE, alpha=0.15, linewidth=0)
     ax.axvline(bounds.min_lr, color=ORANGE, linewidth=1.5, linestyle="--", label=f"min_lr {bounds.min_lr:.2e}")
     ax.axvline(bounds.max_lr, color=ORANGE, linewidth=1.5, label=f"max_lr {bounds.max_lr:.2e}")
@@ -80,9 +87,27 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
     ax.set_title(f"{bounds.status} ({bounds.confidence} confidence): {bounds.reason}", fontsize=9, wrap=True)
-    ax.legend(fontsize=8, loc="best", frameon=False)
+    _legend_below(ax)
     _tidy(ax)
     return ax
+
+
+def _legend_below(ax: Axes) -> None:
+    """A legend under the name of the axis, if the figure makes room for it: inside it may lie on points or lines."""
+    from matplotlib.transforms import ScaledTranslation
+
+    if ax.figure.get_layout_engine() is None:
+        ax.legend(fontsize=8, loc="best", frameon=False)
+        return
+    under = ScaledTranslation(0, -40 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        fontsize=8,
+        loc="upper center",
+        ncols=3,
+        frameon=False,
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + under,
+    )
 
 
 def _show_what_matters(ax: Axes, losses: Any, smooth: Any) -> None:
@@ -95,14 +120,14 @@ def _show_what_matters(ax: Axes, losses: Any, smooth: Any) -> None:
 
 
 def _draw_levels(ax: Axes, smooth: Any) -> None:
-    """Where 50 % and 5 % of the smoothed curve's fall are still to go: the landmarks of the method's source."""
+    """Where 50 and 95 % of the smoothed curve's fall are done: the landmarks of the method's source."""
     bottom = int(np.argmin(smooth))
     top = float(np.median(smooth[: max(1, bottom // 2)]))
     for share in (0.5, 0.05):
         level = smooth[bottom] + share * (top - smooth[bottom])
         ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        ax.annotate(f"{share:.0%}", (1, level), fontsize=7, color=GREY, **where)
+        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "ha": "left", "va": "bottom"}
+        ax.annotate(f"{1 - share:.0%} of the fall".replace("%", " %"), (0.01, level), fontsize=7, color=GREY, **where)
 
 
 def _draw_bursts(ax: Axes, test: RangeTest) -> None:
@@ -182,7 +207,8 @@ def draw_schedule(
     total = int(edges[-1]) if total_steps is None else total_steps
     steps = np.arange(total)
     ax.plot(steps / steps_per_epoch, schedule.rates(steps, edges), color=BLUE, linewidth=1.5)
-    starts = edges[:-1][edges[:-1] < total]
+    starts = np.array([0, *edges[1:-1]]) if 0 < schedule.warmup < 1 else edges[:-1]  # the first begins with a share
+    starts = starts[starts < total]
     peaks = schedule.rates(starts, edges)
     ax.plot(starts / steps_per_epoch, peaks, "o", color=ORANGE, markersize=4, label="start of a cycle")
     ax.set_xlabel("epoch" if steps_per_epoch > 1 else "step")
@@ -197,8 +223,7 @@ def plot_search(search: str | os.PathLike[str] | Search, *, kind: str = "trials"
     """Draw a search, finished or running, from the folder Keras Tuner wrote.
 
     Args:
-        search: The folder, `directory/project_name` in the arguments of the tuner, or what
-            `autolr.search_folder.read_search` made of it.
+        search: The folder, `directory/project_name` in the arguments of the tuner.
         kind: What to draw:
             `"trials"`, the objective of each trial and the best so far;
             `"steps"`, the same by the optimizer steps spent up to then, those of range tests included;

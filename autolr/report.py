@@ -39,7 +39,7 @@ def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]
         The path of the file.
 
     Raises:
-        RecordError: If there is no search in `directory`, or more than one.
+        ValueError: If there is no search in `directory`, or more than one.
         FileNotFoundError: If the folder of `path` does not exist.
         ImportError: If Jinja2 is not installed.
 

@@ -261,7 +261,9 @@ class TrialView:
         bounds, plan = self.trial.record.bounds, self.trial.record.schedule
         edges, per_epoch = np.array(plan["edges"]), plan["steps_per_epoch"] or 1
         cycles = len(edges) - 1
-        peaks = planned_schedule(self.trial.record).rates(edges[:-1], edges)
+        starts = np.array([0, *edges[1:-1]])  # warm-up is part of the first
+        rates = planned_schedule(self.trial.record).rates
+        peaks = rates(edges[:-1], edges)
         chart = Chart(
             f"Schedule: {cycles} cosine cycles from {rate(bounds['max_lr'])} to {rate(bounds['min_lr'])}.",
             *box((0, float(edges[-1]) / per_epoch), (0, bounds["max_lr"] * 1.06)),
@@ -272,7 +274,7 @@ class TrialView:
             chart.band("before", 0, start)
         if cycles <= MOST_CYCLES:
             chart.line("smooth", *planned_line(self.trial.record))
-            chart.dots("peak", edges[:-1] / per_epoch, peaks)
+            chart.dots("peak", starts / per_epoch, rates(starts, edges))
         else:  # they would run together: their peaks, and what each falls to
             some = thinned(cycles, _MAX_CORNERS)
             chart.line("smooth", edges[some] / per_epoch, peaks[some])

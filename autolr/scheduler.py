@@ -65,7 +65,8 @@ class SGDRScheduler(keras.callbacks.Callback):
             half of that cycle), and the rate rises from `min_lr`. Defaults to 0.
         momentum: What the optimizer's momentum (`momentum` or `beta_1`) is at the peak of a `"one_cycle"` and at its
             ends. It moves against the rate, and the optimizer's own is put back when training ends. Defaults to
-            `(0.85, 0.95)`, as in the paper; None leaves momentum alone, as do the other shapes.
+            `(0.85, 0.95)`, as in the paper; None leaves momentum alone, as do the other shapes. A momentum of 0, as of
+            Keras's `"sgd"` and `"rmsprop"`, is left alone in any case.
         tail_average: Share of the training's steps (those before an `initial_epoch` included), below 1: when a cycle
             ends, the model is given the mean of the weights it had in so many steps before, at most in the second
             half of the cycle, and goes on from there. At `min_lr` weights still move about the minimum they are
@@ -73,8 +74,8 @@ class SGDRScheduler(keras.callbacks.Callback):
             behind this one. A cycle that is not trained to its end is not averaged. Defaults to 0: no averaging. An
             optimizer with `use_ema=True`, which averages by itself, is left alone.
         snapshot_folder: Where to keep the model's weights at the ends of the cycles, for `autolr.snapshot_ensemble`:
-            files `cycle-0001.weights.h5` and so on. Those of cycles that a `fit` trains again are removed when it
-            begins. Defaults to None: nothing is written.
+            files `cycle-0001.weights.h5` and so on. When a `fit` begins, those of all cycles later than the ones it
+            starts from are removed. Defaults to None: nothing is written.
         num_snapshots: How many of the last cycles' ends to keep there. Defaults to 5.
 
     Attributes:

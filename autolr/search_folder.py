@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from autolr.errors import RecordError
-from autolr.records import TrialRecord, same_values
+from autolr.records import FILE_NAME, TrialRecord, same_values
 
 FOUND_PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # values that are no choice of the search
 UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
@@ -165,7 +165,8 @@ def read_search(directory: str | os.PathLike[str], *, now: float | None = None) 
     order = [str(name) for name in _list(oracle.get("start_order"))]
     found = {path.name.removeprefix("trial_"): path for path in folder.glob("trial_*") if path.is_dir()}
     names = [name for name in order if name in found] + sorted(set(found) - set(order))
-    trials = tuple(_read_trial(found[name], name) for name in names)
+    assisted = any((path / FILE_NAME).exists() for path in found.values())
+    trials = tuple(_read_trial(found[name], name, assisted=assisted) for name in names)
     if gone := [name for name in order if name not in found]:
         problems.append(f"The folders of these trials are missing: {', '.join(gone)}.")
     objective, direction = _objective(trials)
@@ -194,7 +195,8 @@ def _is_project(folder: Path) -> bool:
     return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
 
 
-def _read_trial(folder: Path, name: str) -> Trial:
+def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
+    """A trial of a search in which others have a record of autolr (`assisted`), or none has."""
     state, problems = _read_json(folder / "trial.json")
     values = _dict(_dict(state.get("hyperparameters")).get("values"))
     metrics, directions, executions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
@@ -207,7 +209,8 @@ def _read_trial(folder: Path, name: str) -> Trial:
     except (RecordError, RecursionError) as error:  # the latter of nonsense nested very deep
         # The folder's own path says nothing to whom the report is sent.
         why = str(error).replace(f"{folder}{os.sep}", "")
-        if state.get("status") != "RUNNING":  # one that has just begun has none yet
+        # One that has just begun has none yet; those of plain Keras Tuner never have.
+        if state.get("status") != "RUNNING" and (assisted or any(key.startswith(FOUND_PREFIX) for key in values)):
             problems.append(why)
     return Trial(
         trial_id=name,

@@ -55,7 +55,7 @@ class AutoLRMixin(compat.TunerSeams):
             `range_test_min_steps`. Defaults to 0.1.
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 364: a sweep of
             100, then bursts of 24 and of 48 steps at single rates. With less, the longer bursts go first, then the
-            sweep gets coarser.
+            sweep gets coarser. With data of unknown size it alone decides.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
             no more than a fifth of the trial above the first 40, without which a test could not see anything.
             Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs more.
@@ -64,8 +64,8 @@ class AutoLRMixin(compat.TunerSeams):
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
             has one trains without AutoLR, at the rate its model is compiled with.
         reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
-            found in this call of `search`. Defaults to False: it saves the tests' steps (16 % in
-            `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
+            found in this call of `search`, if their status is `"ok"`. Defaults to False: it saves the tests' steps
+            (16 % in `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
         num_snapshots: How many of the last ends of cycles each trial keeps its weights of, in its folder, for
             `get_best_ensemble`. Defaults to 3; 0 for none.
         tail_average: Share of a trial's steps over which the model's weights are averaged when a cycle ends: what is

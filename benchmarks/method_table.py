@@ -62,12 +62,15 @@ ARMS = {
 ENSEMBLE = "the same, ensemble of its last three cycles' ends"
 CHOICES = {"val_loss": min, "val_accuracy": max}
 ENDS = (3, 8, 16)  # epochs that end a cycle
-LOOKS = {  # of the arms that are drawn: the others would lie far above, or upon these
-    "constant": {"color": "#8A8A8A"},
-    "tuner": {"color": "#0072B2"},
-    "plateau": {"color": "#009E73", "linestyle": "--"},
-    "one_cycle": {"color": "#D55E00", "linestyle": "-."},
+COLOURS = {"sgdr": "#CC79A7", "tuner": "#0072B2", "plateau": "#009E73", "one_cycle": "#D55E00"}  # a panel for each
+GREY = "#8A8A8A"  # the constant rate, in each
+TITLES = {
+    "sgdr": "the method to the letter",
+    "tuner": "as the tuners train",
+    "plateau": "1.0 and ReduceLROnPlateau",
+    "one_cycle": "range test + one-cycle",
 }
+TICKS = [0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 2.5]
 
 
 class TestErrors(keras.callbacks.Callback):
@@ -156,35 +159,33 @@ def table(folder: Path = RESULTS / "method_table") -> str:
 
 
 def draw(folder: Path) -> None:
-    """Test error by epoch: means over seeds, and how far the seeds are apart."""
+    """Test error by epoch, each arm against the constant rate: means over seeds, and how far the seeds are apart."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, ax = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
-    epochs = np.arange(1, EPOCHS + 1)
-    for arm, its in read(folder).items():
-        if arm not in LOOKS:
-            continue
-        errors, look = np.array([found["test_errors"] for found in its.values()]), LOOKS[arm]
-        ax.plot(
-            epochs,
-            errors.mean(axis=0),
-            label=f"{ARMS[arm].partition(':')[0].replace('`', '')} ({len(its)} seeds)",
-            **look,
-        )
-        ax.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=look["color"], alpha=0.12, linewidth=0)
-        if arm == "tuner":
-            ends = np.array(ENDS)
-            ax.plot(ends, errors.mean(axis=0)[ends - 1], "D", color=look["color"], label="its cycles' ends, averaged")
-            together = np.mean([found["ensemble"]["test_error"] for found in its.values()])
-            ax.axhline(together, color=look["color"], linestyle=":", label="ensemble of its cycles' ends")
-    ax.set(xlabel="epoch", ylabel="test error, %", yscale="log", xticks=epochs)
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:g}")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False)
+    results, epochs, ends = read(folder), np.arange(1, EPOCHS + 1), np.array(ENDS)
+    figure, grid = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained", sharex=True, sharey=True)
+    for arm, ax in zip(COLOURS, grid.flat, strict=True):
+        for its, color, name in (("constant", GREY, "constant 1.0"), (arm, COLOURS[arm], "mean of its seeds")):
+            errors = np.array([found["test_errors"] for found in results[its].values()])
+            ax.plot(epochs, errors.mean(axis=0), color=color, linewidth=2, label=name)
+            ax.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.2, linewidth=0)
+        if arm in CYCLES:
+            name = "ends of its cycles" + ", averaged" * (arm != "sgdr")
+            ax.plot(ends, errors.mean(axis=0)[ends - 1], "D", color=COLOURS[arm], label=name)
+            together = np.mean([found["ensemble"]["test_error"] for found in results[arm].values()])
+            ax.axhline(together, color=COLOURS[arm], linestyle=":", label="ensemble of these ends")
+        ax.set_title(TITLES[arm], fontsize=11)
+        ax.set_yscale("log")
+        ax.set_xticks(epochs)
+        ax.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        ax.minorticks_off()
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize=9, frameon=False, loc="upper right")
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("test error, %", fontsize=10)
     figure.savefig(PICTURE, dpi=130)
     pyplot.close(figure)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ RIVALS = ("cosine", "constant")
 MAIN = ("autolr", *RIVALS, "default")
 NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 ENSEMBLE_OF = 3  # trials; fixed before any was measured
-COLOURS = {"autolr": "#D55E00", "cosine": "#0072B2", "constant": "#56B4E9", "default": "#999999"}
+LOOKS: dict[str, dict[str, Any]] = {
+    "autolr": {"color": "#D55E00", "linewidth": 3, "zorder": 4},
+    "together": {"color": "#D55E00", "linewidth": 2, "linestyle": ":", "zorder": 4},
+    "cosine": {"color": "#0072B2", "linewidth": 1.3},
+    "constant": {"color": "#009E73", "linewidth": 1.3, "linestyle": "--"},
+    "default": {"color": "#777777", "linewidth": 1.3, "linestyle": "-."},
+}
+TICKS = {"mnist": [2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 15, 20, 30], "fashion": [14, 15, 16, 17, 18, 20, 22, 25, 30, 35]}
 
 Search = dict[str, Any]
 Groups = dict[tuple[str, str, int], dict[str, Search]]  # by data, tuner and seed, then by arm
@@ -183,20 +190,23 @@ def draw(groups: Groups) -> None:
     for (row, column), ax in np.ndenumerate(axes):
         data, tuner = rows[row], columns[column]
         its = [group for key, group in groups.items() if key[:2] == (data, tuner)]
+        its = [{arm: group[arm] for arm in MAIN if arm in group} for group in its]
         for arm in MAIN:
-            searches = [group[arm] for group in its if arm in group]
+            searches = [(group[arm], budget_of(group)) for group in its if arm in group]
             if searches:
-                grid = np.arange(0, max(int(search["ends"][-1]) for search in searches) + 1, 25)
-                curves = [stairs(search, best_so_far(search), grid) for search in searches]
-                ax.plot(grid, np.median(curves, axis=0), color=COLOURS[arm], label=ARMS[arm], drawstyle="steps-post")
+                ax.step(*stairs(searches, best_so_far), where="post", label=ARMS[arm], **LOOKS[arm])
             if searches and arm == "autolr":
-                curves = [stairs(search, ensemble_so_far(search), grid) for search in searches]
                 name = "autolr, best three trials together"
-                style = {"color": COLOURS[arm], "linestyle": ":", "drawstyle": "steps-post"}
-                ax.plot(grid, np.median(curves, axis=0), label=name, **style)
-        ax.set(title=f"{NAMES[data]}, {TUNERS[tuner]}", yscale="log")
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
+                ax.step(*stairs(searches, ensemble_so_far), where="post", label=name, **LOOKS["together"])
+        for line in ax.lines:
+            line.set(marker="o", markersize=2 + 1.5 * line.get_linewidth(), markevery=[-1])  # as in the table
+        ax.set_title(f"{NAMES[data]}, {TUNERS[tuner]}")
+        ax.set_yscale("log")
+        ax.set_yticks(TICKS[data], [f"{tick:g}" for tick in TICKS[data]])
+        ax.minorticks_off()
+        low, high = ax.dataLim.intervaly
+        ax.set_ylim(low / 1.04, high * 1.04)  # ticks must not widen it
+        ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[-1]:
         ax.set_xlabel("optimizer steps, range tests included")
@@ -207,7 +217,15 @@ def draw(groups: Groups) -> None:
     pyplot.close(figure)
 
 
-def stairs(search: Search, errors: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The error after the trials that have ended by each step of a grid; NaN before the first."""
-    done = np.searchsorted(search["ends"], grid, side="right")
-    return np.concatenate([[np.nan], errors])[done]
+def stairs(
+    searches: Sequence[tuple[Search, int]], errors_of: Callable[[Search], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Medians over searches, each with its budget, trial by trial: steps by which so many have ended, and the error.
+
+    Trial by trial because range tests differ in length: between two searches' ends of the same trial the median of what
+    they have by then would jump back and forth. The last value is that of the table, and lasts until the budget ends.
+    """
+    within = min(int(np.sum(search["ends"] <= budget)) for search, budget in searches)
+    steps = np.median([[*search["ends"][:within], budget] for search, budget in searches], axis=0)
+    errors = np.median([errors_of(search)[:within] for search, _ in searches], axis=0)
+    return steps, np.append(errors, errors[-1])

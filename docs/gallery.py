@@ -72,7 +72,6 @@ def draw_curve() -> None:
     ):
         axes.text(rate, loss, text, fontsize=10, va="center", ha="center" if rate < 1e-4 else "left")
     axes.set_ylim(top=2.9)
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
     axes.set_title("")
     axes.figure.savefig(IMAGES / "curve.png", dpi=90)
 
@@ -84,12 +83,14 @@ def draw_cycles() -> None:
     edges = schedule.edges(1599, per_epoch)
     figure, axes = pyplot.subplots(figsize=(9, 3.8), layout="constrained")
     draw_schedule(schedule, edges, steps_per_epoch=per_epoch, ax=axes)
-    names = ("cycle_length", "ceil(3 mult_factor)", "ceil(5 mult_factor)")
+    times = "\N{MULTIPLICATION SIGN}"
+    names = ("cycle_length", f"ceil(3 {times} mult_factor)", f"ceil(5 {times} mult_factor)")
+    peaks = ("max_lr", f"max_lr {times} lr_decay", f"max_lr {times} lr_decay²")
     for number, (begin, end) in enumerate(itertools.pairwise(edges / per_epoch)):
         axes.annotate("", (begin, 1.12), (end, 1.12), arrowprops={"arrowstyle": "<->", "color": "#555555"})
         axes.text((begin + end) / 2, 1.15, f"{names[number]} = {end - begin:.0f}", ha="center", fontsize=9)
         peak = high * decay**number
-        axes.text(begin + 0.3, peak + 0.02, ("max_lr", "max_lr lr_decay", "max_lr lr_decay²")[number], fontsize=9)
+        axes.text(begin + 0.3, peak + 0.02, peaks[number], fontsize=9)
     axes.axhline(low, color="#8A8A8A", linewidth=0.8, linestyle=":")
     axes.text(0.05, low + 0.02, "min_lr", fontsize=9)
     axes.set(xlim=(0, 16.2), ylim=(0, 1.25))

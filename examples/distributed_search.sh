@@ -7,9 +7,12 @@
 # naming the chief's machine, and FOLDER on a disk that all of them see. See docs/distributed.md.
 set -eu
 
-PYTHON=${PYTHON:-python3}
+HERE=$(dirname "$0")
+SCRIPT=$HERE/distributed_search.py
 FOLDER=${1:-$(mktemp -d)}
-SCRIPT=$(dirname "$0")/distributed_search.py
+# The environment that `make` sets up, if it is there.
+if [ -x "$HERE/../.venv/bin/python" ]; then OWN=$HERE/../.venv/bin/python; else OWN=python3; fi
+PYTHON=${PYTHON:-$OWN}
 
 export KERASTUNER_ORACLE_IP=127.0.0.1
 # A port that is free now.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 import zipfile
@@ -41,7 +42,9 @@ class UsageError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the search; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
+    out = None
     try:
         data = load_data(options.data)
         out = prepare_folder(options)
@@ -50,12 +53,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mnist_search: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nInterrupted. Nothing is lost: go on with --resume --out {out}", file=sys.stderr)
+        hint = f". To go on: {command_to_resume(argv, options, out)}" if out else ""
+        print(f"\nInterrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def command_to_resume(argv: list[str], options: argparse.Namespace, out: Path) -> str:
+    """The command that was given, with what it takes to go on."""
+    more = [*([] if options.out else ["--out", str(out)]), *([] if options.resume else ["--resume"])]
+    return shlex.join([sys.executable, sys.argv[0], *argv, *more])
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -339,7 +349,7 @@ def draw_winner(trial: Any, schedule: Any, history: dict[str, list[float]], out:
     ends = np.arange(1, len(history["loss"]) + 1)
     loss_axes.plot(ends, history["loss"], "o-", color="#0072B2", label="training loss")
     loss_axes.plot(ends, 1 - np.array(history["accuracy"]), "s--", color="#009E73", label="training error")
-    loss_axes.set(xlabel="epoch", yscale="log")
+    loss_axes.set(xlabel="epoch", ylabel="loss, share of errors (log scale)", yscale="log")
     loss_axes.set_title("3. Training")
     loss_axes.legend(frameon=False)
     for axes in (rate_axes, loss_axes):

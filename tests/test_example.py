@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,23 @@ def test_another_search_is_not_resumed(example, capsys, tmp_path):
     assert "--tuner grid" in one_line_error(example, capsys, "--resume", "--out", tmp_path)
     (tmp_path / "settings.json").write_text("{")
     assert "cannot be read" in one_line_error(example, capsys, "--resume", "--out", tmp_path)
+
+
+def test_what_is_said_after_ctrl_c_works_as_it_stands(example, capsys, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as loading:
+        loading.setattr(example, "load_data", interrupted)
+        assert example.main([]) == 130
+    assert capsys.readouterr().err == "\nInterrupted\n"  # nothing had begun
+    monkeypatch.setattr(example, "search", interrupted)
+    assert example.main(["--epochs", "2", "--tuner", "grid"]) == 130
+    command = shlex.split(capsys.readouterr().err.partition("To go on: ")[2])[2:]
+    assert command == ["--epochs", "2", "--tuner", "grid", "--out", str(Path("runs", "mnist-1")), "--resume"]
+    assert example.main(command) == 130
+    assert shlex.split(capsys.readouterr().err.partition("To go on: ")[2])[2:] == command
 
 
 def test_the_bundled_sample_is_what_it_says(example):

@@ -125,6 +125,34 @@ except ImportError as error:
     assert "pip install 'keras-autolr[plots]'" in result.stdout
 
 
+def test_losses_that_are_not_finite_are_marked_at_the_top():
+    losses = [2.0] * 15 + [math.nan, math.inf] * 5
+    ax = plot_range_test(RangeTest(np.geomspace(1e-6, 1, 25), losses))
+    (crosses,) = (line for line in ax.lines if line.get_marker() == "x")
+    assert crosses.get_xdata().tolist() == np.geomspace(1e-6, 1, 25)[15:].tolist()
+    in_axes = ax.transAxes.inverted().transform(crosses.get_transform().transform(crosses.get_xydata()))
+    assert in_axes[:, 1] == pytest.approx(1)
+    assert "not finite" in legend(ax)
+
+
+def test_nothing_is_drawn_under_the_legend(curve):
+    ax = plot_range_test(curve)
+    ax.figure.canvas.draw()
+    box = ax.get_legend().get_window_extent()
+    assert box.y1 < ax.xaxis.label.get_window_extent().y0
+    assert box.y0 >= 0  # and it is on the picture, which makes room for it
+    plain = pyplot.figure().add_subplot()
+    plot_range_test(curve, ax=plain).figure.canvas.draw()
+    assert plain.get_legend().get_window_extent().y0 > plain.get_window_extent().y0  # that one does not
+
+
+def test_a_warm_up_that_is_a_share_begins_the_first_cycle():
+    ax = plot_schedule([10, 50, 100], min_lr=0.1, max_lr=1.0, warmup=0.1)
+    starts = ax.lines[1]
+    assert starts.get_xdata().tolist() == [0, 50]
+    assert starts.get_ydata() == pytest.approx([0.1, 1.0], abs=0.1)
+
+
 def test_bursts_are_drawn_inside_the_picture_and_diverged_ones_at_its_top():
     lrs = np.geomspace(1e-6, 1, 60)
     losses = np.where(lrs < 1e-3, 2.3, np.where(lrs < 0.1, 2.0, 9.0))

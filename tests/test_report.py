@@ -393,15 +393,42 @@ def test_missing_records_and_trials_are_named(tmp_path):
     assert "No trial has a record of autolr" in report(path).text
 
 
+def test_a_search_of_plain_keras_tuner_is_no_gap_and_its_winners_code_makes_nothing_up(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", 0.8, record=False)
+    folder.trial("1", 0.9, record=False)
+    folder.trial("2", None, record=False, status="FAILED")
+    page, search = report(folder.done()), read_search(folder.path)
+    assert [trial.needs_a_look for trial in search.trials] == [False, False, True]
+    assert not any(trial.problems for trial in search.trials)
+    assert "No trial has a record of autolr" in page.text
+    assert "# Fill in `epochs` and `batch_size` as in the search, whose folder does not tell." in page.text
+    assert "model.fit(x, y, batch_size=batch_size, epochs=epochs)" in page.text
+    folder.trial("3", 0.95, record=False, **{"tuner/epochs": 7})  # of Hyperband
+    text = report(folder.done()).text
+    assert "# Fill in `batch_size` as in the search, whose folder does not tell." in text
+    assert "model.fit(x, y, batch_size=batch_size, epochs=7)" in text
+
+
+def test_the_winners_code_says_what_the_record_does_not_tell(tmp_path):
+    path = finished(tmp_path / "s", 1)
+    text = report(path).text
+    assert "Fill in `batch_size` as in the search, where an epoch had 100 batches;" in text
+    assert "model.fit(x, y, batch_size=batch_size, epochs=6, callbacks=[schedule])" in text
+    schedule = json.loads((path / "trial_000" / "autolr.json").read_text())["schedule"]
+    rewrite(path / "trial_000", schedule={**schedule, "steps_per_epoch": None})  # data that came in batches
+    assert "model.fit(x, y, epochs=6, callbacks=[schedule])" in report(path).text
+
+
 def test_bursts_are_drawn_where_there_were_some(tmp_path):
     path = finished(tmp_path / "s", 1)
-    assert "rate tried longer" not in report(path).text
+    assert "max_lr bursts" not in report(path).text
     file = path / "trial_000" / "autolr.json"
     record = json.loads(file.read_text())
     record["range_test"]["bursts"] = [[1e-3, -0.5, 24], [1e-2, "inf", 48]]
     file.write_text(json.dumps(record))
     page = report(path)
-    assert "rate tried longer" in page.text
+    assert "max_lr bursts" in page.text
     assert sum(attributes.get("class") == "burst" for _, attributes in page.tags) == 2
 
 
@@ -628,7 +655,9 @@ def test_what_is_no_search_is_one_line_and_exit_code_2(tmp_path, capsys, watchin
 def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, capsys):
     path = finished(tmp_path / "s")
     assert main(["report", str(path), "-o", str(tmp_path / "none" / "r.html")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "-o must name a file in a folder that exists" in error
 
 
 @pytest.mark.parametrize(
@@ -884,12 +913,13 @@ def test_the_code_in_the_report_trains_the_winner(real, tmp_path):
     tuner, build_model, x, y = real
     html = write_report(tuner.project_dir, tmp_path / "r.html").read_text(encoding="utf-8")
     code = "".join(Page(re.search(r'<code id="code">.*?</code>', html, re.DOTALL)[0]).words)
-    known = {"build_model": build_model, "x": x, "y": y}
+    part = len(x) * 3 // 4  # what the search trained on
+    known = {"build_model": build_model, "x": x[:part], "y": y[:part], "batch_size": 16}
     exec(code, known)
     best = tuner.get_best_hyperparameters()[0].values
     assert {name: known["hp"].values[name] for name in best} == best
-    peak = known["schedule"].history["lr"][0]
-    assert peak == pytest.approx(best["autolr/max_lr"])
+    record = read_search(tuner.project_dir).best.record
+    assert known["schedule"].history["lr"] == pytest.approx(record.training["rates"]["lr"], rel=1e-5)
 
 
 def test_epochs_shorter_than_an_update_end_on_the_same_step(tmp_path):

@@ -81,6 +81,8 @@ def test_a_comparison_worked_out_by_hand(tmp_path):
     assert (rows["cosine"]["winner"], rows["constant"]["winner"]) == (12, 15)
     assert rows["constant"]["wasted"] == 1  # both are more than twice as bad as the best trial within the budget, 6
     assert rows["autolr"]["near"] == 0.5
+    steps, errors = search_results.stairs([(group["autolr"], 200)], search_results.best_so_far)
+    assert (steps.tolist(), errors.tolist()) == ([120, 190, 200], [8, 6, 6])  # the curve ends with the table's value
     table = search_results.goals_table(groups)
     # 12 is reached by autolr's first trial, after 120 of 200 steps; its winner has half of that error.
     assert "| share of its steps until its final error is reached | 0.33 | 0.60 |" in table
