@@ -7,6 +7,7 @@
 For each task and seed a fresh model is tested by `autolr.range_test`: once with its defaults, and once as a plain sweep
 of 100 steps from 1e-6 to 10, on which our rule and those of other tools are judged alike. The regret of a rate is read
 off the task's grid: 0 = trains as well as the best rate, 1 = as badly as not training. A rule that raises scores 1.
+Models with BatchNormalization are judged twice: as trained, and with statistics gathered anew (`record_grids.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import autolr
 from autolr.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bounds"
+FRESH = "autolr.range_test, with fresh statistics"
 PLAIN = {"start_lr": 1e-6, "end_lr": 10.0, "num_steps": 100}
 
 
@@ -40,6 +42,11 @@ def regret(grid: list[dict], rate: float) -> float:
     untrained = loss[0]
     loss = np.where(np.isfinite(loss), np.minimum(loss, untrained + 0.5 * abs(untrained)), 1.5 * abs(untrained))
     return float((np.interp(np.log10(rate), at, loss) - loss.min()) / (untrained - loss.min()))
+
+
+def with_fresh_statistics(grid: list[dict]) -> list[dict]:
+    """A grid in whose losses BatchNormalization has the statistics of the weights, where that was recorded."""
+    return [{**point, "val_loss": point.get("val_loss_gathered", point["val_loss"])} for point in grid]
 
 
 def test_live(task: object, seed: int) -> dict:
@@ -81,13 +88,15 @@ def suggested(rule: Callable, curve: dict) -> float | None:
 def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]]:
     """Regrets by rule over all tasks and seeds, and a row for each task."""
     rules = {"autolr.find_bounds": lambda lrs, losses: autolr.find_bounds(lrs, losses).max_lr, **PEERS}
-    regrets: dict[str, list[float]] = {"autolr.range_test": [], **{name: [] for name in rules}}
+    regrets: dict[str, list[float]] = {"autolr.range_test": [], FRESH: [], **{name: [] for name in rules}}
     rows = []
     for path in sorted(folder.glob("*.json")):
         grid = json.loads((grids / path.name).read_text())["grid"]
         runs = json.loads(path.read_text())
         ours = [regret(grid, run["default"]["bounds"]["max_lr"]) for run in runs]
+        fresh = [regret(with_fresh_statistics(grid), run["default"]["bounds"]["max_lr"]) for run in runs]
         regrets["autolr.range_test"] += ours
+        regrets[FRESH] += fresh
         rates = np.log10([run["default"]["bounds"]["max_lr"] for run in runs])
         for run in runs:
             for name, rule in rules.items():
@@ -97,6 +106,7 @@ def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]
             {
                 "task": path.stem,
                 "regrets": ours,
+                "fresh": fresh,
                 "spread": float(np.std(rates)),
                 "steps": [run["default"]["steps_spent"] for run in runs],
                 "statuses": [run["default"]["bounds"]["status"] for run in runs],
@@ -113,12 +123,14 @@ def tables(regrets: dict[str, list[float]], rows: list[dict]) -> str:
     for name in sorted(regrets, key=lambda name: np.mean(regrets[name])):
         r = np.array(regrets[name])
         lines.append(f"| {name} | {r.mean():.3f} | {np.median(r):.3f} | {np.quantile(r, 0.9):.3f} | {r.max():.3f} |")
-    lines += ["", "| task | best rate | rates found | regret | steps | status |", "|---|---|---|---|---|---|"]
+    lines += ["", "| task | best rate | rates found | regret | with fresh statistics | steps | status |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for row in rows:
         found = ", ".join(f"{rate:.1e}" for rate in row["max_lrs"])
         scored = ", ".join(f"{r:.3f}" for r in row["regrets"])
+        fresh = ", ".join(f"{r:.3f}" for r in row["fresh"]) if row["fresh"] != row["regrets"] else ""
         steps, statuses = ", ".join(map(str, row["steps"])), ", ".join(sorted(set(row["statuses"])))
-        lines.append(f"| {row['task']} | {row['best']:.1e} | {found} | {scored} | {steps} | {statuses} |")
+        lines.append(f"| {row['task']} | {row['best']:.1e} | {found} | {scored} | {fresh} | {steps} | {statuses} |")
     spread = np.median([row["spread"] for row in rows])
     return "\n".join([*lines, "", f"Spread of log10(`max_lr`) between seeds of one task, median: {spread:.3f}."])
 
