@@ -28,6 +28,7 @@ import numpy as np
 
 import autolr
 from autolr import trial_bounds
+from autolr.sweep import run_range_test
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE.parent / "docs" / "compatibility.md"
@@ -168,16 +169,16 @@ def run(case: Case, directory: Path) -> tuple[str, str]:
     curves = []
 
     def range_test(*args: Any, **kwargs: Any) -> autolr.RangeTest:
-        curves.append(autolr.range_test(*args, **kwargs))
+        curves.append(run_range_test(*args, **kwargs))
         return curves[-1]
 
-    with mock.patch.object(trial_bounds, "range_test", range_test):
+    with mock.patch.object(trial_bounds, "run_range_test", range_test):
         outcome = search(case.setup(), directory / "with")
     exact = "-"
     if not case.exact:
         exact = "cannot be"
     elif curves:
-        with mock.patch.object(trial_bounds, "range_test", mock.Mock(side_effect=curves)):
+        with mock.patch.object(trial_bounds, "run_range_test", mock.Mock(side_effect=curves)):
             without = search(case.setup(), directory / "without")
         exact = "yes" if outcome.seen == without.seen else "NO"
     return judge(case, outcome), exact

@@ -431,7 +431,7 @@ def raising():
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    with mock.patch.object(trial_bounds, "range_test", fail):
+    with mock.patch.object(trial_bounds, "run_range_test", fail):
         yield
 
 
