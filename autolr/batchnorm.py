@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from autolr import compat
+from autolr.data import num_samples
 
 FEWEST_BATCHES = 4  # of fewer, the last may be a single example
 
@@ -16,8 +18,9 @@ class TailStatistics:
     """What BatchNormalization's statistics are over the last batches alone.
 
     A moving statistic forgets at `1 - momentum` a batch, by default 1 %: after a short training it is still made of the
-    statistics of weights long gone, of the initial ones even, and the validation loss is many times what the weights
-    are worth. But of a value from before, exactly `momentum ** batches` is left: it can be taken out.
+    statistics of weights long gone, of the initial ones even, and the validation loss is up to several times what the
+    weights are worth (`benchmarks/batchnorm.py`). But of a value from before, `momentum ** batches` is left: it can be
+    taken out.
 
     Args:
         model: The model in training.
@@ -26,11 +29,13 @@ class TailStatistics:
 
     def __init__(self, model: keras.Model, done: int) -> None:
         self._done = done
+        calls = compat.calls_of_layers(model)
         self._before = [
-            (layer.momentum, variable, keras.ops.convert_to_numpy(variable))
+            (layer.momentum, variable, keras.ops.convert_to_numpy(variable), lowest)
             for layer in normalizers_of(model)
-            if 0 < layer.momentum < 1
-            for variable in (layer.moving_mean, layer.moving_variance)
+            # One that sees each batch twice forgets twice as fast; where the graph does not tell, once is assumed.
+            if layer.built and 0 < layer.momentum < 1 and calls.get(id(layer), 1) == 1
+            for variable, lowest in ((layer.moving_mean, -np.inf), (layer.moving_variance, 0.0))
         ]
 
     def since(self, done: int) -> list[tuple[Any, Any]]:
@@ -43,20 +48,39 @@ class TailStatistics:
         if batches < FEWEST_BATCHES:
             return []
         values = []
-        for momentum, variable, before in self._before:
+        for momentum, variable, before, lowest in self._before:
             left = momentum**batches
-            values.append((variable, (keras.ops.convert_to_numpy(variable) - left * before) / (1 - left)))
+            value = (keras.ops.convert_to_numpy(variable) - left * before) / (1 - left)
+            # Rounding must not make a variance of nothing, as of a channel that is dead, a negative one.
+            values.append((variable, np.maximum(value, lowest)))
         return values
 
 
+def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> None:
+    """Make the moving statistics those of the weights as they are: means over all batches, each weighted by its size.
+
+    Args:
+        model: The model; nothing else of it changes.
+        batches: Its inputs, batch by batch.
+    """
+    normalizers = normalizers_of(model)
+    momenta = [layer.momentum for layer in normalizers]
+    seen = 0
+    try:
+        for batch in batches:
+            size = num_samples(batch)
+            for layer in normalizers:
+                layer.momentum = seen / (seen + size)  # 0 for the first: nothing is left of what was there
+            model(batch, training=True)
+            seen += size
+    finally:
+        for layer, momentum in zip(normalizers, momenta, strict=True):
+            layer.momentum = momentum
+
+
 def normalizers_of(model: keras.Model) -> list[Any]:
-    """The BatchNormalization layers of a model that see each batch once, at whatever depth."""
-    calls = compat.calls_of_layers(model)
-    return [
-        layer
-        for layer in all_layers(model)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.built and calls.get(id(layer), 1) == 1
-    ]
+    """The BatchNormalization layers of a model, at whatever depth."""
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def all_layers(model: Any) -> Iterator[Any]:

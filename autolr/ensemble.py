@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from autolr.averaging import is_float
+from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, num_samples
 from autolr.errors import AutoLRWarning, invalid
@@ -109,7 +110,7 @@ def averaged_weights(
     """
     paths = _resolve(snapshots, last)
     averaged = _with_weights(model, paths[-1])
-    normalizers = [layer for layer in _all_layers(averaged) if isinstance(layer, keras.layers.BatchNormalization)]
+    normalizers = normalizers_of(averaged)
     if normalizers and x is None:
         raise invalid("x", "be data to gather the statistics of BatchNormalization on", x, "Pass the training data.")
     sums = [np.zeros(weight.shape) for weight in averaged.weights]
@@ -124,7 +125,7 @@ def averaged_weights(
         ]
     )
     if normalizers:
-        _gather_statistics(averaged, normalizers, _batches(x, batch_size))
+        gather_statistics(averaged, _batches(x, batch_size))
     return compiled_like(model, averaged)
 
 
@@ -169,7 +170,7 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
 
 def _clone(model: keras.Model) -> keras.Model:
     """A Sequential or functional model anew, layer by layer, so that its layers need not be registered."""
-    compiled = [part for part in (model, *_all_layers(model)) if getattr(part, "compiled", False)]
+    compiled = [part for part in (model, *all_layers(model)) if getattr(part, "compiled", False)]
     try:
         for part in compiled:
             part.compiled = False  # else Keras compiles the clone, too, and fails at functions it cannot find by name
@@ -181,7 +182,7 @@ def _clone(model: keras.Model) -> keras.Model:
 
 def _copy_vocabularies(model: keras.Model, copy: keras.Model) -> None:
     """Give layers that look up texts or numbers the words they were adapted to, which no weights and no config hold."""
-    for layer, other in zip(_all_layers(model), _all_layers(copy), strict=True):
+    for layer, other in zip(all_layers(model), all_layers(copy), strict=True):
         if hasattr(layer, "get_vocabulary") and layer.get_config().get("vocabulary") is None:
             words = layer.get_vocabulary(include_special_tokens=False)
             # How rare each is is a weight, of the right size only when the words are known.
@@ -253,28 +254,6 @@ def _for_ends(model: keras.Model, metrics: Any) -> Any:
     """Metrics as Keras takes them for this model: for a single output, before Keras 3.13, a plain list without gaps."""
     single = len(getattr(model, "outputs", None) or ()) == 1
     return keras.tree.flatten(metrics) if single and isinstance(metrics, list) else metrics
-
-
-def _all_layers(model: keras.Model) -> Iterator[Any]:
-    for layer in getattr(model, "layers", ()):
-        yield layer
-        yield from _all_layers(layer)
-
-
-def _gather_statistics(model: keras.Model, normalizers: Sequence[Any], batches: Iterator[Any]) -> None:
-    """Make the moving statistics the means over all batches, each weighted by its size."""
-    momenta = [layer.momentum for layer in normalizers]
-    seen = 0
-    try:
-        for batch in batches:
-            size = num_samples(batch)
-            for layer in normalizers:
-                layer.momentum = seen / (seen + size)  # 0 for the first: nothing is left of what was there
-            model(batch, training=True)
-            seen += size
-    finally:
-        for layer, momentum in zip(normalizers, momenta, strict=True):
-            layer.momentum = momentum
 
 
 def _batches(x: Any, batch_size: int) -> Iterator[Any]:

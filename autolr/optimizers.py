@@ -75,7 +75,8 @@ def several_optimizers(model: keras.Model) -> bool:
     The compiled one is a dummy then, and no single curve could tell of several. Models inside the model are not
     looked into: a pretrained part may bring an optimizer that is never used.
     """
-    return any(value not in _compiled_with(model) for value in _held_by(model))
+    compiled = _compiled_with(model)
+    return any(value not in compiled for value in _held_by(model))
 
 
 KEPT = (
@@ -89,7 +90,8 @@ def keeps_its_optimizer(model: keras.Model) -> bool:
 
     A `train_step` of the user's may use that one: if a copy took the optimizer's place, it would never train.
     """
-    return any(value in _compiled_with(model) for value in _held_by(model))
+    compiled = _compiled_with(model)
+    return any(value in compiled for value in _held_by(model))
 
 
 def _compiled_with(model: keras.Model) -> list[Any]:

@@ -87,9 +87,7 @@ class Screen(Lines):
         self._done = 0.0
         self._total: float | None = None
         self._training_since = self._trial_since = time.monotonic()
-        self._ended: dict[
-            str, float
-        ] = {}  # seconds that each trial took, with those in which it failed and was retried
+        self._ended: dict[str, float] = {}  # seconds that each trial took, retries included
         self._before = 0  # trials that had ended when a search was taken up again
         self._left: int | None = None  # trials that have not begun
         self._refresh: Callable[[], None] = lambda: None  # draws at once, while the screen is shown

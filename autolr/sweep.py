@@ -97,12 +97,10 @@ def range_test(
         model,
         x,
         y,
-        batch_size=batch_size,
-        start_lr=start_lr,
-        end_lr=end_lr,
-        num_steps=num_steps,
+        finder=LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False),
         burst_steps=burst_steps,
         warn=lambda text: warnings.warn(text, AutoLRWarning, stacklevel=4),
+        batch_size=batch_size,
         **fit_arguments,
     )
 
@@ -112,21 +110,29 @@ def run_range_test(
     x: Any,
     y: Any = None,
     *,
+    finder: LRFinder,
+    burst_steps: int,
     warn: Callable[[str], None],
     batch_size: int | None = None,
-    start_lr: float = DEFAULT_START_LR,
-    end_lr: float = DEFAULT_END_LR,
-    num_steps: int = DEFAULT_NUM_STEPS,
-    burst_steps: int = BURST_STEPS,
     **fit_arguments: Any,
 ) -> RangeTest:
-    """What `range_test` does, for callers with a place of their own for warnings: they are given to `warn`."""
+    """What `range_test` does, with a sweep that is laid out already.
+
+    Args:
+        model: As for `range_test`, and so are the others.
+        x: Training data.
+        y: Targets.
+        finder: Sweeps; it must not put the model back, which is done here.
+        burst_steps: Optimizer steps that bursts may take.
+        warn: Is given what is to be warned of.
+        batch_size: As in `model.fit`.
+        **fit_arguments: Further arguments of `model.fit`.
+    """
     if own := fit_arguments.keys() & OWN_ARGUMENTS:
         raise TypeError(
             f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
             f"{', '.join(f'{name}={fit_arguments[name]!r}' for name in sorted(own))}. Leave them out."
         )
-    finder = LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False)
     if burst_steps < 0:
         raise invalid("burst_steps", "be 0 or more", burst_steps, "0 leaves the bursts out.")
     if getattr(model, "optimizer", None) is None:
@@ -178,7 +184,7 @@ def run_range_test(
     try:
         with number_as_rate(model):
             before = Snapshot.of(model)
-            return _confirmed(train(finder), burst_steps, train, end_lr=end_lr)
+            return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
     finally:
         original.restore()
 

@@ -82,7 +82,8 @@ class AssistedTrial:
 
     def attach(self, model: keras.Model) -> None:
         """Make this model's `fit` a range test and a `fit` on the schedule, until `detach`."""
-        self._attached.append((model, {name: it for name, it in vars(model).items() if name == "fit"}))
+        own = {"fit": vars(model)["fit"]} if "fit" in vars(model) else {}  # on the model, not of its class
+        self._attached.append((model, own))
         original: Callable[..., Any] = model.fit
         signature = inspect.signature(keras.Model.fit)
         trained: list[Any] = []  # optimizers this model was trained with

@@ -9,6 +9,7 @@ import keras
 
 from autolr import compat
 from autolr.budget import range_test_budget
+from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.optimizers import batches_per_update, default_rate
 from autolr.reuse import measured_setup
@@ -64,7 +65,7 @@ def find_trial_bounds(
     )
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:
-        test = _run(model, arguments, diary, num_steps=steps, burst_steps=bursts)
+        test = _run(model, arguments, diary, sweep_steps=steps, burst_steps=bursts)
         found = Found(test.bounds(), test, "range test")
     except Exception as error:  # whatever it was, training itself will show it too, or go well
         bounds = fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
@@ -81,7 +82,9 @@ def find_trial_bounds(
     return found
 
 
-def _run(model: keras.Model, arguments: dict[str, Any], diary: TrialDiary, **steps: int) -> RangeTest:
+def _run(
+    model: keras.Model, arguments: dict[str, Any], diary: TrialDiary, *, sweep_steps: int, burst_steps: int
+) -> RangeTest:
     """A range test on what the training will see; its warnings become the trial's.
 
     They are not caught on their way: for Python every warning is new then, and Keras's own would be repeated in each
@@ -94,7 +97,9 @@ def _run(model: keras.Model, arguments: dict[str, Any], diary: TrialDiary, **ste
     def warn(text: str) -> None:
         diary.warn(text, text)
 
-    return run_range_test(model, arguments["x"], arguments.get("y"), warn=warn, **steps, **chosen)
+    finder = LRFinder(num_steps=sweep_steps, restore=False)
+    data = arguments["x"], arguments.get("y")
+    return run_range_test(model, *data, finder=finder, burst_steps=burst_steps, warn=warn, **chosen)
 
 
 def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:

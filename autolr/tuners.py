@@ -16,13 +16,11 @@ from autolr import compat
 from autolr.averaging import check_tail_average
 from autolr.best_ends import best_ends
 from autolr.budget import (
-    DEFAULTS,
     MIN_RANGE_TEST_STEPS,
     RANGE_TEST_SHARE,
     RANGE_TEST_STEPS,
     TAIL_AVERAGE,
     describe,
-    trial_schedule,
 )
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, check_last, compiled_like
@@ -30,14 +28,9 @@ from autolr.errors import RecordError, invalid, is_finite
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
+from autolr.search_space import add_schedule, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
 from autolr.trial_bounds import MAX_LR, MIN_LR
-
-# In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
-# cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.
-CYCLE_LENGTHS = [1, 3, 10, 30, 100]
-MULT_FACTORS = [1.0, 1.5, 2.0]
-LR_DECAYS = [0.8, 0.9, 1.0]
 
 
 class AutoLRMixin(compat.TunerSeams):
@@ -153,18 +146,8 @@ class AutoLRMixin(compat.TunerSeams):
             ValueError: If one that is there can have values that make no schedule.
         """
         space = self.oracle.get_space()
-        for parameter in space.space:
-            check_searched(parameter)
-        known = {parameter.name for parameter in space.space}
-        if known >= set(DEFAULTS) or not self.oracle.allow_new_entries:
-            return
-        if "cycle_length" not in known:
-            space.Choice("cycle_length", CYCLE_LENGTHS, default=DEFAULTS["cycle_length"])
-        if "mult_factor" not in known:
-            space.Choice("mult_factor", MULT_FACTORS, default=DEFAULTS["mult_factor"])
-        if "lr_decay" not in known:
-            space.Choice("lr_decay", LR_DECAYS, default=DEFAULTS["lr_decay"])
-        self.oracle.update_space(space)
+        if add_schedule(space, may_add=self.oracle.allow_new_entries):
+            self.oracle.update_space(space)
 
     def reload(self) -> None:
         """Take up a search; say so if that was begun without AutoLR, whose hyperparameters can't join its space."""
@@ -172,12 +155,12 @@ class AutoLRMixin(compat.TunerSeams):
         if compat.is_worker(self):  # the chief knows the space
             return
         # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
-        missing = set(DEFAULTS) - {parameter.name for parameter in self.oracle.get_space().space}
+        missing = missing_in(self.oracle.get_space())
         if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
             self._memory.warn_once(
                 "begun without",
                 f"The search in {self.project_dir} was begun without AutoLR. Its trials are helped, and hold "
-                f"{', '.join(f'`{name}`' for name in DEFAULTS if name in missing)} at the default. To search "
+                f"{', '.join(f'`{name}`' for name in missing)} at the default. To search "
                 "over them, begin a new search in another directory, or with `overwrite=True`.",
             )
 
@@ -328,27 +311,6 @@ class AutoLRMixin(compat.TunerSeams):
         except RecordError as error:
             return f"{found}; {error}"
         return f"{found} ({record.bounds['status']}, from {record.source}); {describe(record.schedule)}"
-
-
-def check_searched(parameter: Any) -> None:
-    """Raise `ValueError` if a hyperparameter of a schedule's name can have a value that no schedule can.
-
-    Args:
-        parameter: A `keras_tuner` hyperparameter of any name.
-    """
-    if parameter.name not in DEFAULTS:
-        return
-    config = parameter.get_config()
-    # Of a range without steps Keras Tuner gives some values inside it, and the ends are to hold, too.
-    ends = [config[name] for name in ("min_value", "max_value") if name in config]
-    try:
-        for value in [*parameter.values, *ends]:
-            trial_schedule({**DEFAULTS, parameter.name: value})
-    except ValueError as error:
-        raise ValueError(
-            f"Hyperparameter `{parameter.name}` must only have values that a schedule can have. {error} "
-            f"Declared: {parameter!r}."
-        ) from None
 
 
 TunerClass = TypeVar("TunerClass", bound=type)

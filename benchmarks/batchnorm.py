@@ -23,6 +23,7 @@ import numpy as np
 from documents import fill
 
 import autolr
+from autolr.batchnorm import gather_statistics, normalizers_of
 from autolr.budget import TAIL_AVERAGE, WARMUP
 from autolr.records import write_atomically
 
@@ -33,7 +34,7 @@ WAYS = {"plain": 0.0, "averaged": TAIL_AVERAGE}
 
 def train(task: object, seed: int) -> dict[str, list[float]]:
     """Validation loss in each way: as trained, and with statistics gathered anew."""
-    from record_grids import gather_statistics
+    from record_grids import in_batches
 
     data = task.load()
     low, high = autolr.range_test(task.build(seed), data.x_train, data.y_train, batch_size=task.batch_size).bounds()
@@ -47,7 +48,7 @@ def train(task: object, seed: int) -> dict[str, list[float]]:
             data.x_train, data.y_train, batch_size=task.batch_size, epochs=EPOCHS, callbacks=[schedule], verbose=0
         )
         as_trained = model.evaluate(data.x_val, data.y_val, batch_size=500, verbose=0, return_dict=True)["loss"]
-        gather_statistics(model, data.x_train)
+        gather_statistics(model, in_batches(data.x_train))
         gathered = model.evaluate(data.x_val, data.y_val, batch_size=500, verbose=0, return_dict=True)["loss"]
         losses[way] = [as_trained, gathered]
     return losses
@@ -60,8 +61,7 @@ def record() -> None:
 
     recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for task in TASKS:
-        normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in task.build(0).layers)
-        if task.split != "dev" or not normalized or task.name in recorded:
+        if task.split != "dev" or not normalizers_of(task.build(0)) or task.name in recorded:
             continue
         recorded[task.name] = [train(task, seed) for seed in SEEDS]
         write_atomically(RESULTS, json.dumps(recorded, indent=1) + "\n")

@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -24,6 +25,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tasks import TASKS, Task, mnist_task
+
+from autolr.batchnorm import gather_statistics, normalizers_of
 
 GRID_SEEDS = (0, 1)
 SWEEP_SEEDS = (0, 1, 2)
@@ -118,20 +121,9 @@ class Trainer:
         return loss, tf.reduce_mean(tf.cast(tf.argmax(predicted, -1, tf.int32) == y, tf.float32))
 
 
-def gather_statistics(model: keras.Model, x: np.ndarray) -> bool:
-    """Gives BatchNormalization the statistics of the weights as they are; whether the model has any.
-
-    Keras's moving statistics forget at 1 % a step: those that a training of 300 steps ends with are old.
-    """
-    normalizers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in normalizers]
-    for number, start in enumerate(range(0, len(x) if normalizers else 0, 500)):
-        for layer in normalizers:
-            layer.momentum = number / (number + 1)  # so that they are the mean over the batches
-        model(x[start : start + 500], training=True)
-    for layer, momentum in zip(normalizers, momenta, strict=True):
-        layer.momentum = momentum
-    return bool(normalizers)
+def in_batches(x: Any) -> Iterator[Any]:
+    """The examples, 500 at a time."""
+    return (x[start : start + 500] for start in range(0, len(x), 500))
 
 
 def cosine_cycle(lr: float, steps: int) -> np.ndarray:
@@ -168,7 +160,8 @@ def grid(trainer: Trainer) -> Iterator[dict]:
             losses = trainer.run(seed, cosine_cycle(lr, task.steps))
             diverged = not np.isfinite(losses[-1])
             results.append((DIVERGED, 0.0) if diverged else trainer.evaluate())
-            if gather_statistics(trainer.model, trainer.train[0]):
+            if normalizers_of(trainer.model):
+                gather_statistics(trainer.model, in_batches(trainer.train[0]))
                 gathered.append(DIVERGED if diverged else trainer.evaluate()[0])
         val_loss, val_acc = zip(*results, strict=True)
         point = {

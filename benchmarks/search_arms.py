@@ -17,6 +17,7 @@ import keras_tuner as kt
 import autolr
 import autolr.budget
 import autolr.records
+import autolr.search_space
 import autolr.trial
 import autolr.tuners
 
@@ -70,10 +71,9 @@ class RateSearched(kt.HyperModel):
 
 def searched_cycles(hp: Any) -> dict[str, Any]:
     """The choices that autolr's tuners add to a search."""
-    choices = autolr.tuners.CYCLE_LENGTHS, autolr.tuners.MULT_FACTORS, autolr.tuners.LR_DECAYS
     return {
         name: hp.Choice(name, values, default=autolr.budget.DEFAULTS[name])
-        for name, values in zip(METHOD, choices, strict=True)
+        for name, values in autolr.search_space.CHOICES.items()
     }
 
 

@@ -1,0 +1,60 @@
+"""The schedule's hyperparameters in a search space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autolr.budget import DEFAULTS, trial_schedule
+
+# In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
+# cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.
+CHOICES: dict[str, list[Any]] = {
+    "cycle_length": [1, 3, 10, 30, 100],
+    "mult_factor": [1.0, 1.5, 2.0],
+    "lr_decay": [0.8, 0.9, 1.0],
+}
+
+
+def add_schedule(space: Any, *, may_add: bool) -> bool:
+    """Add the schedule's hyperparameters to a space, but for those that are there; whether any was added.
+
+    Args:
+        space: `keras_tuner.HyperParameters`.
+        may_add: Whether the search takes new ones.
+
+    Raises:
+        ValueError: If one that is there can have values that make no schedule.
+    """
+    for parameter in space.space:
+        check_searched(parameter)
+    missing = missing_in(space) if may_add else []
+    for name in missing:
+        space.Choice(name, CHOICES[name], default=DEFAULTS[name])
+    return bool(missing)
+
+
+def missing_in(space: Any) -> list[str]:
+    """Names of the schedule's hyperparameters that a space has not got."""
+    known = {parameter.name for parameter in space.space}
+    return [name for name in DEFAULTS if name not in known]
+
+
+def check_searched(parameter: Any) -> None:
+    """Raise `ValueError` if a hyperparameter of a schedule's name can have a value that no schedule can.
+
+    Args:
+        parameter: A `keras_tuner` hyperparameter of any name.
+    """
+    if parameter.name not in DEFAULTS:
+        return
+    config = parameter.get_config()
+    # Of a range without steps Keras Tuner gives some values inside it, and the ends are to hold, too.
+    ends = [config[name] for name in ("min_value", "max_value") if name in config]
+    try:
+        for value in [*parameter.values, *ends]:
+            trial_schedule({**DEFAULTS, parameter.name: value})
+    except ValueError as error:
+        raise ValueError(
+            f"Hyperparameter `{parameter.name}` must only have values that a schedule can have. {error} "
+            f"Declared: {parameter!r}."
+        ) from None
