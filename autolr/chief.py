@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from autolr import compat
+from autolr import compat_tuner
 
 PATIENCE = 3600.0
 """Seconds without a word after which a worker may be given up: as long as Keras Tuner's workers wait for the chief."""
@@ -57,7 +57,7 @@ class Roll:
         self.longest = 0.0
         self._lock = threading.RLock()
         self._waiting: threading.Thread | None = None
-        self._check_failures = compat.take_check_of_failures(oracle)
+        self._check_failures = compat_tuner.take_check_of_failures(oracle)
         self._create, self._end = oracle.create_trial, oracle.end_trial
         oracle.create_trial, oracle.end_trial = self.create_trial, self.end_trial
 
@@ -66,10 +66,10 @@ class Roll:
         with self._lock:
             self.heard[tuner_id] = self.clock()
             for lost in self._silent(list(self.oracle.ongoing_trials)):
-                trial_id = compat.hand_out_again(self.oracle, lost)
+                trial_id = compat_tuner.hand_out_again(self.oracle, lost)
                 self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
             trial = self._create(tuner_id)
-            self._written[tuner_id] = last_written(compat.trial_folder(self.oracle, trial.trial_id))
+            self._written[tuner_id] = last_written(compat_tuner.trial_folder(self.oracle, trial.trial_id))
         if str(trial.status) == "STOPPED" and self._awaited() and self._waiting is None:
             self._waiting = threading.Thread(target=self._wait, daemon=True)
             self._waiting.start()
@@ -98,7 +98,7 @@ class Roll:
         # A worker this chief has not heard of yet had its trial from an earlier one.
         now = self.clock()
         for name, trial in self.oracle.ongoing_trials.items():
-            written = last_written(compat.trial_folder(self.oracle, trial.trial_id))
+            written = last_written(compat_tuner.trial_folder(self.oracle, trial.trial_id))
             if self._written.get(name, written) != written:
                 self.heard[name] = now
             self._written[name] = written

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from autolr import compat
+from autolr import compat_tuner
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -105,7 +105,7 @@ class Screen(Lines):
             refresh_per_second=1 / REFRESH_SECONDS,
             redirect_stderr=is_terminal(sys.stderr),  # errors sent to a file belong there
         )
-        with compat.silent_display(oracle), live:
+        with compat_tuner.silent_display(oracle), live:
             self._refresh = live.refresh
             try:
                 yield
@@ -135,7 +135,7 @@ class Screen(Lines):
         self._refresh()
 
     def _note_best(self, oracle: Any) -> None:
-        for trial in compat.best_completed_trials(oracle, 1):
+        for trial in compat_tuner.best_completed_trials(oracle, 1):
             self._best = f"{trial.score:.5g} (trial_{trial.trial_id})"
         self._objective = str(getattr(oracle.objective, "name", "score"))
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import keras_tuner as kt
 
-from autolr import compat
+from autolr import compat_tuner
 from autolr.averaging import check_tail_average
 from autolr.best_ends import best_ends
 from autolr.budget import (
@@ -33,7 +33,7 @@ from autolr.trial import SNAPSHOTS, AssistedTrial
 from autolr.trial_bounds import MAX_LR, MIN_LR
 
 
-class AutoLRMixin(compat.TunerSeams):
+class AutoLRMixin(compat_tuner.TunerSeams):
     """Adds AutoLR to a Keras Tuner tuner class; put it first among the base classes.
 
     Before each trial trains, a learning-rate range test runs on its freshly built model, which is then put back
@@ -122,10 +122,10 @@ class AutoLRMixin(compat.TunerSeams):
                 None,
                 "It can only be left out by a tuner class with a `run_trial` of its own.",
             )
-        if not compat.is_worker(self):  # a worker's oracle is only a line to the chief's
-            compat.ignore_found_values(self.oracle)
-            compat.write_whole(self.oracle, kt.Oracle)
-            compat.mend_after_reload(self.oracle)
+        if not compat_tuner.is_worker(self):  # a worker's oracle is only a line to the chief's
+            compat_tuner.ignore_found_values(self.oracle)
+            compat_tuner.write_whole(self.oracle, kt.Oracle)
+            compat_tuner.mend_after_reload(self.oracle)
         if is_chief():
             Roll(self.oracle)
 
@@ -152,7 +152,7 @@ class AutoLRMixin(compat.TunerSeams):
     def reload(self) -> None:
         """Take up a search; say so if that was begun without AutoLR, whose hyperparameters can't join its space."""
         super().reload()
-        if compat.is_worker(self):  # the chief knows the space
+        if compat_tuner.is_worker(self):  # the chief knows the space
             return
         # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
         missing = missing_in(self.oracle.get_space())
@@ -192,7 +192,7 @@ class AutoLRMixin(compat.TunerSeams):
         return AssistedTrial(
             trial=trial,
             folder=self.get_trial_dir(trial.trial_id),
-            checkpoint_of=lambda trial_id: compat.checkpoint_of(self, trial_id),
+            checkpoint_of=lambda trial_id: compat_tuner.checkpoint_of(self, trial_id),
             options=self._options,
             search=self._memory,
             objective=self.oracle.objective,
@@ -265,7 +265,7 @@ class AutoLRMixin(compat.TunerSeams):
         if not num_trials >= 1:
             raise invalid("num_trials", "be 1 or more", num_trials)
         check_last(last)
-        best = compat.best_completed_trials(self.oracle, num_trials)
+        best = compat_tuner.best_completed_trials(self.oracle, num_trials)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
         members, like = [], None
@@ -394,13 +394,3 @@ class Hyperband(AutoLRMixin, kt.Hyperband):
     tuner.search(x, y, validation_split=0.1, batch_size=128)
     ```
     """
-
-
-__all__ = [
-    "AutoLRMixin",
-    "BayesianOptimization",
-    "GridSearch",
-    "Hyperband",
-    "RandomSearch",
-    "with_auto_lr",
-]

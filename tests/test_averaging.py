@@ -344,6 +344,19 @@ def test_statistics_that_stand_still_stay_and_those_of_a_layer_used_twice_are_av
     np.testing.assert_allclose(np.asarray(twice.moving_mean), np.mean(sampled, axis=0), rtol=0.02)
 
 
+def test_a_channel_that_stands_still_has_a_variance_of_nothing_not_less():
+    """What rounding leaves is divided by the little that 4 batches forget at a momentum of 0.999."""
+    layer = keras.layers.BatchNormalization(momentum=0.999, epsilon=1e-7)
+    model = keras.Sequential([keras.Input((64,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    layer.moving_variance.assign(np.random.default_rng(2).uniform(0.1, 10, size=64))
+    x, y = np.zeros((80, 64), "float32"), np.zeros((80, 1), "float32")
+    fit(model, SGDRScheduler(1e-4, 1e-3, cycle_length=1, tail_average=0.2), x=x, y=y, epochs=1)
+    assert np.min(np.asarray(layer.moving_variance)) >= 0
+    assert np.max(np.asarray(layer.moving_variance)) < 0.05
+    assert np.all(np.isfinite(model.predict(x, verbose=0)))
+
+
 def test_a_short_training_with_batch_normalization_is_validated_on_fresh_statistics():
     """60 steps leave half of the initial statistics in place, the 18 of the tail nothing of them."""
     rng = np.random.default_rng(1)

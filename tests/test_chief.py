@@ -10,7 +10,7 @@ from pathlib import Path
 import keras_tuner as kt
 import pytest
 
-from autolr import chief, compat
+from autolr import chief, compat_tuner
 from autolr.chief import PATIENCE, Roll, is_chief
 
 
@@ -78,7 +78,7 @@ def test_a_worker_that_is_merely_slow_keeps_its_trial(oracle, roll, clock):
 
 def test_a_worker_that_writes_is_at_work_however_long_its_first_trial_takes(oracle, roll, clock):
     slow = oracle.create_trial("a")
-    record = Path(compat.trial_folder(oracle, slow.trial_id), "autolr.json")
+    record = Path(compat_tuner.trial_folder(oracle, slow.trial_id), "autolr.json")
     for epoch in range(1, 4):
         clock.now += PATIENCE - 1
         record.write_text("{}")
@@ -160,7 +160,7 @@ def test_the_trial_left_out_is_trained_when_the_search_is_taken_up_again(oracle,
         time.sleep(0.01)
     later = oracle_in(tmp_path, max_trials=3)
     later.reload()
-    compat.mend_after_reload(later)
+    compat_tuner.mend_after_reload(later)
     again = later.create_trial("a")
     assert (again.trial_id, again.hyperparameters.values) == (lost.trial_id, lost.hyperparameters.values)
     ended(later, again)

@@ -1,10 +1,9 @@
-"""No private name of Keras, TensorFlow or Keras Tuner outside `compat.py`, and each one there still exists."""
+"""No private name of Keras, TensorFlow or Keras Tuner outside the two compat files, and each there still exists."""
 
 from __future__ import annotations
 
 import ast
 import copy
-import inspect
 import json
 import warnings
 from pathlib import Path
@@ -14,10 +13,10 @@ import keras_tuner as kt
 import pytest
 
 import autolr
-from autolr import compat
 
 PACKAGE = Path(autolr.__file__).parent
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "compat")
+COMPAT = ("compat", "compat_tuner")
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in COMPAT)
 
 
 def private(owner):
@@ -61,7 +60,7 @@ def test_private_names_of_others_are_neither_used_nor_overridden_outside_compat(
         node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     touched = ((used - assigned(tree)) | defined | constants) & FOREIGN
-    assert not touched, f"autolr/{module}.py touches {sorted(touched)}: move it to autolr/compat.py and say why there."
+    assert not touched, f"autolr/{module}.py touches {sorted(touched)}: move it to a compat file and say why there."
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -81,8 +80,9 @@ def test_private_names_are_asked_of_self_alone(module):
     assert not strangers
 
 
-def test_every_private_name_in_compat_is_explained():
-    tree = ast.parse((PACKAGE / "compat.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", COMPAT)
+def test_every_private_name_in_compat_is_explained(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
@@ -93,6 +93,11 @@ USED = {
     "Model._flatten_layers": (lambda: keras.Model, "put back variables that Keras does not list"),
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
+    "Functional._nodes_by_depth": (
+        lambda: keras.Model(*[keras.Input((2,))] * 2),
+        "know which layers see a batch more than once",
+    ),
+    "Sequential._functional": (model, "know which layers see a batch more than once"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
     "Optimizer._exclude_from_weight_decay": (excluding, "copy what is excluded from weight decay"),
     "Optimizer._exclude_from_weight_decay_pattern": (excluding, "copy what is excluded from weight decay"),
@@ -119,11 +124,12 @@ USED = {
 def test_a_private_name_in_use_is_still_there(name):
     make, purpose = USED[name]
     attribute = name.split(".")[1]
-    assert hasattr(make(), attribute), f"{name} is gone. autolr/compat.py uses it to {purpose}."
+    assert hasattr(make(), attribute), f"{name} is gone. autolr uses it to {purpose}."
 
 
-def test_this_file_names_all_private_names_that_compat_uses():
-    tree = ast.parse(inspect.getsource(compat))
+@pytest.mark.parametrize("module", COMPAT)
+def test_this_file_names_all_private_names_that_compat_uses(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     elsewhere = {"_optimizer_map", "_rng"}  # below, and in tests/test_compat.py

@@ -1,0 +1,222 @@
+"""The only file that touches names Keras Tuner does not promise to keep, each with why; `compat.py` has Keras's.
+
+`tests/test_compat.py` and `tests/test_dropin_compat.py` fail with a clear message when one of them is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from autolr.compat import TRIAL_PREFIX
+
+if TYPE_CHECKING:
+    # The mixin goes in front of any tuner class; to a type checker it looks like the most general one.
+    from keras_tuner import Tuner as _Tuner
+else:
+    _Tuner = object
+
+
+def ignore_found_values(oracle: Any) -> None:
+    """Teach an oracle that what a trial found is no choice of the search.
+
+    `autolr/…` values must neither make two equal trials look different (`_compute_values_hash`, which Hyperband's
+    oracle overrides for its own `tuner/…` values in the same way) nor be copied by grid search into the next
+    combination (`populate_space`). A later Hyperband rung, which names its parent, does keep its parent's bounds.
+    """
+
+    def without_found(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if not name.startswith(TRIAL_PREFIX)}
+
+    def hash_choices(self: Any, values: dict[str, Any]) -> str:
+        return str(type(self)._compute_values_hash(self, without_found(values)))
+
+    def populate_with_choices(self: Any, trial_id: str) -> dict[str, Any]:
+        response: dict[str, Any] = type(self).populate_space(self, trial_id)
+        values = response.get("values")
+        if values and "tuner/trial_id" not in values:
+            response["values"] = without_found(values)
+        return response
+
+    # Methods, not functions that know this oracle: those of a deep copy are its own.
+    oracle._compute_values_hash = MethodType(hash_choices, oracle)
+    oracle.populate_space = MethodType(populate_with_choices, oracle)
+
+
+class TunerSeams(_Tuner):
+    """Keras Tuner's seams for subclasses, whose names begin with an underscore, under names of ours.
+
+    AutoKeras overrides the same ones, so Keras Tuner keeps them (its comments say so for the first two).
+    """
+
+    def _populate_initial_space(self) -> None:  # the space is known now, and not yet searched
+        super()._populate_initial_space()
+        self.complete_space()
+
+    def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # once for each execution
+        return self.around_execution(
+            trial, lambda: super(TunerSeams, self)._build_and_fit_model(trial, *args, **kwargs)
+        )
+
+    def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
+        model = self._try_build_later_rung(hp) if hp.values.get("tuner/trial_id") else super()._try_build(hp)
+        self.on_model_built(hp, model)
+        return model
+
+    def _try_build_later_rung(self, hp: Any) -> Any:
+        # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after, but for
+        # a model with several optimizers, of which it warns. Not for each trial: Python forgets then which warnings of
+        # others it has shown.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return super()._try_build(hp)
+
+    def _get_tuner_fname(self) -> str:
+        # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
+        # chief looks for its own, and would begin anew over what a chief has left.
+        name = str(super()._get_tuner_fname())
+        is_local = "://" not in name
+        if is_local and "KERASTUNER_ORACLE_IP" not in os.environ and not os.path.exists(name):
+            chiefs = [file for file in sorted(os.listdir(self.project_dir)) if re.fullmatch(r".*chief.*\.json", file)]
+            return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
+        return name
+
+    # What the seams are for; `AutoLRMixin` says it, and a class that does not is a mistake to be loud about.
+
+    def complete_space(self) -> None:
+        """Add to the search space what the build function has not declared."""
+        raise NotImplementedError  # a seam left open is a mistake in the class that has it: see above
+
+    def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
+        """Run `execute`, one building and fitting of a trial's model, and return its results."""
+        raise NotImplementedError  # a seam left open is a mistake in the class that has it: see above
+
+    def on_model_built(self, hp: Any, model: Any) -> None:
+        """Called with each model Keras Tuner builds, for whatever it is built."""
+        raise NotImplementedError  # a seam left open is a mistake in the class that has it: see above
+
+
+def is_worker(tuner: Any) -> bool:
+    """Whether the tuner's oracle is only a line to the chief's."""
+    return bool(tuner._is_worker())
+
+
+def best_completed_trials(oracle: Any, most: int) -> list[Any]:
+    """The best of the trials that have ended with a score: if these are too few, Keras Tuner adds the others."""
+    return [trial for trial in oracle.get_best_trials(most) if trial.status == "COMPLETED"]
+
+
+def checkpoint_of(tuner: Any, trial_id: str) -> str:
+    """File of a trial's best weights and optimizer state."""
+    return str(tuner._get_checkpoint_fname(trial_id))
+
+
+@contextlib.contextmanager
+def silent_display(oracle: Any) -> Iterator[None]:
+    """Have Keras Tuner's own display print nothing, and note the times as ever.
+
+    With `verbose=0` it would not even do that, and a report could not tell when the search began. A worker's oracle
+    has no display.
+    """
+    display = getattr(oracle, "_display", None)
+    names = [name for name in ("on_trial_begin", "on_trial_end") if hasattr(display, name)]
+
+    def unheard(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return method(*args)
+
+        return call
+
+    for name in names:
+        setattr(display, name, unheard(getattr(display, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(display, name)
+
+
+def mend_after_reload(oracle: Any) -> None:
+    """Undo what a kill between two writes of Keras Tuner leaves behind.
+
+    A trial is written before the oracle that knows of it: one that is running and on no list would never be run, and
+    yet count. A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are
+    queued to be run again: one that has ended must not be. Trials that have ended and are on no list are none of these:
+    somebody has given them to the oracle to learn from.
+    """
+    started = set(oracle.start_order)
+    for trial_id, trial in list(oracle.trials.items()):
+        if trial_id not in started and trial.status == "RUNNING":
+            del oracle.trials[trial_id]
+    ended = {trial_id for trial_id in started if oracle.trials[trial_id].status in ("COMPLETED", "FAILED")}
+    oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
+    oracle.end_order += sorted(ended.difference(oracle.end_order))
+
+
+def hand_out_again(oracle: Any, worker: str) -> str:
+    """Take an ongoing trial from its worker, and put it where trials wait that were cut off; returns its id.
+
+    What Keras Tuner does with all of them when a search is taken up again.
+    """
+    trial_id = str(oracle.ongoing_trials.pop(worker).trial_id)
+    oracle.tuner_ids.discard(worker)
+    oracle._retry_queue.append(trial_id)
+    return trial_id
+
+
+def trial_folder(oracle: Any, trial_id: str) -> str:
+    """Where Keras Tuner keeps a trial; it need not be there yet."""
+    return os.path.join(oracle._project_dir, f"trial_{trial_id}")
+
+
+def take_check_of_failures(oracle: Any) -> Callable[[], None]:
+    """Have an oracle end a trial without judging whether too many have failed in a row; returns that judgement.
+
+    Keras Tuner raises it from inside a lock that is not released then. A chief ends only after taking that lock.
+    """
+    check: Callable[[], None] = oracle._check_consecutive_failures
+    oracle._check_consecutive_failures = lambda: None
+    return check
+
+
+def write_whole(oracle: Any, base: Any) -> None:
+    """Make the oracle write its files aside and move them into place: a kill would leave half of one otherwise.
+
+    Keras Tuner opens the file itself for writing, and cannot take up a search whose `oracle.json` is cut short.
+    Files of remote file systems are left to it.
+
+    Args:
+        oracle: Any oracle.
+        base: `keras_tuner.Oracle`. An oracle with another `save` than that one's is left alone.
+    """
+
+    def write(path: str, write_to: Callable[[str], Any]) -> None:
+        if "://" in path:
+            write_to(path)
+            return
+        aside = f"{path}.{uuid.uuid4().hex}"
+        try:
+            write_to(aside)
+            os.replace(aside, path)
+        finally:
+            if os.path.exists(aside):
+                os.unlink(aside)
+
+    def save(self: Any) -> None:
+        write(self._get_oracle_fname(), super(base, self).save)
+
+    def save_trial(self: Any, trial: Any) -> None:
+        write(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
+
+    if type(oracle).save is base.save:
+        # Methods, so that those of a deep copy are its own.
+        oracle.save = MethodType(save, oracle)
+        oracle._save_trial = MethodType(save_trial, oracle)
