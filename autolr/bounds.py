@@ -39,7 +39,8 @@ def find_bounds(
     2. The trough is found by least squares: the two cuts that best divide the losses into three constants, high,
        low, high. This uses every point and needs no threshold, so early spikes don't end it (Lightning #1767,
        #21141).
-    3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
+    3. `min_lr` is the rate at which the smoothed loss has made half of its fall, but at most half of `max_lr`, and at
+       least halfway (in log-rate) from the sweep's start to it.
     4. `max_lr` is `max_ratio` times `min_lr`, but at most the `margin`-th part of the rate at which the loss rises.
     5. The weaker the fall, the more the rise alone decides: below seven standard errors of the noise, `max_lr` moves
        (in log-rate) towards a twentieth of the rate at which the loss leaves its starting level; at one it is there.

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import annealing
+import batchnorm
+import bounds
 import costs
 import documents
 import method_table
@@ -44,6 +46,32 @@ def test_the_tables_of_costs_are_those_of_the_times_measured():
     for command, table in tables.items():
         assert shown(command, "schedules.md") == table
     assert shown("python benchmarks/costs.py") == costs.table()
+
+
+def test_the_table_of_statistics_is_that_of_the_losses_measured():
+    assert shown("python benchmarks/batchnorm.py", "schedules.md") == batchnorm.table()
+
+
+def test_the_tables_of_bounds_are_those_of_the_range_tests_recorded():
+    rules, *by_task = bounds.tables(*bounds.score(bounds.RESULTS / "live", bounds.RESULTS)).split("\n\n")
+    for page in ("bounds.md", "results.md"):
+        assert shown("python benchmarks/bounds.py", page) == rules
+    page = (ROOT / "docs" / "bounds.md").read_text(encoding="utf-8")
+    assert all(table in page for table in by_task)
+
+
+def test_regret_with_fresh_statistics_worked_out_by_hand():
+    """Rates 1e-3, 1e-2 and 1e-1: stale statistics make the last look best, fresh ones the one in the middle."""
+    stale, fresh = [2.0, 1.5, 1.0], [2.0, 1.0, 1.5]
+    rates = (1e-3, 1e-2, 1e-1)
+    grid = [
+        {"lr": lr, "val_loss": [old], "val_loss_gathered": [new]}
+        for lr, old, new in zip(rates, stale, fresh, strict=True)
+    ]
+    assert bounds.regret(grid, 1e-2) == pytest.approx(0.5)
+    assert bounds.regret(bounds.with_fresh_statistics(grid), 1e-2) == pytest.approx(0)
+    without = [{"lr": point["lr"], "val_loss": point["val_loss"]} for point in grid]
+    assert bounds.with_fresh_statistics(without) == without
 
 
 def test_the_cost_of_a_step_worked_out_by_hand():
