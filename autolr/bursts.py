@@ -31,7 +31,7 @@ class Look(NamedTuple):
 
 
 # Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
-# the second alone costs more and is not better (`docs/bounds.md`).
+# the second alone has erred more in one of two recordings, and in none less (`docs/bounds.md`).
 LOOKS = (Look(24, 5), Look(48, 3))
 FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
 BURST_STEPS = sum(look.steps * look.most for look in LOOKS)

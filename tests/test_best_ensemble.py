@@ -139,7 +139,9 @@ def test_a_trial_without_snapshots_counts_with_its_best_epoch(tmp_path, data):
     np.testing.assert_array_equal(together, predictions_of_best_model(search, data[0]))
 
 
-@pytest.mark.parametrize("options", [{"num_snapshots": 0}, {"rate_callbacks": "keep"}])
+@pytest.mark.parametrize(
+    "options", [{"num_snapshots": 0}, pytest.param({"rate_callbacks": "keep"}, marks=pytest.mark.slow)]
+)
 def test_snapshots_of_a_training_that_was_interrupted_do_not_count(tmp_path, data, options):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

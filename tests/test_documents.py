@@ -25,7 +25,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 NOTEBOOK = ROOT / "examples" / "mnist_autolr.ipynb"
-SLOW = {"index.md", "tuners.md", "coming-from.md"}  # several searches; README.md has one that runs by default
+# Searches and trainings by the dozen; by default the README runs, which has a search, and `report.md`.
+SLOW = {"coming-from.md", "how-it-works.md", "index.md", "schedules.md", "tuners.md"}
 MAY_NOT_RUN = {"coming-from.md": 2}  # code of other libraries
 
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -116,6 +116,7 @@ def test_later_rungs_of_hyperband_lose_nothing_that_was_set_or_trained_in_the_tr
         assert_same_arrays(ended, went_on)
 
 
+@pytest.mark.slow
 def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_path):
     def space():
         hp = kt.HyperParameters()

@@ -132,6 +132,7 @@ def test_a_model_is_as_it_was_when_the_test_is_interrupted(data, error):
     assert "fit" not in vars(model)
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_gives_a_schedule_back(data):
     x, y = data
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5))

@@ -177,7 +177,14 @@ def assert_completed(*trials):
         assert trial.status == "COMPLETED", trial.message
 
 
-@pytest.fixture(scope="module", params=TUNERS)
+# By default one that draws its trials, one that takes them in order, and one that continues them.
+BY_DEFAULT = {"random", "grid", "hyperband"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in BY_DEFAULT else [pytest.mark.slow]) for name in TUNERS],
+)
 def finished(request, tmp_path_factory, data):
     keras.utils.set_random_seed(1)
     where = {"directory": tmp_path_factory.mktemp("search"), "project_name": "project"}
@@ -503,6 +510,7 @@ def test_the_range_test_takes_no_batch_of_a_generator_away(tmp_path, data, cls):
     assert len(found.rates[0]) == 60
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_search_train_on_a_generator_one_after_another(tmp_path, data):
     x, y = data
     seen = []
