@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
+# Files of tests side by side; each process holds a TensorFlow of its own, hence not one for each of many cores.
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: example test test-slow test-backends test-lowest compatibility lint check format gallery docs benchmarks clean
 
@@ -17,10 +19,10 @@ example: $(READY)
 	$(BIN)/python examples/mnist_search.py $(EXAMPLE_ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(IN_PARALLEL)
 
 # The contract of schedules, callbacks and range tests on JAX as well.
 BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py averaging.py callbacks.py \
@@ -31,7 +33,7 @@ $(VENV)/.ready-jax: $(READY)
 	touch $@
 
 test-backends: $(VENV)/.ready-jax
-	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(BACKEND_TESTS)
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(IN_PARALLEL) $(BACKEND_TESTS)
 
 # The oldest of everything that pyproject.toml allows, in an environment of its own.
 LOWEST := .venv-lowest
@@ -42,7 +44,7 @@ $(LOWEST)/.ready: pyproject.toml
 	touch $@
 
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest
+	$(LOWEST)/bin/python -m pytest $(IN_PARALLEL)
 
 # Runs every case of docs/compatibility.md on the real Keras Tuner and writes the table.
 compatibility: $(READY)
