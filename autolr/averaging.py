@@ -23,8 +23,8 @@ class TailAverage:
     """The mean of a model's weights over the last steps of each cycle.
 
     A cycle ends at `min_lr`, where weights still move about the minimum they are near; their mean lies closer to it
-    than any of them. What is not a float is not averaged. The moving statistics of BatchNormalization become those of
-    these steps alone.
+    than any of them. What is not a float is not averaged. The moving statistics of BatchNormalization become means over
+    these steps alone, too.
 
     Args:
         edges: Where cycles begin and end, in batches.
@@ -70,14 +70,13 @@ class TailAverage:
         """A cycle has ended after so many batches: give the model the mean of its weights, if any were sampled."""
         if self._statistics is not None:
             self._add(model)
-            statistics = self._statistics.since(done)
+            self._statistics.end(done)
             means = zip(self._mean, model.get_weights(), strict=True)
             model.set_weights([mean if is_float(mean) else weight for mean, weight in means])
             for variable in model.trainable_variables:
                 if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
                     variable.assign(variable.constraint(variable))
-            for variable, value in statistics:
-                variable.assign(value)
+            self._statistics.mend()
         self._mean, self._count, self._statistics = [], 0, None
 
 

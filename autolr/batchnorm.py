@@ -19,8 +19,9 @@ class TailStatistics:
 
     A moving statistic forgets at `1 - momentum` a batch, by default 1 %: after a short training it is still made of the
     statistics of weights long gone, of the initial ones even, and the validation loss is up to several times what the
-    weights are worth (`benchmarks/batchnorm.py`). But of a value from before, `momentum ** batches` is left: it can be
-    taken out.
+    weights are worth (`benchmarks/batchnorm.py`). But each batch moves it by `1 - momentum` of what they differ by, so
+    the mean of the batches' own statistics is that of the moving ones, and what these have moved by in all, divided
+    by `1 - momentum` and the number of batches.
 
     Args:
         model: The model in training.
@@ -37,23 +38,25 @@ class TailStatistics:
             if layer.built and 0 < layer.momentum < 1 and calls.get(id(layer), 1) == 1
             for variable, lowest in ((layer.moving_mean, -np.inf), (layer.moving_variance, 0.0))
         ]
+        self._lags: list[tuple[Any, Any, float]] = []
 
-    def since(self, done: int) -> list[tuple[Any, Any]]:
-        """Each variable with its value over the batches since; none after too few of them.
+    def end(self, done: int) -> None:
+        """The last batch has been trained on.
 
         Args:
-            done: Batches trained by now.
+            done: Batches trained by now; after too few, nothing is mended.
         """
         batches = done - self._done
-        if batches < FEWEST_BATCHES:
-            return []
-        values = []
-        for momentum, variable, before, lowest in self._before:
-            left = momentum**batches
-            value = (keras.ops.convert_to_numpy(variable) - left * before) / (1 - left)
+        for momentum, variable, before, lowest in self._before if batches >= FEWEST_BATCHES else ():
+            moved = keras.ops.convert_to_numpy(variable) - before
+            # Half a batch less, as the mean of the moving ones counts both the first and the last.
+            self._lags.append((variable, moved * (1 / (1 - momentum) - 0.5) / batches, lowest))
+
+    def mend(self) -> None:
+        """Where the variables are the means of the moving statistics, make them those of the batches' own."""
+        for variable, lag, lowest in self._lags:
             # Rounding must not make a variance of nothing, as of a channel that is dead, a negative one.
-            values.append((variable, np.maximum(value, lowest)))
-        return values
+            variable.assign(np.maximum(keras.ops.convert_to_numpy(variable) + lag, lowest))
 
 
 def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FloatArray = npt.NDArray[np.float64]
+
+FINE = 10  # points in a decade of rates; a coarser sweep sees each rate too briefly for its trough to be sure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,13 +81,19 @@ class RangeTest:
     __hash__ = None  # type: ignore[assignment] # arrays have no hash; mypy wants a method here
 
     def bounds(self, **options: Any) -> LRBounds:
-        """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any."""
+        """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any.
+
+        Without bursts, `confidence` is at most `"medium"` if a decade of rates has fewer than 10 points.
+        """
         bounds = find_bounds(self.lrs, self.losses, **options)
         if not self.bursts:
-            return bounds
+            return replace(bounds, confidence="medium") if bounds.confidence == "high" and self._is_coarse() else bounds
         untrained = self.untrained_losses()
         rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))  # what a fall within it may be
         return confirm(bounds, self.bursts, noise=max(batch_noise(untrained), float(rounding)))
+
+    def _is_coarse(self) -> bool:
+        return len(self) - 1 < FINE * math.log10(self.lrs[-1] / self.lrs[0])
 
     def untrained_losses(self) -> FloatArray:
         """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""

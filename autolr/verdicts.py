@@ -54,10 +54,11 @@ class LRBounds:
             they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts. In a search it
             may also be `"failed"`: the range test raised an error.
         reason: In words, what the curve looks like and what to do.
-        confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
-            `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough
-            and the bounds are a fallback. After bursts: `"high"` if the longer ones found the same rate best as the
-            brief ones did, `"medium"` otherwise, `"low"` if the loss hardly fell.
+        confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors, and
+            in a `RangeTest` a decade of rates has 10 points or more. `"medium"`: one of them by 3 to 4.5 only, there is
+            no rise, or the points are fewer. `"low"`: there is no usable trough and the bounds are a fallback. After
+            bursts: `"high"` if the longer ones found the same rate best as the brief ones did, `"medium"` otherwise,
+            `"low"` if the loss hardly fell.
     """
 
     min_lr: float

@@ -111,6 +111,7 @@ def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]
                 "steps": [run["default"]["steps_spent"] for run in runs],
                 "statuses": [run["default"]["bounds"]["status"] for run in runs],
                 "max_lrs": [run["default"]["bounds"]["max_lr"] for run in runs],
+                "confidences": [run["default"]["bounds"]["confidence"] for run in runs],
                 "best": min(grid, key=lambda point: np.mean(point["val_loss"]))["lr"],
             }
         )
@@ -132,7 +133,18 @@ def tables(regrets: dict[str, list[float]], rows: list[dict]) -> str:
         steps, statuses = ", ".join(map(str, row["steps"])), ", ".join(sorted(set(row["statuses"])))
         lines.append(f"| {row['task']} | {row['best']:.1e} | {found} | {scored} | {fresh} | {steps} | {statuses} |")
     spread = np.median([row["spread"] for row in rows])
-    return "\n".join([*lines, "", f"Spread of log10(`max_lr`) between seeds of one task, median: {spread:.3f}."])
+    lines += ["", f"Spread of log10(`max_lr`) between seeds of one task, median: {spread:.3f}.", ""]
+    lines += ["| confidence | range tests | mean | median | 90th percentile | worst |", "|---|---|---|---|---|---|"]
+    for confidence in ("high", "medium", "low"):
+        r = np.array(
+            [r for row in rows for r, it in zip(row["fresh"], row["confidences"], strict=True) if it == confidence]
+        )
+        if len(r):
+            lines.append(
+                f"| {confidence} | {len(r)} | {r.mean():.3f} | {np.median(r):.3f} | {np.quantile(r, 0.9):.3f} | "
+                f"{r.max():.3f} |"
+            )
+    return "\n".join(lines)
 
 
 def main() -> int:

