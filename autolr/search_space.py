@@ -14,6 +14,8 @@ CHOICES: dict[str, list[Any]] = {
     "lr_decay": [0.8, 0.9, 1.0],
 }
 
+LEAST_DECAY = 0.1  # below it a restart is none
+
 
 def add_schedule(space: Any, *, may_add: bool) -> bool:
     """Add the schedule's hyperparameters to a space, but for those that are there; whether any was added.
@@ -37,6 +39,18 @@ def missing_in(space: Any) -> list[str]:
     """Names of the schedule's hyperparameters that a space has not got."""
     known = {parameter.name for parameter in space.space}
     return [name for name in DEFAULTS if name not in known]
+
+
+def fading(space: Any) -> list[str]:
+    """Hyperparameters taken for `lr_decay` that leave the second cycle a tenth of its peak at most, described.
+
+    Whoever names a rate's decay per step so does not mean the schedule's, and would lose trials without a word.
+    """
+    return [
+        repr(parameter)
+        for parameter in space.space
+        if parameter.name == "lr_decay" and max(parameter.values) <= LEAST_DECAY
+    ]
 
 
 def check_searched(parameter: Any) -> None:

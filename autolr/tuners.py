@@ -28,7 +28,7 @@ from autolr.errors import RecordError, invalid, is_finite
 from autolr.progress import progress_for
 from autolr.records import TrialRecord
 from autolr.search_memory import Options, SearchMemory
-from autolr.search_space import add_schedule, missing_in
+from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
 from autolr.trial_bounds import MAX_LR, MIN_LR
 
@@ -148,6 +148,12 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         space = self.oracle.get_space()
         if add_schedule(space, may_add=self.oracle.allow_new_entries):
             self.oracle.update_space(space)
+        for parameter in fading(space):
+            self._memory.warn_once(
+                "fading",
+                "Hyperparameter `lr_decay` is taken for the schedule's: what each restart multiplies the peak by. "
+                f"Received: {parameter}, whose later cycles hardly train. One of your own needs another name.",
+            )
 
     def reload(self) -> None:
         """Take up a search; say so if that was begun without AutoLR, whose hyperparameters can't join its space."""

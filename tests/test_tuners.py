@@ -684,6 +684,20 @@ def test_ranges_that_hold_no_schedule_are_refused_at_once(tmp_path, declare, nam
         autolr.RandomSearch(build_one, "val_loss", max_trials=1, hyperparameters=hp, directory=tmp_path)
 
 
+@pytest.mark.parametrize(("low", "high", "told"), [(1e-6, 1e-3, 1), (0.1, 0.9, 0)])
+def test_another_decay_that_is_taken_for_the_schedules_is_told_of(tmp_path, low, high, told):
+    def build(hp):
+        hp.Float("lr_decay", low, high, sampling="log")
+        return build_one(hp)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        autolr.RandomSearch(build, "val_loss", max_trials=1, directory=tmp_path)
+    texts = [str(it.message) for it in caught if issubclass(it.category, AutoLRWarning)]
+    assert len(texts) == told
+    assert all("taken for the schedule's" in text and "Received: Float(name: 'lr_decay'" in text for text in texts)
+
+
 class OtherFit(keras.Sequential):
     def fit(self, x, y, patience_of_mine=3, **arguments):
         return super().fit(x, y, **arguments)
