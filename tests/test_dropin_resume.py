@@ -88,4 +88,5 @@ def test_a_search_killed_in_a_later_rung_of_hyperband_goes_on_with_the_parents_b
     assert max(trained.values()) <= 2
     assert sum(count == 2 for count in trained.values()) == 1  # the one that was killed
     ranges = collections.Counter(line.split()[-1] for line in log if line.startswith("range test"))
+    assert ranges
     assert not set(ranges) & set(later)  # no test of their own
