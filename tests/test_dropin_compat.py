@@ -94,7 +94,7 @@ USED = {
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Functional._nodes_by_depth": (
-        lambda: keras.Model(*[keras.Input((2,))] * 2),
+        lambda: keras.Model(it := keras.Input((2,)), keras.layers.Dense(1)(it)),
         "know which layers see a batch more than once",
     ),
     "Sequential._functional": (model, "know which layers see a batch more than once"),

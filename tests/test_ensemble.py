@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 
 import keras
@@ -96,7 +97,11 @@ def test_adapted_layers_look_up_what_they_were_adapted_to(kind, tmp_path):
 
 
 def test_a_model_with_a_lambda_is_told_what_to_do(tmp_path):
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Lambda(lambda x: 2 * x)])
+    layer = keras.layers.Lambda(lambda x: 2 * x)
+    with contextlib.suppress(ValueError):
+        keras.layers.Lambda.from_config(layer.get_config())
+        pytest.skip("this Keras makes them again without a question")
+    model = keras.Sequential([keras.Input((6,)), layer])
     save_snapshot(model, tmp_path, 1, keep=5)
     with pytest.raises(
         ValueError, match=r"^Argument `model` must .*Received: .*`Lambda` layer, use a layer of your own"

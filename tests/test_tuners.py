@@ -620,13 +620,19 @@ def test_nan_in_the_data_is_told_of_once_and_kept_in_every_record(tmp_path, data
 def test_a_warning_of_keras_is_shown_once_as_without_autolr(tmp_path, data):
     """As it is by default: once for each place in the code."""
     batches = tf.data.Dataset.from_tensor_slices(data).batch(4)
+
+    def times_shown(train):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            train(batches, shuffle=True, epochs=2, verbose=0)
+        return len([it for it in caught if "`shuffle=True` was passed" in str(it.message)])
+
+    if not times_shown(ready(dense()).fit):
+        pytest.skip("this Keras does not warn of it")
     tuner = autolr.RandomSearch(build, "loss", max_trials=2, hyperparameters=two_or_more(), directory=tmp_path)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        tuner.search(batches, shuffle=True, epochs=2, verbose=0)
+    assert times_shown(tuner.search) == 1
     assert_completed(*tuner.oracle.trials.values())
-    assert len([it for it in caught if "`shuffle=True` was passed" in str(it.message)]) == 1
 
 
 def test_a_model_that_is_not_compiled_gets_keras_own_message(tmp_path, data):
