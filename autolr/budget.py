@@ -24,7 +24,11 @@ TAIL_AVERAGE = 0.1
 RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
 # Both rounds of bursts, the first alone, or its first three rates.
-BURST_BUDGETS = (BURST_STEPS, LOOKS[0].steps * LOOKS[0].most, LOOKS[0].steps * FEWEST)
+BURST_BUDGETS = (
+    sum(look.steps * look.most for look in LOOKS),
+    LOOKS[0].steps * LOOKS[0].most,
+    LOOKS[0].steps * FEWEST,
+)
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
 MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[1]  # a coarse sweep and the first round of bursts
 SHORT_TRIAL_SHARE = 0.2  # even where those are more than the share
@@ -45,7 +49,7 @@ def range_test_budget(
     bad bounds cost more than the steps that would have found better ones.
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
-    are not enough for a further round of bursts go to the sweep, up to 100.
+    are not enough for a further round of bursts go to the sweep, up to 100. The last look has what is left after that.
 
     Args:
         arguments: The arguments of `fit`.
@@ -64,6 +68,8 @@ def range_test_budget(
     steps_per_point = math.lcm(batches_per_update, batches_per_call) // batches_per_update
     bursts = next((n for n in BURST_BUDGETS if budget >= (MIN_SWEEP_STEPS + n) * steps_per_point), 0)
     sweep = min(budget - bursts * steps_per_point, DEFAULT_NUM_STEPS * steps_per_point)
+    if bursts == BURST_BUDGETS[0]:
+        return sweep, min(budget - sweep, BURST_STEPS * steps_per_point)
     return sweep, bursts * steps_per_point
 
 

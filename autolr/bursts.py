@@ -33,8 +33,10 @@ class Look(NamedTuple):
 # Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
 # the second alone has erred more in one of two recordings, and in none less (`docs/bounds.md`).
 LOOKS = (Look(24, 5), Look(48, 3))
+# Where these saw no fall beyond the noise, a longer one may: some models begin to learn late.
+LAST_LOOK = Look(96, 3)
 FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
-BURST_STEPS = sum(look.steps * look.most for look in LOOKS)
+BURST_STEPS = sum(look.steps * look.most for look in (*LOOKS, LAST_LOOK))
 FACTOR = math.sqrt(10)  # between neighbouring rates
 
 
@@ -134,7 +136,7 @@ def _best(tried: Sequence[Burst]) -> int | None:
 
 
 def confirm(
-    bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0, looks: Sequence[Look] = LOOKS
+    bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0, looks: Sequence[Look] = (*LOOKS, LAST_LOOK)
 ) -> LRBounds:
     """A sweep's bounds, mended by what bursts showed.
 
@@ -170,7 +172,7 @@ def confirm(
     else:
         status = "ok" if fall > noise else "small_fall"
     rates_chosen = [tried[best].lr for tried, best in chosen]
-    steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
+    steady = len(chosen) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
     found = "those near max_lr learned most" if chosen else "none helped"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.bursts import BURST_STEPS, Burst, next_burst
+from autolr.bursts import BURST_STEPS, LAST_LOOK, LOOKS, Burst, Look, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, replayable
@@ -52,7 +52,7 @@ def range_test(
     The model trains while its rate rises exponentially from `start_lr` to `end_lr`, and the loss of every batch is
     recorded. The sweep ends by itself when the loss diverges. It shows each rate for a step or two only, so what it
     suggests is confirmed by bursts: trainings of 24 steps at single rates around it, then of 48 steps around the
-    best, each from the model's untouched weights.
+    best, each from the model's untouched weights; and of 96, if these saw no fall beyond the noise.
 
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics and random generators are put
     back bit for bit, also after Ctrl-C or an error: training afterwards is what it would have been without a test,
@@ -68,8 +68,9 @@ def range_test(
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
-        burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 264, all that are ever wanted:
-            five bursts of 24 and three of 48. With fewer, the longer ones are left out first.
+        burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 552, all that are ever wanted:
+            five bursts of 24, three of 48, and three of 96 if these saw no fall beyond the noise. With fewer, the
+            longer ones are left out first.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
@@ -201,14 +202,24 @@ def _confirmed(
     spent = 0
     # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
     highest = end_lr if sweep.diverged else math.inf
-    while found := next_burst(
-        bounds.max_lr, bursts, steps_left=(burst_steps - spent) // steps_per_point, within=(0.0, highest)
-    ):
-        rate, steps = found
-        burst = train(BurstRecorder(rate, steps * steps_per_point))
-        spent += burst.steps_spent
-        bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps))
-    return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
+
+    def look(looks: Sequence[Look]) -> RangeTest:
+        nonlocal spent
+        while found := next_burst(
+            bounds.max_lr,
+            bursts,
+            steps_left=(burst_steps - spent) // steps_per_point,
+            within=(0.0, highest),
+            looks=looks,
+        ):
+            rate, steps = found
+            burst = train(BurstRecorder(rate, steps * steps_per_point))
+            spent += burst.steps_spent
+            bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps))
+        return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
+
+    test = look(LOOKS)
+    return look((*LOOKS, LAST_LOOK)) if test.bounds().status == "small_fall" else test
 
 
 class BurstRecorder(LRFinder):

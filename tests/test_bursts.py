@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from helpers import compiled, sequential
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import LRBounds, range_test
-from autolr.bursts import BURST_STEPS, FACTOR, LOOKS, Burst, confirm, next_burst
+from autolr.bursts import BURST_STEPS, FACTOR, LAST_LOOK, LOOKS, Burst, confirm, next_burst
 
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
@@ -151,6 +152,33 @@ def test_a_range_test_tries_its_rates_and_counts_the_steps(data):
     assert range_test(compiled(sequential(), "sgd"), x, y, batch_size=12, burst_steps=0).bursts == ()
     few = range_test(compiled(sequential(), "sgd"), x, y, batch_size=12, burst_steps=100)
     assert len(few.bursts) in (3, 4)
+
+
+@pytest.mark.parametrize(("burst_steps", "lengths"), [(264, {24, 48}), (552, {24, 48, 96})])
+def test_where_nothing_fell_the_bursts_are_longer_if_there_are_steps_for_it(burst_steps, lengths):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 4)).astype("float32"), rng.normal(size=64).astype("float32")  # nothing to learn
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile("sgd", "mse")
+    test = range_test(model, x, y, batch_size=4, burst_steps=burst_steps)
+    assert test.bounds().status == "small_fall"
+    assert {burst.steps for burst in test.bursts} == lengths
+    assert test.steps_spent <= 100 + burst_steps
+
+
+def test_a_longer_look_that_sees_a_fall_decides():
+    """Nothing falls within 48 steps but by chance; of 96, the highest rate learns."""
+    looks = (*LOOKS, LAST_LOOK)
+    bursts, left = [], BURST_STEPS
+    while found := next_burst(8e-3, bursts, steps_left=left, looks=looks):
+        rate, steps = found
+        left -= steps
+        bursts.append(Burst(rate, -rate if steps == LAST_LOOK.steps else abs(math.log10(rate / 8e-3)) - 0.001, steps))
+    brief = [burst for burst in bursts if burst.steps < LAST_LOOK.steps]
+    assert confirm(SWEEP, brief, noise=1e-2).status == "small_fall"
+    found = confirm(SWEEP, bursts, noise=1e-2)
+    assert found.max_lr == max(burst for burst in bursts if burst.steps == LAST_LOOK.steps).lr
+    assert found.confidence == "medium"
 
 
 def test_a_negative_number_of_burst_steps_is_refused(data):

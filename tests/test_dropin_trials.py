@@ -15,7 +15,7 @@ from helpers import assert_same_arrays, compiled, one_weight, sequential
 
 import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
-from autolr.budget import range_test_budget
+from autolr.budget import RANGE_TEST_STEPS, range_test_budget
 from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_data
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
@@ -404,6 +404,15 @@ def test_what_a_short_trial_gives_can_be_chosen():
 def test_bursts_come_before_a_finer_sweep(affordable, expected):
     fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
     assert range_test_budget(fit, share=0.1, most=364, least=2) == expected
+
+
+@pytest.mark.parametrize(
+    ("affordable", "expected"),
+    [(364, (100, 264)), (400, (100, 300)), (652, (100, 552)), (9999, (100, 552))],
+)
+def test_what_is_left_is_for_the_last_look(affordable, expected):
+    fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=RANGE_TEST_STEPS) == expected
 
 
 def test_the_share_is_one_of_updates_not_of_batches():
