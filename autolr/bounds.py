@@ -156,9 +156,16 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
     return smoothed
 
 
+def _numbers(name: str, values: ArrayLike) -> Floats:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise invalid(name, "be a list or an array of numbers", values, "Give one value per step.") from None
+
+
 def _prepare(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Check the arguments; the rates, and log-rates and losses to judge (`inf` where training diverged)."""
-    rates, raw = np.asarray(lrs, float), np.asarray(losses, float)
+    rates, raw = _numbers("lrs", lrs), _numbers("losses", losses)
     for name, array in (("lrs", rates), ("losses", raw)):
         if array.ndim != 1:
             raise invalid(name, "be one-dimensional", array, "Give one value per step.")

@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 
 # In decades: what the smoothing blurs, and so the narrowest trough there is. 0.1 to 0.3 give nearly the same bounds.
 _WIDTH = 0.15
+# Of a loss without noise: what its means and sums differ by is no fall.
+_ROUNDING = 1e-12
 
 
 class Trough(NamedTuple):
@@ -39,7 +41,7 @@ def find_trough(x: Floats, y: Floats) -> Trough | None:
             return None
         left, right = cuts
         level, bottom = _level(losses[:left]), float(np.mean(losses[left:right]))
-        noise = batch_noise(losses[:right])
+        noise = max(batch_noise(losses[:right]), _ROUNDING * float(np.max(np.abs(losses))))
         cutoff = _cutoff(y, level, level - bottom, noise)
         if cutoff >= np.max(losses):
             break
@@ -160,4 +162,6 @@ def _median_of_5(y: Floats) -> Floats:
 
 
 def _ratio(difference: float, error: float) -> float:
-    return difference / error if error > 0 else math.copysign(math.inf, difference)
+    if error > 0:
+        return difference / error
+    return math.copysign(math.inf, difference) if difference else 0.0

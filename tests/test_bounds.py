@@ -157,6 +157,8 @@ KNOWN = {
     "monotone_falling": (lambda x: -np.log10(x) + 0.02 * RNG(0).normal(size=len(x)), "never_diverged"),
     "fell_and_stayed": (lambda x: trough(x, noise=0.02, rise_at=np.inf), "never_diverged"),
     "plateau_then_cliff": (lambda x: np.where(x >= 0.1, 9.0, 2.3) + 0.02 * RNG(0).normal(size=len(x)), "never_fell"),
+    "plateau_then_cliff_without_noise": (lambda x: np.where(x >= 0.1, 100.0, 2.3), "never_fell"),
+    "zero_then_cliff_without_noise": (lambda x: np.where(x >= 0.1, 1.0, 0.0), "never_fell"),
     "plateau_then_nan": (lambda x: np.where(x >= 0.1, np.nan, 2.3 + 0.02 * RNG(0).normal(size=len(x))), "never_fell"),
     "monotone_rising": (lambda x: np.log10(x) + 0.02 * RNG(0).normal(size=len(x)), "diverged_at_once"),
     "cliff_at_once": (lambda x: np.where(x >= 4e-6, 9.0, 2.3) + 0.02 * RNG(0).normal(size=len(x)), "diverged_at_once"),
@@ -199,6 +201,21 @@ def test_without_a_fall_the_bounds_stay_well_below_the_rise():
     assert 0.1 / 30 < found.max_lr < 0.1 / 10
 
 
+@given(
+    level=st.floats(-1e3, 1e3),
+    height=st.floats(1e-3, 1e6),
+    decades=st.floats(1.5, 6.5),
+    n=st.sampled_from([50, 100, 300, 1000]),
+)
+def test_a_level_without_noise_has_no_fall(level, height, decades, n):
+    """What rounding leaves of its means is none either."""
+    lrs = rates(n)
+    cliff = lrs[0] * 10**decades
+    found = find_bounds(lrs, np.where(lrs >= cliff, level + height, level))
+    assert found.status in ("never_fell", "diverged_at_once")
+    assert found.max_lr < cliff / 4
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 9])
 @pytest.mark.parametrize("value", [1.0, np.nan])
 def test_few_points(n, value):
@@ -225,6 +242,9 @@ def test_few_points(n, value):
         ([-1.0, 1e-3], [1.0, 2.0], "positive"),
         ([1e-3, np.nan], [1.0, 2.0], "finite"),
         ([1e-3, np.inf], [1.0, 2.0], "finite"),
+        (["low", "high"], [1.0, 2.0], "`lrs` must be a list or an array of numbers.*Received: lrs="),
+        ([1e-3, 1e-2], (loss for loss in [1.0, 2.0]), "`losses` must be a list or an array of numbers.*Received"),
+        ([1e-3, 1e-2], [[1.0], 2.0], "`losses` must be a list or an array of numbers.*Received"),
     ],
 )
 def test_malformed_curves_are_refused(lrs, losses, message):
