@@ -33,7 +33,7 @@ class Look(NamedTuple):
 # Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
 # the second alone has erred more in one of two recordings, and in none less (`docs/bounds.md`).
 LOOKS = (Look(24, 5), Look(48, 3))
-# Where these saw no fall beyond the noise, a longer one may: some models begin to learn late.
+# A longer one where these saw no fall beyond the noise, or one that gathers pace: some models begin to learn late.
 LAST_LOOK = Look(96, 3)
 FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
 BURST_STEPS = sum(look.steps * look.most for look in (*LOOKS, LAST_LOOK))
@@ -133,6 +133,18 @@ def _best(tried: Sequence[Burst]) -> int | None:
     if best is None or math.isinf(tried[best].change):
         return None
     return None if tried[best].change >= 0 and tried[best].lr == min(tried).lr else best
+
+
+def gathers_pace(bursts: Sequence[Burst]) -> bool:
+    """Whether the loss falls the faster the longer a burst lasts: such a model has only begun to learn.
+
+    At a steady pace it falls twice as far in twice the steps; most models slow down. Until then the rates that learn
+    fast and those that will diverge are hard to tell apart.
+    """
+    brief, longer = (
+        min((burst.change for burst in bursts if burst.steps == look.steps), default=math.nan) for look in LOOKS
+    )
+    return longer < LOOKS[1].steps / LOOKS[0].steps * min(brief, 0.0)
 
 
 def confirm(

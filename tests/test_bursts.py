@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import LRBounds, range_test
-from autolr.bursts import BURST_STEPS, FACTOR, LAST_LOOK, LOOKS, Burst, confirm, next_burst
+from autolr.bursts import BURST_STEPS, FACTOR, LAST_LOOK, LOOKS, Burst, confirm, gathers_pace, next_burst
 
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
@@ -179,6 +180,37 @@ def test_a_longer_look_that_sees_a_fall_decides():
     found = confirm(SWEEP, bursts, noise=1e-2)
     assert found.max_lr == max(burst for burst in bursts if burst.steps == LAST_LOOK.steps).lr
     assert found.confidence == "medium"
+
+
+@pytest.mark.parametrize(
+    ("brief", "longer", "begun"),
+    [(-0.1, -0.15, False), (-0.1, -0.2, False), (-0.1, -0.25, True), (0.01, -0.02, True), (0.01, 0.0, False)],
+)
+def test_a_fall_of_more_than_twice_in_twice_the_steps_gathers_pace(brief, longer, begun):
+    bursts = [Burst(rate, brief + off, 24) for rate, off in ((1e-3, 0.3), (3e-3, 0.0), (1e-2, math.inf))]
+    assert not gathers_pace(bursts)
+    assert gathers_pace([*bursts, Burst(3e-3, longer, 48), Burst(1e-3, longer + 0.1, 48)]) == begun
+
+
+def test_a_model_that_has_only_begun_to_learn_gets_the_longest_bursts_though_its_loss_fell():
+    """A deep linear network with small weights starts on a plateau, and leaves it at a growing pace."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 8)).astype("float32")
+    y = x @ rng.normal(size=(8, 1)).astype("float32")
+    layers = [
+        keras.layers.Dense(
+            width, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(0, 0.15, seed=seed)
+        )
+        for seed, width in enumerate((8, 8, 8, 8, 1))
+    ]
+    model = keras.Sequential([keras.Input((8,)), *layers])
+    model.compile(keras.optimizers.SGD(momentum=0.9), "mse")
+    test = range_test(model, x, y, batch_size=64)
+    assert {burst.steps for burst in test.bursts} == {24, 48, 96}
+    shorter = tuple(burst for burst in test.bursts if burst.steps < LAST_LOOK.steps)
+    assert gathers_pace(shorter)
+    assert replace(test, bursts=shorter).bounds().status == "ok"  # so it is not for want of a fall
+    assert test.bounds().status == "ok"
 
 
 def test_a_negative_number_of_burst_steps_is_refused(data):
