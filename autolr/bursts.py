@@ -33,10 +33,12 @@ class Look(NamedTuple):
 # Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
 # the second alone has erred more in one of two recordings, and in none less (`docs/bounds.md`).
 LOOKS = (Look(24, 5), Look(48, 3))
-# A longer one where these saw no fall beyond the noise, or one that gathers pace: some models begin to learn late.
-LAST_LOOK = Look(96, 3)
+# Some models begin to learn late: longer ones as long as there is no fall beyond the noise, the first of them also
+# where it gathers pace.
+LATE_LOOKS = (Look(96, 3), Look(192, 3))
+ALL_LOOKS = (*LOOKS, *LATE_LOOKS)
 FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
-BURST_STEPS = sum(look.steps * look.most for look in (*LOOKS, LAST_LOOK))
+BURST_STEPS = sum(look.steps * look.most for look in ALL_LOOKS)
 FACTOR = math.sqrt(10)  # between neighbouring rates
 
 
@@ -136,7 +138,7 @@ def _best(tried: Sequence[Burst]) -> int | None:
 
 
 def gathers_pace(bursts: Sequence[Burst]) -> bool:
-    """Whether the loss falls the faster the longer a burst lasts: such a model has only begun to learn.
+    """Whether the loss fell the faster in the longer of the two first looks: such a model has only begun to learn.
 
     At a steady pace it falls twice as far in twice the steps; most models slow down. Until then the rates that learn
     fast and those that will diverge are hard to tell apart.
@@ -148,7 +150,7 @@ def gathers_pace(bursts: Sequence[Burst]) -> bool:
 
 
 def confirm(
-    bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0, looks: Sequence[Look] = (*LOOKS, LAST_LOOK)
+    bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0, looks: Sequence[Look] = ALL_LOOKS
 ) -> LRBounds:
     """A sweep's bounds, mended by what bursts showed.
 

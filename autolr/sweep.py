@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.bursts import BURST_STEPS, LAST_LOOK, LOOKS, Burst, Look, gathers_pace, next_burst
+from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
 from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, replayable
@@ -52,8 +52,8 @@ def range_test(
     The model trains while its rate rises exponentially from `start_lr` to `end_lr`, and the loss of every batch is
     recorded. The sweep ends by itself when the loss diverges. It shows each rate for a step or two only, so what it
     suggests is confirmed by bursts: trainings of 24 steps at single rates around it, then of 48 steps around the
-    best, each from the model's untouched weights; and of 96, if these saw no fall beyond the noise or one that
-    gathers pace, as of models that begin to learn late.
+    best, each from the model's untouched weights. Where the model begins to learn late they are longer: 96 steps
+    if there was no fall beyond the noise or one that gathers pace, and 192 if there is none yet.
 
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics and random generators are put
     back bit for bit, also after Ctrl-C or an error: training afterwards is what it would have been without a test,
@@ -69,9 +69,9 @@ def range_test(
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
-        burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 552, all that are ever wanted:
-            five bursts of 24, three of 48, and three of 96 where the model begins to learn late. With fewer, the
-            longer ones are left out first.
+        burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 1128, all ever wanted:
+            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192. With
+            fewer, the longer ones are left out first.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
@@ -220,8 +220,11 @@ def _confirmed(
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
 
     test = look(LOOKS)
-    begun_late = test.bounds().status == "small_fall" or gathers_pace(bursts)
-    return look((*LOOKS, LAST_LOOK)) if begun_late else test
+    if test.bounds().status == "small_fall" or gathers_pace(bursts):
+        test = look(ALL_LOOKS[:-1])
+    if test.bounds().status == "small_fall":
+        test = look(ALL_LOOKS)
+    return test
 
 
 class BurstRecorder(LRFinder):

@@ -46,9 +46,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         *args: Arguments of the tuner class.
         range_test_share: Largest share of a trial's own optimizer steps that its range test may add, but for
             `range_test_min_steps`. Defaults to 0.1.
-        range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 652: a sweep of
-            100, then bursts of 24 and of 48 steps at single rates, and of 96 where a model begins to learn late. With
-            less, the longer bursts go first, then the sweep gets coarser. With data of unknown size it alone decides.
+        range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
+            100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
+            late. With less, the longer bursts go first, then the sweep gets coarser. With data of unknown size it
+            alone decides.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
             no more than a fifth of the trial above the first 40, without which a test could not see anything.
             Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs more.

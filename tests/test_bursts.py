@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import LRBounds, range_test
-from autolr.bursts import BURST_STEPS, FACTOR, LAST_LOOK, LOOKS, Burst, confirm, gathers_pace, next_burst
+from autolr.bursts import ALL_LOOKS, BURST_STEPS, FACTOR, LATE_LOOKS, LOOKS, Burst, confirm, gathers_pace, next_burst
 
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
@@ -155,7 +155,7 @@ def test_a_range_test_tries_its_rates_and_counts_the_steps(data):
     assert len(few.bursts) in (3, 4)
 
 
-@pytest.mark.parametrize(("burst_steps", "lengths"), [(264, {24, 48}), (552, {24, 48, 96})])
+@pytest.mark.parametrize(("burst_steps", "lengths"), [(264, {24, 48}), (552, {24, 48, 96}), (1128, {24, 48, 96, 192})])
 def test_where_nothing_fell_the_bursts_are_longer_if_there_are_steps_for_it(burst_steps, lengths):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 4)).astype("float32"), rng.normal(size=64).astype("float32")  # nothing to learn
@@ -169,16 +169,18 @@ def test_where_nothing_fell_the_bursts_are_longer_if_there_are_steps_for_it(burs
 
 def test_a_longer_look_that_sees_a_fall_decides():
     """Nothing falls within 48 steps but by chance; of 96, the highest rate learns."""
-    looks = (*LOOKS, LAST_LOOK)
+    looks = ALL_LOOKS[:3]
     bursts, left = [], BURST_STEPS
     while found := next_burst(8e-3, bursts, steps_left=left, looks=looks):
         rate, steps = found
         left -= steps
-        bursts.append(Burst(rate, -rate if steps == LAST_LOOK.steps else abs(math.log10(rate / 8e-3)) - 0.001, steps))
-    brief = [burst for burst in bursts if burst.steps < LAST_LOOK.steps]
+        bursts.append(
+            Burst(rate, -rate if steps == LATE_LOOKS[0].steps else abs(math.log10(rate / 8e-3)) - 0.001, steps)
+        )
+    brief = [burst for burst in bursts if burst.steps < LATE_LOOKS[0].steps]
     assert confirm(SWEEP, brief, noise=1e-2).status == "small_fall"
     found = confirm(SWEEP, bursts, noise=1e-2)
-    assert found.max_lr == max(burst for burst in bursts if burst.steps == LAST_LOOK.steps).lr
+    assert found.max_lr == max(burst for burst in bursts if burst.steps == LATE_LOOKS[0].steps).lr
     assert found.confidence == "medium"
 
 
@@ -204,10 +206,10 @@ def test_a_model_that_has_only_begun_to_learn_gets_the_longest_bursts_though_its
         for seed, width in enumerate((8, 8, 8, 8, 1))
     ]
     model = keras.Sequential([keras.Input((8,)), *layers])
-    model.compile(keras.optimizers.SGD(momentum=0.9), "mse")
+    model.compile("sgd", "mse")
     test = range_test(model, x, y, batch_size=64)
     assert {burst.steps for burst in test.bursts} == {24, 48, 96}
-    shorter = tuple(burst for burst in test.bursts if burst.steps < LAST_LOOK.steps)
+    shorter = tuple(burst for burst in test.bursts if burst.steps < LATE_LOOKS[0].steps)
     assert gathers_pace(shorter)
     assert replace(test, bursts=shorter).bounds().status == "ok"  # so it is not for want of a fall
     assert test.bounds().status == "ok"

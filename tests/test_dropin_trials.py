@@ -408,9 +408,9 @@ def test_bursts_come_before_a_finer_sweep(affordable, expected):
 
 @pytest.mark.parametrize(
     ("affordable", "expected"),
-    [(364, (100, 264)), (400, (100, 300)), (652, (100, 552)), (9999, (100, 552))],
+    [(364, (100, 264)), (400, (100, 300)), (652, (100, 552)), (1228, (100, 1128)), (9999, (100, 1128))],
 )
-def test_what_is_left_is_for_the_last_look(affordable, expected):
+def test_what_is_left_is_for_the_longest_bursts(affordable, expected):
     fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
     assert range_test_budget(fit, share=0.1, most=RANGE_TEST_STEPS) == expected
 
