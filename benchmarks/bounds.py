@@ -29,12 +29,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from peers import PEERS
 
 import autolr
-from autolr.bursts import LAST_LOOK
+from autolr.bursts import LATE_LOOKS
 from autolr.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bounds"
 FRESH = "autolr.range_test, with fresh statistics"
-SHORTER = "autolr.range_test, without bursts of 96 steps"
+SHORTER = {look.steps: f"autolr.range_test, without bursts of {look.steps} steps or more" for look in LATE_LOOKS}
 PLAIN = {"start_lr": 1e-6, "end_lr": 10.0, "num_steps": 100}
 
 
@@ -88,16 +88,16 @@ def suggested(rule: Callable, curve: dict) -> float | None:
     return rate if np.isfinite(rate) and rate > 0 else None
 
 
-def without_last_look(recorded: dict) -> autolr.LRBounds:
-    """The bounds that a recorded range test would have found without its longest bursts."""
+def without_bursts_of(steps: int, recorded: dict) -> autolr.LRBounds:
+    """The bounds that a recorded range test would have found without bursts so long or longer."""
     test = autolr.RangeTest.from_dict(recorded)
-    return replace(test, bursts=tuple(burst for burst in test.bursts if burst.steps < LAST_LOOK.steps)).bounds()
+    return replace(test, bursts=tuple(burst for burst in test.bursts if burst.steps < steps)).bounds()
 
 
 def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]]:
     """Regrets by rule over all tasks and seeds, and a row for each task."""
     rules = {"autolr.find_bounds": lambda lrs, losses: autolr.find_bounds(lrs, losses).max_lr, **PEERS}
-    regrets: dict[str, list[float]] = {"autolr.range_test": [], FRESH: [], SHORTER: [], **{name: [] for name in rules}}
+    regrets: dict[str, list[float]] = {name: [] for name in ("autolr.range_test", FRESH, *SHORTER.values(), *rules)}
     rows = []
     for path in sorted(folder.glob("*.json")):
         grid = json.loads((grids / path.name).read_text())["grid"]
@@ -106,7 +106,8 @@ def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]
         fresh = [regret(with_fresh_statistics(grid), run["default"]["bounds"]["max_lr"]) for run in runs]
         regrets["autolr.range_test"] += ours
         regrets[FRESH] += fresh
-        regrets[SHORTER] += [regret(grid, without_last_look(run["default"]).max_lr) for run in runs]
+        for steps, name in SHORTER.items():
+            regrets[name] += [regret(grid, without_bursts_of(steps, run["default"]).max_lr) for run in runs]
         rates = np.log10([run["default"]["bounds"]["max_lr"] for run in runs])
         for run in runs:
             for name, rule in rules.items():
