@@ -24,7 +24,8 @@ ADVICE = {
     "slowly (`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch. A model "
     "that is already trained looks like this, too: it has little left to fall.",
     "small_fall": "The bounds are those of the rate that did best in short trainings, or of the lowest tried if none "
-    "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps.",
+    "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps, and "
+    "deep models that begin to learn late, where normalisation or another initialisation does (`he_normal` for ReLU).",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and raise `end_lr`.",
     "never_diverged": "The bounds are safe but may be low. `range_test` takes a higher `end_lr`.",
