@@ -58,6 +58,9 @@ def test_the_tables_of_bounds_are_those_of_the_range_tests_recorded():
         assert shown("python benchmarks/bounds.py", page) == rules
     page = (ROOT / "docs" / "bounds.md").read_text(encoding="utf-8")
     assert all(table in page for table in by_task)
+    dev = bounds.RESULTS / "dev"
+    rules, *_ = bounds.tables(*bounds.score(dev / "live", dev)).split("\n\n")
+    assert shown("python benchmarks/bounds.py --split dev", "bounds.md") == rules
 
 
 def test_regret_with_fresh_statistics_worked_out_by_hand():
