@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autolr.ensemble import averaged_weights as averaged_weights
     from autolr.ensemble import snapshot_ensemble as snapshot_ensemble
     from autolr.errors import AutoLRWarning as AutoLRWarning
+    from autolr.mixin import AutoLRMixin as AutoLRMixin
     from autolr.plots import plot_range_test as plot_range_test
     from autolr.plots import plot_schedule as plot_schedule
     from autolr.plots import plot_search as plot_search
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from autolr.schedules import SGDRSchedule as SGDRSchedule
     from autolr.sgdr import sgdr_lr as sgdr_lr
     from autolr.sweep import range_test as range_test
-    from autolr.tuners import AutoLRMixin as AutoLRMixin
     from autolr.tuners import BayesianOptimization as BayesianOptimization
     from autolr.tuners import GridSearch as GridSearch
     from autolr.tuners import Hyperband as Hyperband
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from autolr.verdicts import LRBounds as LRBounds
 
 _WHERE = {
-    "AutoLRMixin": "tuners",
+    "AutoLRMixin": "mixin",
     "AutoLRWarning": "errors",
     "BayesianOptimization": "tuners",
     "CycleEarlyStopping": "early_stopping",

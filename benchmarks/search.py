@@ -76,7 +76,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     import autolr
     from autolr.cycle_ends import snapshot_paths
-    from autolr.tuners import SNAPSHOTS
+    from autolr.trial import SNAPSHOTS
 
     sizes = QUICK if job["quick"] else FULL
     data = load(job["data"], sizes, job["pixels"])

@@ -1,0 +1,320 @@
+"""What makes a Keras Tuner tuner class one with AutoLR.
+
+Each trial builds its model as ever; what is new happens inside the model's `fit`: see `autolr/trial.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras_tuner as kt
+
+from autolr import compat_tuner
+from autolr.averaging import check_tail_average
+from autolr.best_ends import best_ends
+from autolr.budget import (
+    MIN_RANGE_TEST_STEPS,
+    RANGE_TEST_SHARE,
+    RANGE_TEST_STEPS,
+    TAIL_AVERAGE,
+    describe,
+)
+from autolr.chief import Roll, is_chief
+from autolr.ensemble import average, check_last, compiled_like
+from autolr.errors import RecordError, invalid, is_finite
+from autolr.progress import progress_for
+from autolr.records import TrialRecord
+from autolr.search_memory import Options, SearchMemory
+from autolr.search_space import add_schedule, fading, missing_in
+from autolr.trial import SNAPSHOTS, AssistedTrial
+from autolr.trial_bounds import MAX_LR, MIN_LR
+
+
+class AutoLRMixin(compat_tuner.TunerSeams):
+    """Adds AutoLR to a Keras Tuner tuner class; put it first among the base classes.
+
+    Before each trial trains, a learning-rate range test runs on its freshly built model, which is then put back
+    exactly as it was; the trial trains on cosine annealing with warm restarts between the bounds that the test found.
+    Whatever rate the model was compiled with is not used. Three hyperparameters join the search space unless they are
+    there already: `cycle_length` (epochs, 1 to 100), `mult_factor` (1 to 2) and `lr_decay` (0.8 to 1). Declare one of
+    the same name in the build function or in `hyperparameters=` to choose another range, or hold it with `hp.Fixed`.
+
+    Args:
+        *args: Arguments of the tuner class.
+        range_test_share: Largest share of a trial's own optimizer steps that its range test may add, but for
+            `range_test_min_steps`. Defaults to 0.1.
+        range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
+            100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
+            late. With less, the longer bursts go first, then the sweep gets coarser. With data of unknown size it
+            alone decides.
+        range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
+            no more than a fifth of the trial above the first 40, without which a test could not see anything.
+            Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs more.
+        rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
+            `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
+            the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
+            has one trains without AutoLR, at the rate its model is compiled with.
+        reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
+            found in this call of `search`, if their status is `"ok"`. Defaults to False: it saves the tests' steps
+            (16 % in `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
+        num_snapshots: How many of the last ends of cycles each trial keeps its weights of, in its folder, for
+            `get_best_ensemble`. Defaults to 3; 0 for none.
+        tail_average: Share of a trial's steps over which the model's weights are averaged when a cycle ends: what is
+            judged, saved and gone on with is that average. Defaults to 0.1; 0 for none. See `SGDRScheduler`.
+        **kwargs: Arguments of the tuner class.
+
+    Raises:
+        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is
+            less than 2, `rate_callbacks` is neither `"replace"` nor `"keep"`, `num_snapshots` is negative, or
+            `tail_average` is not in [0, 1).
+
+    Example:
+    ```python
+    class MyTuner(autolr.AutoLRMixin, kt.RandomSearch):
+        ...
+    ```
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        range_test_share: float = RANGE_TEST_SHARE,
+        range_test_steps: int = RANGE_TEST_STEPS,
+        range_test_min_steps: int = MIN_RANGE_TEST_STEPS,
+        rate_callbacks: str = "replace",
+        reuse_bounds: bool = False,
+        num_snapshots: int = 3,
+        tail_average: float = TAIL_AVERAGE,
+        **kwargs: Any,
+    ) -> None:
+        if not (is_finite(range_test_share) and 0 < range_test_share <= 1):
+            raise invalid("range_test_share", "be in (0, 1]", range_test_share)
+        if not (is_finite(range_test_steps) and range_test_steps >= 2):
+            raise invalid("range_test_steps", "be 2 or more", range_test_steps)
+        if not (is_finite(range_test_min_steps) and range_test_min_steps >= 2):
+            raise invalid("range_test_min_steps", "be 2 or more", range_test_min_steps)
+        if rate_callbacks not in ("replace", "keep"):
+            raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
+        if not (is_finite(num_snapshots) and num_snapshots >= 0):
+            raise invalid("num_snapshots", "be 0 or more", num_snapshots)
+        check_tail_average(tail_average)
+        self._options = Options(
+            range_test_share=range_test_share,
+            range_test_steps=range_test_steps,
+            range_test_min_steps=range_test_min_steps,
+            rate_callbacks=rate_callbacks,
+            reuse_bounds=reuse_bounds,
+            num_snapshots=int(num_snapshots),
+            tail_average=float(tail_average),
+        )
+        self._memory = SearchMemory()
+        self._assisted: AssistedTrial | None = None
+        self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
+        super().__init__(*args, **kwargs)
+        # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
+        theirs = super().run_trial.__module__.split(".")[0] == "keras_tuner"
+        if self.hypermodel is None and theirs and type(self).run_trial is AutoLRMixin.run_trial:
+            raise invalid(
+                "hypermodel",
+                "be a `HyperModel` or a function that builds a model",
+                None,
+                "It can only be left out by a tuner class with a `run_trial` of its own.",
+            )
+        if not compat_tuner.is_worker(self):  # a worker's oracle is only a line to the chief's
+            compat_tuner.ignore_found_values(self.oracle)
+            compat_tuner.write_whole(self.oracle, kt.Oracle)
+            compat_tuner.mend_after_reload(self.oracle)
+        if is_chief():
+            Roll(self.oracle)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class whose tuner comes before the mixin: it would run without AutoLR, and say nothing."""
+        super().__init_subclass__(**kwargs)
+        mro = cls.__mro__
+        if kt.Tuner in mro[: mro.index(AutoLRMixin)]:
+            raise TypeError(
+                f"`AutoLRMixin` must come before the tuner among the base classes of `{cls.__name__}`. Received: "
+                f"{', '.join(base.__name__ for base in cls.__bases__)}. Put `AutoLRMixin` first."
+            )
+
+    def complete_space(self) -> None:
+        """Add the schedule's hyperparameters to the space, but for those that are there.
+
+        Raises:
+            ValueError: If one that is there can have values that make no schedule.
+        """
+        space = self.oracle.get_space()
+        if add_schedule(space, may_add=self.oracle.allow_new_entries):
+            self.oracle.update_space(space)
+        for parameter in fading(space):
+            self._memory.warn_once(
+                "fading",
+                "Hyperparameter `lr_decay` is taken for the schedule's: what each restart multiplies the peak by. "
+                f"Received: {parameter}, whose later cycles hardly train. One of your own needs another name.",
+            )
+
+    def reload(self) -> None:
+        """Take up a search; say so if that was begun without AutoLR, whose hyperparameters can't join its space."""
+        super().reload()
+        if compat_tuner.is_worker(self):  # the chief knows the space
+            return
+        # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
+        missing = missing_in(self.oracle.get_space())
+        if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
+            self._memory.warn_once(
+                "begun without",
+                f"The search in {self.project_dir} was begun without AutoLR. Its trials are helped, and hold "
+                f"{', '.join(f'`{name}`' for name in missing)} at the default. To search "
+                "over them, begin a new search in another directory, or with `overwrite=True`.",
+            )
+
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
+        # What was found on one call's data says nothing about another's.
+        progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
+        self._memory = SearchMemory(warned=self._memory.warned, progress=progress, streams=self._memory.streams)
+        # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
+        self.save()
+        with progress.shown(self.oracle):
+            super().search(*fit_args, **fit_kwargs)
+
+    def on_trial_begin(self, trial: Any) -> None:
+        """Show which trial it is."""
+        self._memory.progress.begin(trial, self.oracle)
+        super().on_trial_begin(trial)
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a trial; its executions share the bounds that the first of them found."""
+        assisted = self._assisted = self._assist(trial)
+        try:
+            return super().run_trial(trial, *args, **kwargs)
+        finally:
+            assisted.detach()  # a user's own `run_trial` may have built models, too
+            self._assisted = None
+
+    def _assist(self, trial: Any) -> AssistedTrial:
+        return AssistedTrial(
+            trial=trial,
+            folder=self.get_trial_dir(trial.trial_id),
+            checkpoint_of=lambda trial_id: compat_tuner.checkpoint_of(self, trial_id),
+            options=self._options,
+            search=self._memory,
+            objective=self.oracle.objective,
+        )
+
+    def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
+        """Run an execution of a trial with its model's `fit` watched."""
+        # A user's own `run_trial` may come here without ours.
+        outer = self._assisted
+        assisted = outer if outer is not None and outer.trial is trial else self._assist(trial)
+        self._assisted = assisted
+        try:
+            return execute()
+        finally:
+            assisted.detach()
+            self._assisted = outer
+            if assisted.fitted:
+                self._helped = trial
+
+    def on_model_built(self, hp: Any, model: Any) -> None:
+        """Watch the `fit` of a model that is built for a trial."""
+        # Keras Tuner also builds models to explore the space or to load weights: those are not trained.
+        if self._assisted is not None and hp is self._assisted.trial.hyperparameters:
+            self._assisted.attach(model)
+
+    def on_trial_end(self, trial: Any) -> None:
+        """Say so if the trial was trained where AutoLR could not see it."""
+        if trial.status == "COMPLETED" and self._helped is not trial:
+            self._memory.warn_once(
+                "unseen",
+                f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
+                "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
+            )
+        super().on_trial_end(trial)
+        self._memory.progress.end(trial, self.oracle)
+
+    def get_best_ensemble(self, *, num_trials: int = 1, last: int | None = None) -> Any:
+        """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
+
+        Which trials are best is decided as `get_best_models` does. Ends whose loss was more than twice that of the
+        trial's best are left out: a short early cycle may end before the model has learned much. A trial that trained
+        in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within its
+        first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial, it is
+        the last one's snapshots.
+
+        Args:
+            num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
+                architectures err differently, so a few trials give more than the cycles of one, for as many times the
+                cost of predicting. Defaults to 1. If fewer have ended, all are used. In `Hyperband` a trial and the one
+                that went on from it are two.
+            last: Use the last so many snapshots of a trial only. Defaults to all it has kept, `num_snapshots`.
+
+        Returns:
+            A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
+
+        Raises:
+            ValueError: If no trial has ended, or an argument is less than 1.
+
+        Example:
+        ```python
+        tuner.search(x, y, validation_split=0.1, epochs=12)
+        tuner.get_best_ensemble(num_trials=3).save("best.keras")
+        ```
+
+        Reference:
+            Huang et al., 2017, [Snapshot Ensembles: Train 1, get M for free](https://arxiv.org/abs/1704.00109);
+            Caruana et al., 2004, [Ensemble Selection from Libraries of
+            Models](https://doi.org/10.1145/1015330.1015432), for the trials of a search.
+        """
+        if not num_trials >= 1:
+            raise invalid("num_trials", "be 1 or more", num_trials)
+        check_last(last)
+        best = compat_tuner.best_completed_trials(self.oracle, num_trials)
+        if not best:
+            raise ValueError("No trial of this search has ended with a score. Call `search` first.")
+        members, like = [], None
+        for trial in best:
+            folder = Path(self.get_trial_dir(trial.trial_id))
+            ends = best_ends(folder, folder / SNAPSHOTS, last=last)
+            models = [self._model_at(trial, end) for end in ends] or [self._model_at(trial)]
+            like = like or models[0]
+            members.append(average(models, name=f"{models[0].name}_ensemble") if ends else models[0])
+        return compiled_like(like, average(members, name="best_trials_ensemble"))
+
+    def _model_at(self, trial: Any, end: Path | None = None) -> Any:
+        """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.
+
+        Built anew: a copy would not have what the build function adapts, as layers that look up texts.
+        """
+        with warnings.catch_warnings():
+            # Of an optimizer's state that finds no place.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = self.load_model(trial)
+            if end is not None:
+                model.load_weights(end)
+        return model
+
+    def results_summary(self, num_trials: int = 10) -> None:
+        """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.
+
+        Args:
+            num_trials: How many trials to show. Defaults to 10.
+        """
+        super().results_summary(num_trials)
+        print("\nLearning rates")
+        for trial in self.oracle.get_best_trials(num_trials):
+            print(f"Trial {trial.trial_id}: {self._summarise(trial)}")
+
+    def _summarise(self, trial: Any) -> str:
+        values = trial.hyperparameters.values
+        if MIN_LR not in values:
+            return "no bounds recorded"
+        found = f"{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
+        try:
+            record = TrialRecord.read(self.get_trial_dir(trial.trial_id))
+        except RecordError as error:
+            return f"{found}; {error}"
+        return f"{found} ({record.bounds['status']}, from {record.source}); {describe(record.schedule)}"
