@@ -220,6 +220,7 @@ def _confirmed(
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
 
     test = look(LOOKS)
+    # Longer ones only for a model that begins to learn late, the longest only where it has not begun yet.
     if test.bounds().status == "small_fall" or gathers_pace(bursts):
         test = look(ALL_LOOKS[:-1])
     if test.bounds().status == "small_fall":

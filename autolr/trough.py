@@ -41,7 +41,7 @@ def find_trough(x: Floats, y: Floats) -> Trough | None:
             return None
         left, right = cuts
         level, bottom = _level(losses[:left]), float(np.mean(losses[left:right]))
-        noise = max(batch_noise(losses[:right]), _ROUNDING * float(np.max(np.abs(losses))))
+        noise = max(batch_noise(losses[:right]), _ROUNDING * float(np.max(np.abs(losses[:right]))))
         cutoff = _cutoff(y, level, level - bottom, noise)
         if cutoff >= np.max(losses):
             break
