@@ -30,8 +30,8 @@ FOOT = """
 
 Keras Tuner 1.4.8, the latest there is, is the one supported. This page was made on Keras 3.15 and TensorFlow 2.21, the
 newest. The lowest are Keras 3.12, the newest for Python 3.10, and TensorFlow 2.18 (`make test-lowest`). Names that
-neither package promises to keep are used in `autolr/compat.py` alone; `tests/test_compat.py` and
-`tests/test_dropin_compat.py` tell when one is gone.
+neither package promises to keep are used in `autolr/compat.py` and `autolr/compat_tuner.py` alone;
+`tests/test_compat.py` and `tests/test_dropin_compat.py` tell when one is gone.
 
 ## Backends
 
