@@ -26,6 +26,11 @@ def num_samples(x: Any) -> int:
     return int(_shape(keras.tree.flatten(x)[0])[0])
 
 
+def is_empty(x: Any) -> bool:
+    """Whether data that are arrays hold no sample at all."""
+    return is_array_data(x) and any(part is not None and _shape(part)[:1] == (0,) for part in keras.tree.flatten(x))
+
+
 def _shape(part: Any) -> tuple[Any, ...]:
     """Of an array or a tensor, also a sparse one, which NumPy takes for a scalar; a ragged one has no size for some."""
     shape = part.shape if hasattr(part, "shape") else np.shape(part)

@@ -16,7 +16,7 @@ from autolr import compat
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, replayable
+from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, is_empty, replayable
 from autolr.errors import AutoLRWarning, invalid
 from autolr.optimizers import (
     KEPT,
@@ -80,8 +80,8 @@ def range_test(
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
-            `burst_steps`, the model is not compiled, `y` is missing and the loss needs it, or the model keeps an
-            optimizer with a schedule as its rate under a name of its own.
+            `burst_steps`, the model is not compiled, `x` holds no sample, `y` is missing and the loss needs it, or the
+            model keeps an optimizer with a schedule as its rate under a name of its own.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`).
 
@@ -144,6 +144,8 @@ def run_range_test(
         )
     if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
         raise ValueError(f"{KEPT} Received: model={model!r}. Compile it with a number, or use `self.optimizer`.")
+    if is_empty(x):
+        raise invalid("x", "hold at least one sample", x, "Was everything filtered out?")
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
         warn(
             f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "

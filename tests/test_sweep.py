@@ -232,6 +232,15 @@ def test_a_model_that_is_not_compiled_is_refused(data):
         range_test(sequential(), *data)
 
 
+@pytest.mark.parametrize("nest", [lambda x: x, lambda x: {"pixels": x}])
+def test_data_without_a_sample_are_refused_before_anything_is_touched(data, nest):
+    x, y = data
+    model = compiled(Subclassed())
+    with pytest.raises(ValueError, match=r"^Argument `x` must hold at least one sample\. Received: x=.*filtered"):
+        range_test(model, nest(x[:0]), y[:0])
+    assert not model.built
+
+
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("start_lr", 0.0), ("start_lr", 20.0), ("end_lr", 1e-9), ("end_lr", float("nan")), ("num_steps", 1)],
