@@ -93,7 +93,7 @@ def find_bounds(
         # Rounding in 10**log10(rate) must not leave the sweep.
         bounds = np.clip([10**low, 10**high], rates[0], rates[-1])
         if not bounds[0] < bounds[1]:
-            bounds = rates[[0, -1]]
+            bounds = rates[:2]
         return LRBounds(float(bounds[0]), float(bounds[1]), status, reason, confidence)
 
     def below(rate: float, decades: float) -> float:
@@ -102,11 +102,12 @@ def find_bounds(
 
     finite = np.isfinite(y)
     if np.count_nonzero(finite) < _MIN_POINTS:
-        if len(rates) and not np.all(np.isfinite(np.asarray(losses, float))):
-            first = x[np.argmin(finite)] if len(x) and finite[0] else math.log10(rates[0])
-            floor = math.log10(rates[min(1, len(rates) - 1)])
-            return answer("non_finite", max(first - 1, (math.log10(rates[0]) + first) / 2, floor))
-        return answer("too_few_points", math.log10(rates[0] * rates[-1]) / 2 if len(rates) > 1 else 0.0)
+        logs = np.log10(rates)
+        bad = ~np.isfinite(_numbers("losses", losses))
+        if bad.any():
+            first = logs[np.argmax(bad)]
+            return answer("non_finite", max(first - 1, (logs[0] + first) / 2))
+        return answer("too_few_points", (logs[0] + logs[-1]) / 2 if len(logs) else 0.0)
     if np.ptp(y) <= 1e-9 * np.max(np.abs(y[finite])):
         return answer("flat", (x[0] + x[-1]) / 2)
 

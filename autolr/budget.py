@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +40,6 @@ def range_test_budget(
     most: int,
     least: int = MIN_RANGE_TEST_STEPS,
     batches_per_update: int = 1,
-    batches_per_call: int = 1,
 ) -> tuple[int, int]:
     """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
 
@@ -57,7 +55,6 @@ def range_test_budget(
         most: Steps where the share allows it.
         least: Steps a test may have in spite of the share.
         batches_per_update: More than 1 under gradient accumulation; a step is an update.
-        batches_per_call: `steps_per_execution`: Keras shows one loss for so many batches.
     """
     budget, per_epoch = most, steps_per_epoch(arguments)
     if per_epoch is not None:
@@ -65,12 +62,9 @@ def range_test_budget(
         trial = per_epoch * epochs / batches_per_update
         needed = max(min(least, int(SHORT_TRIAL_SHARE * trial)), min(least, MIN_SWEEP_STEPS))
         budget = min(most, max(int(share * trial), needed))
-    steps_per_point = math.lcm(batches_per_update, batches_per_call) // batches_per_update
-    bursts = next((n for n in BURST_BUDGETS if budget >= (MIN_SWEEP_STEPS + n) * steps_per_point), 0)
-    sweep = min(budget - bursts * steps_per_point, DEFAULT_NUM_STEPS * steps_per_point)
-    if bursts == BURST_BUDGETS[0]:
-        return sweep, min(budget - sweep, BURST_STEPS * steps_per_point)
-    return sweep, bursts * steps_per_point
+    bursts = next((n for n in BURST_BUDGETS if budget >= MIN_SWEEP_STEPS + n), 0)
+    sweep = min(budget - bursts, DEFAULT_NUM_STEPS)
+    return sweep, min(budget - sweep, BURST_STEPS) if bursts == BURST_BUDGETS[0] else bursts
 
 
 def trial_schedule(choices: Mapping[str, Any]) -> Schedule:

@@ -38,7 +38,8 @@ class LRFinder(keras.callbacks.Callback):
     Training stops by itself after `num_steps`, or earlier when the loss diverges. Then the model is put back exactly
     as it was when training began. This is the sweep alone: its bounds are not confirmed by bursts, as those of
     `autolr.range_test` are, which also needs no `fit`, builds a model that is not built, takes a model with a schedule,
-    and restores it when `fit` raises, too.
+    sees each step where `steps_per_execution` are several, puts back what data draw, and restores the model when `fit`
+    raises, too. An optimizer that trains variables beside the model's must be built with all of them before.
 
     Args:
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -118,31 +120,58 @@ def copy_weight_decay_exclusions(optimizer: Any, other: Any) -> None:
 
 
 def global_seed_variables() -> list[Any]:
-    """The variable of Keras's global seed generator, which unseeded random operations draw from, if there is one."""
+    """The variables of the generators that unseeded random operations draw from, as far as there are any.
+
+    Keras has one of its own, TensorFlow another. Asking TensorFlow's public `get_global_generator` would make it.
+    """
     from keras.src.backend.common import global_state
     from keras.src.random import seed_generator
 
     name = getattr(seed_generator, "GLOBAL_SEED_GENERATOR", "global_seed_generator")  # older Keras names it nowhere
-    generator = global_state.get_global_attribute(name)
-    return [] if generator is None else [generator.state]
+    stateful = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
+    generators = global_state.get_global_attribute(name), getattr(stateful, "global_generator", None)
+    return [generator.state for generator in generators if generator is not None]
 
 
-def unlisted_state(model: Any) -> list[Any]:
-    """Variables that layers hold as attributes and Keras does not list: `model.variables` has only those it tracks.
+def closure_of(function: Any) -> dict[str, Any]:
+    """What a Python function refers to of the functions around it, by name; cells that are still empty are left out."""
+    cells = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # empty
+            cells[name] = cell.cell_contents
+    return cells
 
-    A stateful RNN keeps its states out of Keras's sight, and a model may have a plain `tf.Variable`, a weight of its
-    loss say, or a `tf.random.Generator`, which its `train_step` moves. Keras has no public list of all layers in it.
+
+def variables_of_dataset(data: Any) -> list[Any]:
+    """Variables that the functions within a `tf.data.Dataset` use; none of anything else.
+
+    A layer that augments images inside of `Dataset.map` has a seed that moves with each batch. The functions that a
+    data set is made of are known to methods for its subclasses alone.
     """
-    found = []
-    for layer in model._flatten_layers():
-        for value in list(vars(layer).values()):
-            for part in value if isinstance(value, (list, tuple)) else (value,):
-                kind = type(part)
-                if kind.__name__ == "Generator" and kind.__module__.startswith("tensorflow"):
-                    found.append(part.state)
-                elif hasattr(kind, "assign") and hasattr(kind, "dtype"):  # of the class: a property may raise
-                    found.append(part)
+    found, waiting = [], [getattr(data, "_original_dataset", data)]  # within one that is distributed
+    while waiting:
+        part = waiting.pop()
+        if hasattr(part, "_functions") and hasattr(part, "_inputs"):
+            waiting += part._inputs()
+            found += [variable for function in part._functions() for variable in function.function.graph.variables]
     return found
+
+
+def tracer_of_training(model: Any) -> Callable[[Any], Any] | None:
+    """What traces a model's training step for an iterator of its data, without running it; None if nothing can.
+
+    Keras hides the traced function in a plain one, which the public `make_train_function` makes. Tracing creates all
+    that the first training step would: an unbuilt model's variables, and the slots of the optimizer for what a
+    `train_step` of the user's gives it.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow" or model.run_eagerly:
+        return None
+    model.make_train_function()
+    step = closure_of(model.train_function).get("multi_step_on_iterator")
+    trace: Callable[[Any], Any] | None = getattr(step, "get_concrete_function", None)
+    return trace
 
 
 def calls_of_layers(model: Any) -> Counter[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+import random
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from autolr.errors import invalid
 
 
 def is_array_data(x: Any) -> bool:
@@ -29,6 +33,11 @@ def num_samples(x: Any) -> int:
 def is_empty(x: Any) -> bool:
     """Whether data that are arrays hold no sample at all."""
     return is_array_data(x) and any(part is not None and _shape(part)[:1] == (0,) for part in keras.tree.flatten(x))
+
+
+def without_samples(x: Any) -> ValueError:
+    """The error for data without a sample."""
+    return invalid("x", "hold at least one sample", x, "Was everything filtered out?")
 
 
 def _shape(part: Any) -> tuple[Any, ...]:
@@ -78,26 +87,37 @@ class Replay:
     instance serves all trainings on the same source: what a test has drawn and this training does not use is the
     next one's.
 
+    A source may draw from Python's or NumPy's random generator, which a test puts back. So a batch that comes from
+    memory leaves them as it did when it was drawn: else the source would make the remembered batches once more.
+
     Args:
         source: The user's generator, finite or not.
     """
 
     def __init__(self, source: Iterator[Any]) -> None:
         self._source = source
-        self._drawn: deque[Any] = deque()
+        self._drawn: deque[tuple[Any, bytes | None]] = deque()
         self._passes = 0
         # Keras reads ahead in another thread, which may live a little longer than its `fit`.
         self._lock = threading.Lock()
 
-    def __next__(self) -> Any:
-        """Another batch, remembered."""
-        with self._lock:
-            self._drawn.append(next(self._source))
-            return self._drawn[-1]
-
     def first(self) -> Any:
         """The first batch."""
-        return self._drawn[0] if self._drawn else next(self)
+        with self._lock:
+            if not self._drawn:
+                self._draw()
+            return self._drawn[0][0]
+
+    def end(self) -> None:
+        """End what has begun: Keras's thread takes nothing any more."""
+        with self._lock:
+            self._passes += 1
+
+    def _draw(self) -> None:
+        before = _shared_state()
+        batch = next(self._source)
+        after = _shared_state()
+        self._drawn.append((batch, None if after == before else after))
 
     def replay(self) -> Iterator[Any]:
         """From the first batch remembered, and again from there when the source ends; ends what began earlier."""
@@ -113,12 +133,12 @@ class Replay:
                     return
                 if at == len(self._drawn):
                     try:
-                        self._drawn.append(next(self._source))
+                        self._draw()
                     except StopIteration:
                         if not at:
                             return
                         at = 0
-                batch = self._drawn[at]
+                batch = _taken(self._drawn[at])
             at += 1
             yield batch
 
@@ -134,10 +154,24 @@ class Replay:
                 if number != self._passes:
                     return
                 try:
-                    batch = self._drawn.popleft() if self._drawn else next(self._source)
+                    batch = _taken(self._drawn.popleft()) if self._drawn else next(self._source)
                 except StopIteration:
                     return
             yield batch
+
+
+def _shared_state() -> bytes:
+    """Of the random generators that a source may draw from, to be compared and kept."""
+    return pickle.dumps((random.getstate(), np.random.get_state()))
+
+
+def _taken(drawn: tuple[Any, bytes | None]) -> Any:
+    batch, state = drawn
+    if state is not None:
+        of_python, of_numpy = pickle.loads(state)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+    return batch
 
 
 class Unannounced(keras.utils.PyDataset):
@@ -181,7 +215,11 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size:
         parts = (x, y) if sample_weight is None else (x, y, sample_weight)
         size = min(batch_size or 32, num_samples(x))
         return keras.tree.map_structure(lambda part: None if part is None else _symbol(part, size), parts)
-    return keras.tree.map_structure(lambda part: None if part is None else _symbol(part), _first(x))
+    try:
+        batch = _first(x)
+    except StopIteration:
+        raise without_samples(x) from None
+    return keras.tree.map_structure(lambda part: None if part is None else _symbol(part), batch)
 
 
 def _first(x: Any) -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 
 from autolr.data import count_steps, first_batch, is_array_data
 from autolr.optimizers import parts
-from autolr.snapshot import undrawn
+from autolr.random_state import undrawn
+from autolr.snapshot import variables_of_data
 
 # What a trial's schedule, the found bounds and the budget are called: none of them is there yet in a range test.
 SCHEDULE = ("cycle_length", "mult_factor", "lr_decay")
@@ -78,7 +79,7 @@ def _shapes(data: Any) -> Any:
         return [[list(np.shape(part)), str(getattr(part, "dtype", ""))] for part in keras.tree.flatten(data)]
     batch: Any = repr(getattr(data, "element_spec", ""))
     if isinstance(data, keras.utils.PyDataset):
-        with undrawn():
+        with undrawn(variables_of_data(data)):
             symbols = keras.tree.flatten(first_batch(data))
         batch = [[list(it.shape), it.dtype] for it in symbols if it is not None]
     return [type(data).__qualname__, count_steps(data), batch]

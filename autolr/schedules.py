@@ -23,6 +23,9 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
     cost next to nothing and are exact with `steps_per_execution`, too. Keras's `CosineDecayRestarts` differs: it
     shrinks the range above its floor, not the peak; its cycles need not be whole steps; it finds them by a logarithm.
 
+    To load a model that was saved with it, run `from autolr import SGDRSchedule` first: `import autolr` alone imports
+    nothing of Keras, so Keras does not know the class yet.
+
     Args:
         min_lr: Rate that each cycle falls to.
         max_lr: Rate at the start of the first cycle.

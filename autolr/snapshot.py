@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-import numpy as np
-
 from autolr import compat
+from autolr.held import held_variables
 from autolr.optimizers import scope_of
+from autolr.random_state import RandomState, copy_of
 
 
 @dataclass(frozen=True)
@@ -20,8 +17,8 @@ class Snapshot:
     """The state of a model, its optimizer, its metrics and the random generators at one moment.
 
     Weights alone are not enough: BatchNorm's statistics, the seeds of dropout, the states of a stateful RNN, the
-    optimizer's slots and step count, metrics, and the generators of Python, NumPy and TensorFlow all move when a model
-    trains.
+    variables of a loss, the optimizer's slots and step count, metrics, the seeds of layers that data pass through, and
+    the generators of Python, NumPy and TensorFlow all move when a model trains.
 
     Example:
     ```python
@@ -34,14 +31,15 @@ class Snapshot:
     model: Any
     values: list[tuple[Any, Any]]
     attributes: dict[str, Any]
-    random_states: tuple[Any, Any, Any]
+    random_state: RandomState
 
     @classmethod
-    def of(cls, model: Any) -> Snapshot:
+    def of(cls, model: Any, data: Any = None) -> Snapshot:
         """Note the state of a built model; builds its optimizer if that has not been done.
 
         Args:
             model: A compiled Keras model whose variables exist.
+            data: What it is trained on, whose own seeds are noted, too.
 
         Raises:
             ValueError: If the model is not built: weights that do not exist yet could not be put back.
@@ -57,16 +55,16 @@ class Snapshot:
                 model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
         variables += compat.global_seed_variables()
-        values = {id(variable): (variable, _copy(variable)) for variable in variables}
-        for variable in compat.unlisted_state(model):
+        values = {id(variable): (variable, copy_of(variable)) for variable in variables}
+        for variable in [*held_variables(model, model.loss), *variables_of_data(data)]:
             if id(variable) not in values:
                 with contextlib.suppress(Exception):  # one that can't be read, as those of some types and strategies
-                    values[id(variable)] = variable, _copy(variable)
+                    values[id(variable)] = variable, copy_of(variable)
         return cls(
             model,
             list(values.values()),
             {name: getattr(model, name, None) for name in ("history", "stop_training")},
-            _random_states(),
+            RandomState.now(),
         )
 
     def restore(self) -> None:
@@ -76,30 +74,9 @@ class Snapshot:
             variable.assign(value)
         for name, value in self.attributes.items():
             setattr(self.model, name, value)
-        _set_random_states(self.random_states)
+        self.random_state.restore()
 
 
-@contextlib.contextmanager
-def undrawn() -> Iterator[None]:
-    """What is drawn from the random generators meanwhile will be drawn again."""
-    states = _random_states()
-    try:
-        yield
-    finally:
-        _set_random_states(states)
-
-
-def _random_states() -> tuple[Any, Any, Any]:
-    return random.getstate(), np.random.get_state(), compat.tensorflow_seed_state()
-
-
-def _set_random_states(states: tuple[Any, Any, Any]) -> None:
-    python_state, numpy_state, tensorflow_state = states
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)
-    compat.set_tensorflow_seed_state(tensorflow_state)
-
-
-def _copy(variable: Any) -> np.ndarray[Any, Any]:
-    """Its value; a copy, since on a CPU a backend may hand out a view of the memory the next step writes to."""
-    return np.array(keras.ops.convert_to_numpy(variable))
+def variables_of_data(data: Any) -> list[Any]:
+    """Variables that drawing batches moves, as the seeds of layers that images pass through on their way."""
+    return [*compat.variables_of_dataset(data), *held_variables(data)]

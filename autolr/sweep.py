@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
-from autolr.data import Replay, Unannounced, first_batch, holding_nan, is_array_data, is_empty, replayable
+from autolr.data import holding_nan, is_empty, without_samples
 from autolr.errors import AutoLRWarning, invalid
 from autolr.optimizers import (
     KEPT,
@@ -24,14 +22,12 @@ from autolr.optimizers import (
     batches_per_update,
     has_proportional_weights,
     keeps_its_optimizer,
-    scope_of,
     takes_a_number,
-    with_number_as_rate,
 )
+from autolr.preparing import Fit, prepare, quick_collection, step_by_step
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 
-NEVER = 2**31  # epochs between two validations
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose", "validation_freq"}
 
 
@@ -55,11 +51,12 @@ def range_test(
     best, each from the model's untouched weights. Where the model begins to learn late they are longer: 96 steps
     if there was no fall beyond the noise or one that gathers pace, and 192 if there is none yet.
 
-    Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics and random generators are put
-    back bit for bit, also after Ctrl-C or an error: training afterwards is what it would have been without a test,
-    wherever the order of the data can be repeated (arrays, a `PyDataset` whose batches are what they are until an epoch
-    ends, `tf.data` that does not shuffle). It reuses
-    the traced training step, so the test costs its steps and nothing else.
+    Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics, variables of the loss and of the
+    user's own objects, and random generators are put back bit for bit, also after Ctrl-C or an error: training
+    afterwards is what it would have been without a test, wherever the order of the data can be repeated (arrays, a
+    `PyDataset` whose batches are what they are until an epoch ends, `tf.data` that does not shuffle, with the seeds of
+    layers within it). Not put back are numbers, lists and other plain values that a `train_step` or a data set changes
+    in Python. Training uses the step that was traced for the test, so the test costs its steps and little else.
 
     Args:
         model: A compiled Keras model, built or not.
@@ -82,6 +79,7 @@ def range_test(
         ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
             `burst_steps`, the model is not compiled, `x` holds no sample, `y` is missing and the loss needs it, or the
             model keeps an optimizer with a schedule as its rate under a name of its own.
+        RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`).
 
@@ -145,7 +143,7 @@ def run_range_test(
     if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
         raise ValueError(f"{KEPT} Received: model={model!r}. Compile it with a number, or use `self.optimizer`.")
     if is_empty(x):
-        raise invalid("x", "hold at least one sample", x, "Was everything filtered out?")
+        raise without_samples(x)
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
         warn(
             f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "
@@ -153,44 +151,30 @@ def run_range_test(
         )
     if has_proportional_weights(model.optimizer):
         warn(f"{PROPORTIONAL} Choose its rate by training at several.")
-    x = Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x)
-
-    def fit(callback: keras.callbacks.Callback, epochs: int) -> None:
-        try:
-            model.fit(
-                x.replay() if isinstance(x, Replay) else x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                validation_freq=NEVER,  # Keras must not evaluate the share held out in between
-                callbacks=[callback],
-                verbose=0,
-                **fit_arguments,
-            )
-        except ValueError as error:
-            if y is None and is_array_data(x) and "None values not supported" in str(error):
-                raise invalid("y", "be given, since the model's loss needs it", y, "Pass the targets.") from error
-            raise
-
-    if compat.first_fit_draws_a_batch(model) and not isinstance(x, Replay):
-        begin(model, fit)
-    build(model, x, y, fit_arguments.get("sample_weight"), batch_size=batch_size)
+    fit = Fit.on(model, x, y, batch_size=batch_size, **fit_arguments)
 
     def train(recorder: LRFinder) -> RangeTest:
         try:
             # Enough epochs even when each is a single batch. The callback ends training in time.
-            fit(recorder, recorder.num_steps * batches_per_update(model.optimizer))
+            fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer))
         finally:
+            fit.dispose()
             before.restore()
+        if not len(recorder.result):
+            raise without_samples(x)
         return recorder.result
 
-    original = Snapshot.of(model)
-    try:
-        with number_as_rate(model):
-            before = Snapshot.of(model)
-            return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
-    finally:
-        original.restore()
+    with quick_collection(fit):
+        prepare(fit)
+        original = Snapshot.of(model, fit.x)
+        try:
+            with step_by_step(model) as changed:
+                if changed:
+                    prepare(fit)
+                before = Snapshot.of(model, fit.x)
+                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
+        finally:
+            original.restore()
 
 
 def _confirmed(
@@ -200,7 +184,6 @@ def _confirmed(
     bounds, untrained = sweep.bounds(), sweep.untrained_losses()
     if bounds.status in ("flat", "non_finite") or len(untrained) < 3 or not np.all(np.isfinite(untrained)):
         return sweep
-    steps_per_point = sweep.steps_spent // len(sweep)
     bursts: list[Burst] = []
     spent = 0
     # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
@@ -211,12 +194,12 @@ def _confirmed(
         while found := next_burst(
             bounds.max_lr,
             bursts,
-            steps_left=(burst_steps - spent) // steps_per_point,
+            steps_left=burst_steps - spent,
             within=(0.0, highest),
             looks=looks,
         ):
             rate, steps = found
-            burst = train(BurstRecorder(rate, steps * steps_per_point))
+            burst = train(BurstRecorder(rate, steps))
             spent += burst.steps_spent
             bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps))
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
@@ -238,61 +221,3 @@ class BurstRecorder(LRFinder):
 
     def _lay_out(self, points: int) -> FloatArray:
         return np.full(points, self.start_lr)
-
-
-class _BegunError(Exception):
-    """A `fit` has begun, which is all that was wanted of it."""
-
-
-class _EndAtOnce(keras.callbacks.Callback):
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        raise _BegunError
-
-
-def begin(model: keras.Model, fit: Callable[[keras.callbacks.Callback, int], None]) -> None:
-    """Let a `fit` do what only the first one does, and nothing more.
-
-    On the JAX backend the first `fit` builds the model from a batch that it draws from the shuffled data. If the range
-    test's were the first, training afterwards would not draw it, and would see another order of batches than without
-    a test.
-    """
-    history = getattr(model, "history", None)
-    try:
-        fit(_EndAtOnce(), 1)
-    except _BegunError:
-        model.history = history
-
-
-def build(
-    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None
-) -> None:
-    """Create the variables that a model and its optimizer have not got yet."""
-    with scope_of(model):
-        layers_built = all(layer.built for layer in model.layers)
-        if layers_built and type(model).call is keras.Model.call:
-            model.built = True  # a `train_step` that calls the layers is all it has
-        elif not (model.built and layers_built):
-            compat.symbolic_build(model, first_batch(x, y, sample_weight, batch_size=batch_size))
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-
-
-@contextmanager
-def number_as_rate(model: keras.Model) -> Iterator[None]:
-    """Let callbacks set the rate of a model that was compiled with a schedule, a callable or several rates.
-
-    Such an optimizer refuses to be assigned a number. A copy that differs in that alone takes its place for a while;
-    the training step is traced anew for each.
-    """
-    if takes_a_number(model.optimizer):
-        yield
-        return
-    original = model.optimizer
-    try:
-        with scope_of(model):
-            model.optimizer = with_number_as_rate(original)
-        model.train_function = None
-        yield
-    finally:
-        model.optimizer = original
-        model.train_function = None

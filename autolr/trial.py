@@ -34,13 +34,13 @@ from autolr.optimizers import (
     takes_a_number,
     with_number_as_rate,
 )
+from autolr.preparing import Fit, build, prepare
 from autolr.progress import StepReporter
 from autolr.reuse import compiled_setup
 from autolr.scheduler import SGDRScheduler
 from autolr.search_memory import Options, SearchMemory
-from autolr.sweep import build
 from autolr.training import TrainingLog
-from autolr.trial_bounds import MAX_LR, MIN_LR, find_trial_bounds, parent_of
+from autolr.trial_bounds import MAX_LR, MIN_LR, find_trial_bounds, parent_of, training_arguments
 from autolr.trial_callbacks import callbacks_of, without_cycles_to_judge, without_rate_callbacks
 from autolr.trial_diary import Found, TrialDiary
 
@@ -143,7 +143,7 @@ class AssistedTrial:
         """
         data = self.search.replayable(arguments.get("x"))  # what a test draws is put back for training
         if self._leave_alone(model, arguments):
-            self._take_over_optimizer(model, trained)
+            self._take_over_optimizer(model, {**arguments, "x": data}, trained)
         else:
             before, optimizer = arguments, model.optimizer
             try:
@@ -203,7 +203,7 @@ class AssistedTrial:
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
-        self._take_over_optimizer(model, trained)
+        self._take_over_optimizer(model, arguments, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         setup = compiled_setup(model, arguments)
         found = self.found.get(setup)
@@ -271,7 +271,7 @@ class AssistedTrial:
             )
         return ""
 
-    def _take_over_optimizer(self, model: keras.Model, trained: Sequence[Any]) -> None:
+    def _take_over_optimizer(self, model: keras.Model, arguments: dict[str, Any], trained: Sequence[Any]) -> None:
         """Give a later rung of Hyperband its parent's optimizer state, too, before anything is trained.
 
         Keras Tuner loads the parent's checkpoint into a model whose optimizer has no variables yet, and Keras passes
@@ -283,7 +283,7 @@ class AssistedTrial:
         try:
             with scope_of(model):
                 if not model.optimizer.built:
-                    model.optimizer.build(model.trainable_variables)
+                    prepare(Fit.on(model, **training_arguments(arguments)))
                 weights = [(variable, keras.ops.copy(variable)) for variable in model.variables]
                 try:
                     model.load_weights(self.checkpoint_of(parent))

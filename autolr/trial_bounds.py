@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -61,7 +62,6 @@ def find_trial_bounds(
         most=options.range_test_steps,
         least=options.range_test_min_steps,
         batches_per_update=batches_per_update(model.optimizer),
-        batches_per_call=int(model.steps_per_execution or 1),
     )
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:
@@ -90,16 +90,21 @@ def _run(
     They are not caught on their way: for Python every warning is new then, and Keras's own would be repeated in each
     trial.
     """
-    chosen = {name: arguments[name] for name in TRAINING_ARGUMENTS if name in arguments}
-    if arguments.get("validation_data") is not None:
-        chosen.pop("validation_split", None)  # Keras ignores it then
 
     def warn(text: str) -> None:
         diary.warn(text, text)
 
     finder = LRFinder(num_steps=sweep_steps, restore=False)
-    data = arguments["x"], arguments.get("y")
-    return run_range_test(model, *data, finder=finder, burst_steps=burst_steps, warn=warn, **chosen)
+    chosen = training_arguments(arguments)
+    return run_range_test(model, finder=finder, burst_steps=burst_steps, warn=warn, **chosen)
+
+
+def training_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments of `fit` that decide what a training step sees."""
+    chosen = {name: arguments[name] for name in ("x", "y", *TRAINING_ARGUMENTS) if name in arguments}
+    if arguments.get("validation_data") is not None:
+        chosen.pop("validation_split", None)  # Keras ignores it then
+    return chosen
 
 
 def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from typing import Any
 from unittest import mock
 
@@ -124,13 +125,30 @@ def batches(number):
         yield Sequence()[index % 8]
 
 
-def dataset(*, shuffle=False, repeat=False, unknown=False):
+def drawn_batches(number):
+    for x, y in batches(number):
+        yield x + 0.1 * np.random.normal(size=x.shape).astype("float32"), y
+
+
+class LayersInside:
+    """`tf.data` that passes through Keras's own layers."""
+
+    def __init__(self):
+        self.noise = keras.layers.GaussianNoise(0.1, seed=1)
+
+    def batches(self):
+        return dataset().map(lambda x, y: (self.noise(x, training=True), y))
+
+
+def dataset(*, shuffle=False, repeat=False, unknown=False, file=False):
     import tensorflow as tf
 
     made = tf.data.Dataset.from_tensor_slices(data())
     if shuffle:
         made = made.shuffle(64)
     made = made.batch(BATCH)
+    if file:
+        made = made.cache(tempfile.mkdtemp() + "/batches")
     if repeat:
         made = made.repeat()
     return made.filter(lambda x, y: True) if unknown else made
@@ -162,10 +180,18 @@ DATA = [
     Case("Data", "`tf.data`", lambda: fed(dataset())),
     Case("Data", "`tf.data`, repeated, with `steps_per_epoch`", lambda: fed(dataset(repeat=True), steps_per_epoch=8)),
     Case("Data", "`tf.data` of unknown size", lambda: fed(dataset(unknown=True)), quick=True),
+    Case("Data", "`tf.data` that augments by Keras's layers", lambda: fed(LayersInside().batches()), quick=True),
+    Case("Data", "`tf.data` that fills its cache in a file", lambda: fed(dataset(file=True)), quick=True),
     Case("Data", "`tf.data` that shuffles", lambda: fed(dataset(shuffle=True)), exact=False),
     Case("Data", "`PyDataset`", lambda: fed(Sequence())),
     Case("Data", "a finite generator", lambda: fed(batches(16), steps_per_epoch=8), quick=True),
     Case("Data", "an infinite generator", lambda: fed(batches(10**9), steps_per_epoch=8)),
+    Case(
+        "Data",
+        "a generator that draws from `np.random`",
+        lambda: fed(drawn_batches(10**9), steps_per_epoch=24),
+        quick=True,
+    ),
     Case("Data", "`validation_split`", lambda: Setup(fit={"validation_split": 0.25})),
     Case("Data", "`validation_data`", lambda: Setup(fit={"validation_data": data(16)})),
     Case("Data", "`class_weight`", lambda: Setup(fit={"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}})),
@@ -306,6 +332,7 @@ MODELS = [
     ),
     Case("Models", "mixed precision", lambda: Setup(mixed)),
     Case("Models", "`steps_per_execution`", built_by(lambda: model("adam", steps_per_execution=2))),
+    Case("Models", "`steps_per_execution` of a whole epoch", built_by(lambda: model("adam", steps_per_execution=8))),
     Case(
         "Models", "gradient accumulation", built_by(lambda: model(sgd(0.01, gradient_accumulation_steps=4))), quick=True
     ),

@@ -49,6 +49,29 @@ def compiled(model: keras.Model, optimizer="adam", **arguments) -> keras.Model:
     return model
 
 
+class TrainsItsLossToo(keras.Sequential):
+    """Its optimizer has a variable that is not the model's."""
+
+    def train_step(self, batch):
+        import tensorflow as tf
+
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        variables = [*self.trainable_variables, self.loss.weight]
+        self.optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
+        return {"loss": loss}
+
+
+class WeightedLoss(keras.losses.Loss):
+    def __init__(self):
+        super().__init__()
+        self.weight = keras.Variable([1.0])
+
+    def call(self, y, prediction):
+        return keras.losses.sparse_categorical_crossentropy(y, prediction) * self.weight + (self.weight - 2.0) ** 2
+
+
 def one_weight(learning_rate=0.5, **arguments) -> keras.Model:
     """A model whose weight falls by exactly the learning rate in each step: its loss is its weight."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])

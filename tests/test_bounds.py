@@ -230,6 +230,27 @@ def test_few_points(n, value):
         assert tuple(found) == (2.5e-4, 1e-3)
 
 
+@given(
+    lrs=st.lists(st.floats(1e-7, 10), min_size=2, max_size=9, unique=True).map(sorted),
+    first=st.integers(0, 8),
+    value=st.sampled_from([np.nan, np.inf, -np.inf]),
+)
+def test_without_ten_finite_losses_the_bounds_stay_below_the_first_that_is_not(lrs, first, value):
+    losses = np.full(len(lrs), 2.3)
+    first = min(first, len(lrs) - 1)
+    losses[first:] = value
+    found = find_bounds(lrs, losses)
+    assert found.status == "non_finite"
+    # At the sweep's first rate there is nothing below.
+    assert (tuple(found) == (lrs[0], lrs[1])) if first == 0 else (lrs[0] <= found.min_lr < found.max_lr < lrs[first])
+
+
+@pytest.mark.parametrize("lrs", [[1e-200, 1e-190], [1e190, 1e200]])
+def test_rates_whose_product_no_float_can_hold(lrs):
+    found = find_bounds(lrs, [1.0, 2.0])
+    assert lrs[0] <= found.min_lr < found.max_lr <= lrs[1]
+
+
 @pytest.mark.parametrize(
     ("lrs", "losses", "message"),
     [

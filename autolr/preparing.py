@@ -1,0 +1,210 @@
+"""What only a model's first training does, done before its state is noted, and what stands in a range test's way."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from autolr import compat
+from autolr.data import Replay, Unannounced, first_batch, is_array_data, replayable, without_samples
+from autolr.errors import invalid
+from autolr.optimizers import scope_of, takes_a_number, with_number_as_rate
+from autolr.random_state import undrawn
+from autolr.snapshot import variables_of_data
+
+NEVER = 2**31  # epochs between two validations
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model's `fit` on certain data, quietly, as often as it is wanted.
+
+    Attributes:
+        model: A compiled model.
+        x: What it is trained on, made such that it can be drawn from more than once.
+        y: The targets.
+        arguments: Further arguments of `fit`.
+    """
+
+    model: keras.Model
+    x: Any
+    y: Any
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def on(cls, model: keras.Model, x: Any, y: Any = None, **arguments: Any) -> Fit:
+        """With the arguments of `fit`."""
+        return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
+
+    def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:
+        """Train for so many epochs, unless the callback ends it."""
+        try:
+            self.model.fit(
+                self.x.replay() if isinstance(self.x, Replay) else self.x,
+                self.y,
+                epochs=epochs,
+                validation_freq=NEVER,  # Keras must not evaluate the share held out in between
+                callbacks=[callback],
+                verbose=0,
+                **self.arguments,
+            )
+        except ValueError as error:
+            if self.y is None and is_array_data(self.x) and "None values not supported" in str(error):
+                raise invalid("y", "be given, since the model's loss needs it", None, "Pass the targets.") from error
+            raise
+
+    def dispose(self) -> None:
+        """End what goes on of a training that ended within an epoch.
+
+        Keras's iterators go in circles, and live until garbage is collected: until then a pipeline reads ahead, which
+        moves seeds, and holds the lock of the file that it caches in, without which the next one cannot begin.
+        """
+        if isinstance(self.x, Replay):
+            self.x.end()
+        if not is_array_data(self.x):
+            gc.collect()
+
+
+def prepare(fit: Fit) -> None:
+    """Create what a model's first training would create, without training.
+
+    Args:
+        fit: Of the model, built or not.
+
+    Raises:
+        ValueError: If the data hold no sample.
+    """
+    if compat.first_fit_draws_a_batch(fit.model) and not isinstance(fit.x, Replay):
+        _begin(fit)
+    if not _trace(fit):
+        weights = fit.arguments.get("sample_weight")
+        build(fit.model, fit.x, fit.y, weights, batch_size=fit.arguments.get("batch_size"))
+
+
+class _BegunError(Exception):
+    """A `fit` has begun, which is all that was wanted of it."""
+
+
+class _EndAtOnce(keras.callbacks.Callback):
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        raise _BegunError
+
+
+def _begin(fit: Fit) -> None:
+    """Let a `fit` do what only the first one does, and nothing more.
+
+    On the JAX backend the first `fit` builds the model from a batch that it draws from the shuffled data. If the range
+    test's were the first, training afterwards would not draw it, and would see another order of batches than without
+    a test.
+    """
+    history = getattr(fit.model, "history", None)
+    try:
+        fit(_EndAtOnce(), epochs=1)
+    except _BegunError:
+        fit.model.history = history
+
+
+def _trace(fit: Fit) -> bool:
+    """Trace the training step, which creates all that is missing; whether that could be done.
+
+    Training uses the same trace afterwards, so this costs nothing. What is drawn from Python's random generator in
+    tracing, as the seed of Keras's global generator, will not be drawn again and stays drawn.
+    """
+    model = fit.model
+    trace = compat.tracer_of_training(model)
+    if trace is None:
+        return False
+    before = random.getstate()
+    after: Any = None
+
+    def only_trace(iterator: Any) -> None:
+        nonlocal after
+        random.setstate(before)  # the data may have drawn from it
+        trace(iterator)
+        after = random.getstate()
+        raise _BegunError
+
+    attributes = {name: getattr(model, name, None) for name in ("train_function", "history", "stop_training")}
+    model.train_function = only_trace
+    # Metrics: a `fit` begins by resetting them.
+    with undrawn([*model.metrics_variables, *variables_of_data(fit.x)]):
+        try:
+            fit(keras.callbacks.Callback(), epochs=1)
+        except _BegunError:
+            pass
+        finally:
+            for name, value in attributes.items():
+                setattr(model, name, value)
+        fit.dispose()
+    if after is None:
+        raise without_samples(fit.x)
+    random.setstate(after)
+    model.built = True  # also one without a `call`, whose `train_step` calls the layers
+    return True
+
+
+def build(
+    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None
+) -> None:
+    """Create the variables that a model and its optimizer have not got yet, from the shapes of a batch alone."""
+    with scope_of(model):
+        layers_built = all(layer.built for layer in model.layers)
+        if layers_built and type(model).call is keras.Model.call:
+            model.built = True  # a `train_step` that calls the layers is all it has
+        elif not (model.built and layers_built):
+            with undrawn(variables_of_data(x)):
+                batch = first_batch(x, y, sample_weight, batch_size=batch_size)
+            compat.symbolic_build(model, batch)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+
+
+@contextmanager
+def step_by_step(model: keras.Model) -> Iterator[bool]:
+    """Let callbacks set the rate of each single step, whatever the model is compiled with.
+
+    An optimizer with a schedule, a callable or several rates refuses to be assigned a number: a copy that differs in
+    that alone takes its place for a while. Of several steps in one execution Keras shows one loss, too coarse for a
+    sweep: they are executed one by one. The training step is traced once more for either.
+
+    Yields:
+        Whether anything was changed.
+    """
+    several = int(model.steps_per_execution or 1) > 1
+    if takes_a_number(model.optimizer) and not several:
+        yield False
+        return
+    attributes = {name: getattr(model, name) for name in ("optimizer", "steps_per_execution", "train_function")}
+    try:
+        if not takes_a_number(model.optimizer):
+            with scope_of(model):
+                model.optimizer = with_number_as_rate(model.optimizer)
+        model.steps_per_execution = 1
+        model.train_function = None
+        yield True
+    finally:
+        for name, value in attributes.items():
+            setattr(model, name, value)
+
+
+@contextmanager
+def quick_collection(fit: Fit) -> Iterator[None]:
+    """Let `fit.dispose` collect garbage of the present alone: all there was before need not be looked at each time."""
+    if is_array_data(fit.x):  # nothing is collected
+        yield
+        return
+    gc.collect()
+    ours = not gc.get_freeze_count()
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()

@@ -1,0 +1,55 @@
+"""The random generators that a program shares, noted and put back."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from autolr import compat
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of Python's, NumPy's and TensorFlow's generators at one moment."""
+
+    python: Any
+    numpy: Any
+    tensorflow: Any
+
+    @classmethod
+    def now(cls) -> RandomState:
+        """Note the states."""
+        return cls(random.getstate(), np.random.get_state(), compat.tensorflow_seed_state())
+
+    def restore(self) -> None:
+        """Put them back."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        compat.set_tensorflow_seed_state(self.tensorflow)
+
+
+@contextlib.contextmanager
+def undrawn(variables: Sequence[Any] = ()) -> Iterator[None]:
+    """What is drawn from the random generators meanwhile will be drawn again.
+
+    Args:
+        variables: What else is to be as it was, as the seeds of layers that data pass through.
+    """
+    state, values = RandomState.now(), [copy_of(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        state.restore()
+
+
+def copy_of(variable: Any) -> np.ndarray[Any, Any]:
+    """Its value; a copy, since on a CPU a backend may hand out a view of the memory the next step writes to."""
+    return np.array(keras.ops.convert_to_numpy(variable))

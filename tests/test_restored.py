@@ -1,0 +1,328 @@
+"""Training after a range test is what it is without one: everything that a training moves, one case each."""
+
+from __future__ import annotations
+
+import random
+
+import keras
+import numpy as np
+import pytest
+from helpers import LOSS, TrainsItsLossToo, WeightedLoss, assert_same_arrays, compiled, state_of
+
+from autolr import range_test
+
+ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own, or traced by it")
+layers = keras.layers
+
+
+def small(*more, cls=keras.Sequential):
+    return cls([keras.Input((6,)), layers.Dense(4), *more, layers.Dense(3, "softmax")])
+
+
+class NoisyLoss(keras.losses.Loss):
+    """Has a seed of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed = keras.random.SeedGenerator(5)
+
+    def call(self, y, prediction):
+        noise = 0.1 * keras.random.normal(keras.ops.shape(prediction), seed=self.seed)
+        return keras.losses.sparse_categorical_crossentropy(y, keras.ops.softmax(prediction + noise))
+
+
+class ScaledLoss(keras.losses.Loss):
+    """Has a variable of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = keras.Variable(1.0, trainable=False)
+
+    def call(self, y, prediction):
+        loss = keras.losses.sparse_categorical_crossentropy(y, prediction)
+        self.scale.assign(0.9 * self.scale + 0.1 * keras.ops.mean(loss))
+        return loss / self.scale
+
+
+def loss_in_a_closure():
+    scale = keras.Variable(1.0, trainable=False)
+
+    def loss(y, prediction):
+        scale.assign(0.9 * scale)
+        return scale * keras.losses.sparse_categorical_crossentropy(y, prediction)
+
+    return loss
+
+
+class Box:
+    """A helper object of the user's."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Fading(layers.Layer):
+    """Multiplies by a variable that Keras does not know of, and lets it fall."""
+
+    def __init__(self, hold):
+        import tensorflow as tf
+
+        super().__init__()
+        self.held = hold(tf.Variable(1.0, trainable=False))
+
+    def call(self, x, training=False):
+        factor = self.held.value if isinstance(self.held, Box) else self.held["deep"][0]
+        if training:
+            factor.assign(0.9 * factor)
+        return x * factor
+
+
+class DrawsGlobally(layers.Layer):
+    """Noise from the generator that unseeded operations of TensorFlow's share."""
+
+    def call(self, x):
+        import tensorflow as tf
+
+        return x + 0.1 * tf.random.get_global_generator().normal(tf.shape(x))
+
+
+class DrawsUnseeded(keras.Sequential):
+    """Noise from Keras's generator for all that have no seed, which is made when it is first asked."""
+
+    def train_step(self, batch):
+        x, y = batch
+        return super().train_step((x + 0.1 * keras.random.normal(keras.ops.shape(x)), y))
+
+
+class DrawsInTracing(layers.Layer):
+    """As some of Keras's augmentations do."""
+
+    def call(self, x):
+        return x * random.uniform(0.5, 1.5)
+
+
+class TrainsItsTop(keras.Sequential):
+    """Its optimizer has some of the model's variables."""
+
+    def train_step(self, batch):
+        import tensorflow as tf
+
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        variables = self.layers[-1].trainable_variables
+        self.optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
+        return {"loss": loss}
+
+
+class TakesApart(keras.Model):
+    """Cannot be built from a batch, since only its `train_step` knows what to call it with."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = layers.Dense(4)
+
+    def call(self, one, other):
+        return self.hidden(one) - keras.ops.cast(other, "float32")[:, None]
+
+    def train_step(self, batch):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(self(*batch) ** 2)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return {"loss": loss}
+
+
+def stacked_cells():
+    cells = [layers.LSTMCell(3), layers.GRUCell(3)]
+    shape = [keras.Input(batch_shape=(16, 6)), layers.Reshape((3, 2))]
+    return keras.Sequential([*shape, layers.RNN(cells, stateful=True), layers.Dense(3, "softmax")])
+
+
+def with_loss(make):
+    def build():
+        model = small()
+        model.compile("adam", make())
+        return model
+
+    return build
+
+
+def executing_several():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5)
+    return compiled(small(layers.Dropout(0.2)), keras.optimizers.SGD(schedule), steps_per_execution=3)
+
+
+MODELS = {
+    "the seed of a loss": with_loss(NoisyLoss),
+    "the variable of a loss": with_loss(ScaledLoss),
+    "a variable in a loss function's closure": with_loss(loss_in_a_closure),
+    "states of stacked cells": lambda: compiled(stacked_cells()),
+    "a variable in a dictionary": lambda: compiled(small(Fading(lambda it: {"deep": [it]}))),
+    "a variable in a helper object": lambda: compiled(small(Fading(Box))),
+    "TensorFlow's global generator": lambda: compiled(small(DrawsGlobally())),
+    "Keras's global generator": lambda: compiled(small(cls=DrawsUnseeded)),
+    "draws in tracing": lambda: compiled(small(DrawsInTracing())),
+    "a variable of the loss that is trained": lambda: compiled_with(small(cls=TrainsItsLossToo), WeightedLoss()),
+    "a part of the variables that is trained": lambda: compiled_with(small(cls=TrainsItsTop), LOSS),
+    "a call that a train_step alone knows": lambda: compiled_with(TakesApart()),
+    "steps_per_execution and a schedule": executing_several,
+}
+
+
+def compiled_with(model, loss=None):
+    model.compile("adam", loss)
+    return model
+
+
+def run(build, data, *, tested, fit=None):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(7)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+    model = build()
+    given = {"x": data[0], "y": data[1], "batch_size": 16, "shuffle": False} if fit is None else fit()
+    if tested:
+        test = range_test(model, **given, num_steps=6, start_lr=1e-3, end_lr=1.0, burst_steps=0)
+        assert len(test) >= 5
+        assert np.std(test.losses) > 0
+    history = model.fit(**given, epochs=2, verbose=0).history
+    return history, state_of(model), (random.random(), np.random.random())
+
+
+def assert_same(one, other):
+    assert one[0] == other[0]
+    assert_same_arrays(one[1], other[1])
+    assert one[2] == other[2]
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("kind", MODELS)
+def test_training_goes_on_as_without_a_test(data, kind):
+    assert_same(run(MODELS[kind], data, tested=True), run(MODELS[kind], data, tested=False))
+
+
+class AugmentsItself(keras.utils.PyDataset):
+    """Draws its noise from NumPy, and some from a layer."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y, self.noise = x, y, layers.GaussianNoise(0.1, seed=3)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        noisy = self.noise(self.x[rows] + 0.1 * np.random.normal(size=(16, 6)).astype("float32"), training=True)
+        return keras.ops.convert_to_numpy(noisy), self.y[rows]
+
+
+def augmented(data, **options):
+    import tensorflow as tf
+
+    noise, generator = layers.GaussianNoise(0.1, seed=1), tf.random.Generator.from_seed(2)
+
+    def augment(x, y):
+        return noise(x, training=True) + 0.1 * generator.normal(tf.shape(x)), y
+
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(16)
+    return {"x": batches.map(augment).prefetch(2), **options}
+
+
+def unbuilt():
+    return compiled(keras.Sequential([layers.Dense(4), layers.Dense(3, "softmax")]))
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("build", [lambda: compiled(small()), unbuilt], ids=["built", "unbuilt"])
+@pytest.mark.parametrize("kind", ["layers within a tf.data pipeline", "a PyDataset that draws"])
+def test_data_that_draw_are_what_they_are_without_a_test(data, kind, build):
+    fit = (lambda: augmented(data)) if "tf.data" in kind else (lambda: {"x": AugmentsItself(*data)})
+    assert_same(run(build, data, tested=True, fit=fit), run(build, data, tested=False, fit=fit))
+
+
+@ON_TENSORFLOW
+def test_a_pipeline_that_fills_its_cache_in_a_file_can_be_tested_and_trained_on(data, tmp_path):
+    import tensorflow as tf
+
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(4).cache(str(tmp_path / "cache")).prefetch(2)
+    model = compiled(small())
+    assert range_test(model, batches, num_steps=10, burst_steps=72).bursts
+    assert np.isfinite(model.fit(batches, verbose=0).history["loss"]).all()
+
+
+@ON_TENSORFLOW
+def test_several_steps_in_one_execution_make_no_difference_to_a_range_test(data):
+    def test_of(several):
+        keras.utils.set_random_seed(7)
+        model = compiled(small(layers.Dropout(0.2)), steps_per_execution=several)
+        test = range_test(model, *data, batch_size=16, num_steps=40, burst_steps=120)
+        assert model.steps_per_execution == several
+        return test
+
+    assert test_of(50) == test_of(1)
+
+
+@ON_TENSORFLOW
+def test_the_training_step_is_traced_no_more_often_than_without_a_test(data):
+    class Counting(keras.Sequential):
+        traced = 0
+
+        def train_step(self, batch):
+            self.traced += 1
+            return super().train_step(batch)
+
+    def traces(*, tested):
+        model = compiled(small(cls=Counting))
+        if tested:
+            range_test(model, *data, batch_size=16, num_steps=10, burst_steps=72)
+        model.fit(*data, batch_size=16, verbose=0)
+        return model.traced
+
+    assert traces(tested=True) == traces(tested=False) > 0
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("build", [lambda: compiled(small()), unbuilt], ids=["built", "unbuilt"])
+@pytest.mark.parametrize("kind", ["taken from", "filtered"])
+def test_data_without_a_batch_are_refused(data, kind, build):
+    import tensorflow as tf
+
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(16)
+    empty = batches.take(0) if kind == "taken from" else batches.filter(lambda x, y: False)
+    with (
+        pytest.warns(UserWarning, match="ran out of data"),
+        pytest.raises(ValueError, match=r"^Argument `x` must hold at least one sample"),
+    ):
+        range_test(build(), empty)
+
+
+def test_a_generator_that_yields_nothing_is_refused():
+    nothing = (batch for batch in ())
+    with pytest.raises(ValueError, match=r"at least one"):
+        range_test(unbuilt(), nothing)
+
+
+def test_a_model_that_only_real_numbers_can_build_says_so(data):
+    class Looks(keras.Sequential):
+        def call(self, x, training=False):
+            return super().call(x * float(np.sign(keras.ops.convert_to_numpy(x)[0, 0])), training=training)
+
+    model = Looks([layers.Dense(3, "softmax")])
+    model.compile("adam", LOSS, run_eagerly=True)
+    with pytest.raises(RuntimeError, match="build it yourself"):
+        range_test(model, *data, batch_size=16)
+    model(data[0][:16])
+    assert len(range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
+
+
+def test_metrics_are_as_they_were(data):
+    model = compiled(small())
+    model.train_on_batch(data[0][:16], data[1][:16])
+    before = state_of(model)
+    range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)
+    assert_same_arrays(state_of(model), before)
