@@ -10,6 +10,7 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 TRIAL_PREFIX = "autolr/"
@@ -134,8 +135,13 @@ def global_seed_variables() -> list[Any]:
 
 
 def closure_of(function: Any) -> dict[str, Any]:
-    """What a Python function refers to of the functions around it, by name; cells that are still empty are left out."""
-    cells = {}
+    """What a Python function refers to of the functions around it, by name; nothing for any other callable.
+
+    Cells that are still empty are left out.
+    """
+    cells: dict[str, Any] = {}
+    if not isinstance(function, FunctionType):
+        return cells
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # empty
             cells[name] = cell.cell_contents

@@ -326,3 +326,21 @@ def test_metrics_are_as_they_were(data):
     before = state_of(model)
     range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)
     assert_same_arrays(state_of(model), before)
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_model_with_a_train_function_of_its_own_is_tested(data, wrapped):
+    class OwnFunction(keras.Sequential):
+        def make_train_function(self, force=False):
+            import tensorflow as tf
+
+            def run(iterator):
+                return self.train_step(next(iterator))
+
+            self.train_function = tf.function(run) if wrapped else run
+            return self.train_function
+
+    model = compiled(OwnFunction([layers.Dense(4), layers.Dense(3, "softmax")]))
+    assert len(range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
+    assert int(model.optimizer.iterations) == 0
