@@ -41,13 +41,22 @@ def undrawn(variables: Sequence[Any] = ()) -> Iterator[None]:
     Args:
         variables: What else is to be as it was, as the seeds of layers that data pass through.
     """
-    state, values = RandomState.now(), [copy_of(variable) for variable in variables]
+    state, values = RandomState.now(), noted(variables)
     try:
         yield
     finally:
-        for variable, value in zip(variables, values, strict=True):
+        for variable, value in values:
             variable.assign(value)
         state.restore()
+
+
+def noted(variables: Sequence[Any]) -> list[tuple[Any, np.ndarray[Any, Any]]]:
+    """Variables with their values, but for those that can't be read, as those of some types and strategies."""
+    values = []
+    for variable in variables:
+        with contextlib.suppress(Exception):
+            values.append((variable, copy_of(variable)))
+    return values
 
 
 def copy_of(variable: Any) -> np.ndarray[Any, Any]:

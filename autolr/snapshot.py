@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from autolr import compat
 from autolr.held import held_variables
 from autolr.optimizers import scope_of
-from autolr.random_state import RandomState, copy_of
+from autolr.random_state import RandomState, copy_of, noted
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,12 @@ class Snapshot:
                 model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
         variables += compat.global_seed_variables()
-        values = {id(variable): (variable, copy_of(variable)) for variable in variables}
-        for variable in [*held_variables(model, model.loss), *variables_of_data(data)]:
-            if id(variable) not in values:
-                with contextlib.suppress(Exception):  # one that can't be read, as those of some types and strategies
-                    values[id(variable)] = variable, copy_of(variable)
+        listed = {id(variable): variable for variable in variables}
+        held = {id(it): it for it in [*held_variables(model, model.loss), *variables_of_data(data)]}
+        values = [(variable, copy_of(variable)) for variable in listed.values()]
         return cls(
             model,
-            list(values.values()),
+            [*values, *noted([variable for key, variable in held.items() if key not in listed])],
             {name: getattr(model, name, None) for name in ("history", "stop_training")},
             RandomState.now(),
         )

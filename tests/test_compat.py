@@ -47,6 +47,35 @@ def test_keras_global_seed_generator():
     assert compat.global_seed_variables(), "Keras keeps its global seed generator somewhere else now"
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traced by TensorFlow")
+def test_keras_training_step_can_be_traced_without_running():
+    assert compat.tracer_of_training(compiled(sequential())), "Keras keeps its traced training step somewhere else now"
+    assert compat.tracer_of_training(compiled(sequential(), run_eagerly=True)) is None
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="layers of the backend that runs the pipeline")
+def test_variables_within_a_pipeline_are_found(data):
+    import tensorflow as tf
+
+    noise, generator = keras.layers.GaussianNoise(0.1, seed=1), tf.random.Generator.from_seed(1)
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(16).map(lambda x, y: (noise(x, training=True), y))
+    both = tf.data.Dataset.zip((batches, batches.map(lambda x, y: x + generator.normal(())))).prefetch(1)
+    require(both, "_inputs", "find the data sets that one is made of")
+    require(both, "_functions", "find the seeds of layers within a pipeline")
+    expected = {id(noise.seed_generator.state.value), id(generator.state)}
+    assert {id(variable) for variable in compat.variables_of_dataset(both)} == expected
+    assert compat.variables_of_dataset(data) == []
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own generator")
+def test_tensorflow_global_generator():
+    import tensorflow as tf
+
+    tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+    message = "TensorFlow keeps its global generator somewhere else now"
+    assert any(it is tf.random.get_global_generator().state for it in compat.global_seed_variables()), message
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own seed counter")
 def test_tensorflow_eager_seed_counter():
     from tensorflow.python.eager import context

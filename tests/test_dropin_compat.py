@@ -90,7 +90,6 @@ def test_every_private_name_in_compat_is_explained(module):
 
 USED = {
     "Model._symbolic_build": (lambda: keras.Model, "create the variables of an unbuilt model"),
-    "Model._flatten_layers": (lambda: keras.Model, "put back variables that Keras does not list"),
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Functional._nodes_by_depth": (
