@@ -36,15 +36,15 @@ def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list
 
 
 def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
+    """The loss at each end, None where it is not recorded, as in a damaged record."""
     try:
         record = TrialRecord.read(folder)
-    except RecordError:
+        edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
+        logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
+        cycles = [cycle_of(path) for path in paths]
+        found = [logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {} for cycle in cycles]
+        # Not each epoch may have been validated, and losses of two kinds can't be compared. Of some nothing is known.
+        name = "val_loss" if all("val_loss" in its for its in found if its) else "loss"
+        return [float(its[name]) if name in its else None for its in found]
+    except (RecordError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return [None] * len(paths)
-    edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
-    logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
-
-    cycles = [cycle_of(path) for path in paths]
-    found = [logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {} for cycle in cycles]
-    # Not each epoch may have been validated, and losses of two kinds can't be compared.
-    name = "val_loss" if all("val_loss" in its for its in found) else "loss"
-    return [float(its[name]) if name in its else None for its in found]

@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0; 2 with one line on standard error that says what is wrong; 130 if interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     options = _parser().parse_args(arguments)
     try:
         if options.output and not Path(options.output).parent.is_dir():

@@ -68,11 +68,25 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     inputs, first = _inputs_like(members[0]), members[0]
     each = [member(inputs) for member in members]
     names = getattr(first, "output_names", None) or [None] * len(keras.tree.flatten(each[0]))
+    # Two outputs of one layer have one name, which no two layers can have.
+    names = [name if names.count(name) == 1 else None for name in names]
     together = zip(*map(keras.tree.flatten, each), strict=True)
     means = [keras.layers.Average(name=name)(list(outputs)) for name, outputs in zip(names, together, strict=True)]
     ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
     ensemble.trainable = False
     return ensemble
+
+
+def without_compiled_parts(model: keras.Model) -> keras.Model:
+    """The model; those within it are not compiled any more.
+
+    Keras saves what a part is compiled with, and `load_model(compile=False)` makes it again all the same: it would fail
+    at the user's functions, which nobody needs to predict.
+    """
+    for part in all_layers(model):
+        if getattr(part, "compiled", False):
+            part.compiled = False
+    return model
 
 
 def averaged_weights(

@@ -23,10 +23,10 @@ from autolr.budget import (
     describe,
 )
 from autolr.chief import Roll, is_chief
-from autolr.ensemble import average, check_last, compiled_like
+from autolr.ensemble import average, check_last, compiled_like, without_compiled_parts
 from autolr.errors import RecordError, invalid, is_finite
 from autolr.progress import progress_for
-from autolr.records import TrialRecord
+from autolr.search_folder import read_record
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
@@ -256,7 +256,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
 
         Raises:
-            ValueError: If no trial has ended, or an argument is less than 1.
+            ValueError: If no trial has ended, an argument is less than 1, or the build function gives models that are
+                not built, into which Keras Tuner cannot load weights.
 
         Example:
         ```python
@@ -282,7 +283,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             models = [self._model_at(trial, end) for end in ends] or [self._model_at(trial)]
             like = like or models[0]
             members.append(average(models, name=f"{models[0].name}_ensemble") if ends else models[0])
-        return compiled_like(like, average(members, name="best_trials_ensemble"))
+        return without_compiled_parts(compiled_like(like, average(members, name="best_trials_ensemble")))
 
     def _model_at(self, trial: Any, end: Path | None = None) -> Any:
         """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.
@@ -314,7 +315,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             return "no bounds recorded"
         found = f"{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
         try:
-            record = TrialRecord.read(self.get_trial_dir(trial.trial_id))
+            record = read_record(self.get_trial_dir(trial.trial_id))
         except RecordError as error:
             return f"{found}; {error}"
         return f"{found} ({record.bounds['status']}, from {record.source}); {describe(record.schedule)}"

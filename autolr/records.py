@@ -98,10 +98,10 @@ def write_atomically(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def same_values(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> bool:
-    """Whether two trials' hyperparameter values are the same, but for what the trials found themselves."""
+def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a trial's hyperparameter values hold those of a record, but for what the trial found itself.
 
-    def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not name.startswith(prefix)}
-
-    return chosen(a) == chosen(b)
+    They may be more: a `HyperModel.fit` can declare another after its training.
+    """
+    missing = object()
+    return all(values.get(name, missing) == value for name, value in recorded.items() if not name.startswith(prefix))

@@ -65,7 +65,7 @@ def render(search: Search, *, version: str = "") -> str:
     """
     environment = _environment()
     script, style = (environment.get_template(name).render() for name in ("report.js", "report.css"))
-    return environment.get_template("report.html.j2").render(
+    page: str = environment.get_template("report.html.j2").render(
         search=search,
         overview=Overview(search),
         trials=[TrialView(trial, search) for trial in search.trials],
@@ -78,6 +78,8 @@ def render(search: Search, *, version: str = "") -> str:
         script_hash=_hash(script),
         style_hash=_hash(style),
     )
+    # Names of files that are not UTF-8, in an error's message say.
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @lru_cache(maxsize=1)

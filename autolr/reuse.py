@@ -28,8 +28,8 @@ def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
     """
     variables = [[list(v.shape), str(v.dtype), bool(v.trainable)] for v in getattr(model, "variables", ())]
     fit = {name: arguments.get(name) for name in ("batch_size", "steps_per_epoch", "validation_split", "class_weight")}
-    if isinstance(fit["class_weight"], Mapping):  # keys may be NumPy's, which JSON does not take
-        fit["class_weight"] = sorted([str(label), float(weight)] for label, weight in fit["class_weight"].items())
+    if isinstance(fit["class_weight"], Mapping):
+        fit["class_weight"] = {label: float(weight) for label, weight in fit["class_weight"].items()}
     data = [_shapes(arguments.get(name)) for name in ("x", "y", "sample_weight")]
     return _text([_optimizer(model.optimizer), _loss(model), variables, fit, data])
 
@@ -86,4 +86,11 @@ def _shapes(data: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=lambda it: getattr(it, "__qualname__", type(it).__qualname__))
+    return json.dumps(_plain(value), default=lambda it: getattr(it, "__qualname__", type(it).__qualname__))
+
+
+def _plain(value: Any) -> Any:
+    """With mappings as sorted pairs: a config's keys may be NumPy's, or of several types, which JSON does not take."""
+    if isinstance(value, Mapping):
+        return sorted(([str(key), _plain(part)] for key, part in value.items()), key=lambda pair: pair[0])
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

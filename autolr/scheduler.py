@@ -58,7 +58,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         restore_weights: What to do when training ends inside a cycle, where the rate is high and the model worse
             than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
             monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched; nor
-            if the optimizer has `use_ema=True`, whose average the model has then.
+            if the optimizer has `use_ema=True`, whose average the model has then, or if a callback in front, such as
+            `EarlyStopping(restore_best_weights=True)`, has just put weights of its own choice back.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line. With
             `fit_budget` it may also be a share of the training, below 1: then the first cycle begins with it (at most
@@ -361,6 +362,10 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._ended_cycle = False
         if self.ends_cycle(epoch) and not is_cut_short:
             self._ended_cycle = self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
+        # A callback in front may put weights of its own back when training ends.
+        is_last = self.model.stop_training or epoch + 1 == self.params.get("epochs")
+        may_put_back = is_last and not self._ended_cycle and self.cycle_end_weights is not None
+        self._last_weights = self.model.get_weights() if may_put_back else None
 
     def _settle_history(self) -> None:
         """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
@@ -379,5 +384,12 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
         self._give_momentum_back()
-        if self.cycle_end_weights is not None and not self._ended_cycle:
+        if self.cycle_end_weights is not None and not self._ended_cycle and not self._have_been_set():
             self._cycle_ends.put_back(self._last_logs)
+
+    def _have_been_set(self) -> bool:
+        """Whether the weights are others than when the last epoch ended: somebody has chosen them."""
+        if self._last_weights is None:
+            return False
+        pairs = zip(self._last_weights, self.model.get_weights(), strict=True)
+        return any(not np.array_equal(then, now, equal_nan=True) for then, now in pairs)

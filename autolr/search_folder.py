@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from autolr.errors import RecordError
-from autolr.records import FILE_NAME, TrialRecord, same_values
+from autolr.records import FILE_NAME, TrialRecord, holds
 
 FOUND_PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # values that are no choice of the search
+HUGE = 2**53  # steps of a training there can be; a float holds all whole numbers below
 UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
 
 # A search says nothing while a trial trains. It counts as interrupted after this long, or, where trials take longer,
@@ -202,8 +203,8 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     metrics, directions, executions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
     record = None
     try:
-        record = _usable(TrialRecord.read(folder))
-        if values and not same_values(values, record.values, FOUND_PREFIX):
+        record = read_record(folder)
+        if values and not holds(values, record.values, FOUND_PREFIX):
             record = None
             problems.append("The record of autolr in its folder belongs to other hyperparameter values: it is stale.")
     except (RecordError, RecursionError) as error:  # the latter of nonsense nested very deep
@@ -226,12 +227,17 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     )
 
 
-def _usable(record: TrialRecord) -> TrialRecord:
-    """The record, if what its readers lean on is there."""
+def read_record(folder: str | os.PathLike[str]) -> TrialRecord:
+    """The record in a trial's folder, if what its readers lean on is there.
+
+    Raises:
+        RecordError: If it is not.
+    """
+    record = TrialRecord.read(folder)
     try:
         if not _is_sound(record):
             raise ValueError("its numbers make no sense")
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"autolr.json is no trial record of autolr: {error}") from error
     return record
 
@@ -244,7 +250,7 @@ def _is_sound(record: TrialRecord) -> bool:
     sound &= 0 < bounds["min_lr"] <= bounds["max_lr"] < math.inf and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule.get("warmup", 0) < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
-    sound &= edges[0] >= 0 and all(a < b for a, b in itertools.pairwise(edges))
+    sound &= edges[0] >= 0 and edges[-1] < HUGE and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)
     per_update = schedule.get("batches_per_update", 1)
     sound &= isinstance(per_update, int) and per_update > 0
@@ -366,7 +372,10 @@ def _list(value: Any) -> list[Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:  # a whole number that no float can hold
+        return math.inf if value > 0 else -math.inf
 
 
 def _time(value: Any) -> datetime | None:

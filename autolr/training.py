@@ -39,6 +39,7 @@ class TrainingLog(keras.callbacks.Callback):
         edges = [edge - start * per_epoch for edge in (0, *schedule["edges"])] if per_epoch else []
         # Numbers of the batches, from 1, that end one cycle and begin the next.
         self._corners = {edge + n for edge in edges for n in (0, 1)} if 2 * len(edges) <= _MOST_CORNERS else {1}
+        self._cycle_ends = {edge // (per_epoch or 1) for edge in schedule["edges"]}  # numbers of epochs
         self._done = self._before = 0  # batches trained, and those of earlier epochs
         self._due, self._per_update = self._every, 1
         self._rates: list[tuple[int, float]] = []
@@ -136,8 +137,17 @@ class TrainingLog(keras.callbacks.Callback):
             "steps": self._updates(self._done),
             "rates": _line("lr", self.rates()),
             "losses": _line("loss", {self._updates(batch): loss for batch, loss in self._losses}),
-            "epochs": _thinned(self._epochs),
+            "epochs": self._thinned(),
         }
+
+    def _thinned(self) -> list[dict[str, Any]]:
+        """About so many epochs, evenly, the first and the last among them, and the latest that end a cycle."""
+        epochs, last = self._epochs, len(self._epochs) - 1
+        if last < POINTS:
+            return list(epochs)
+        even = {round(k * last / (POINTS - 1)) for k in range(POINTS)}
+        ends = [place for place, epoch in enumerate(epochs) if epoch["epoch"] in self._cycle_ends][-POINTS:]
+        return [epochs[place] for place in sorted(even.union(ends))]
 
 
 def _line(name: str, points: Mapping[int, float]) -> dict[str, list[Any]]:
@@ -151,10 +161,3 @@ def _number(value: Any) -> float | str | None:
     except (TypeError, ValueError):
         return None
     return float(f"{number:.6g}") if math.isfinite(number) else str(number)
-
-
-def _thinned(items: list[Any]) -> list[Any]:
-    """About so many of them, evenly, the first and the last among them."""
-    if len(items) <= POINTS:
-        return list(items)
-    return [items[round(k * (len(items) - 1) / (POINTS - 1))] for k in range(POINTS)]

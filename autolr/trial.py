@@ -102,10 +102,18 @@ class AssistedTrial:
                         f"The model's `fit` takes other arguments than Keras's ({error}). It trains without AutoLR.",
                     )
                     return original(*args, **kwargs)
+                if not _takes(original, "callbacks"):
+                    self.diary.warn(
+                        "signature",
+                        "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate. It trains "
+                        "without AutoLR.",
+                    )
+                    return original(*args, **kwargs)
                 del arguments["self"]
                 # What came by position goes on by position: the model's own `fit` may call it something else.
                 positional = list(arguments)[: len(args)]
-                arguments = self._on_screen(arguments)
+                if _takes(original, "verbose"):
+                    arguments = self._on_screen(arguments)
                 arguments = self.assist(model, arguments, trained=trained)
                 trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
                 values = [arguments.pop(name) for name in positional]
@@ -307,3 +315,12 @@ class AssistedTrial:
                 'To train with them and without AutoLR\'s schedule, pass `rate_callbacks="keep"` to the tuner.',
             )
         return kept
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function takes an argument of this name; one that does not tell is taken to."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())

@@ -15,6 +15,8 @@ from autolr.best_ends import best_ends
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.records import TrialRecord
 
+EMPTY = {"trial_id": "0", "values": {}, "bounds": {}, "schedule": {}, "range_test": None, "source": "range test"}
+
 
 def build(hp):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(hp.Choice("units", [4, 8])), keras.layers.Dense(1)])
@@ -229,6 +231,82 @@ def test_which_ends_are_left_out(tmp_path, losses, kept, name):
     for n in (1, 2, 3):
         (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
     assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == kept
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"schedule": None},
+        {"schedule": {"steps_per_epoch": 10}},
+        {"schedule": {"edges": [0, 10**400], "steps_per_epoch": 0.1}},
+        {"training": {"epochs": None}},
+        {"training": {"epochs": [{"epoch": 1, "logs": {"val_loss": 10**400}}]}},
+        {"training": []},
+    ],
+)
+def test_a_damaged_record_leaves_all_ends_in(tmp_path, damage):
+    schedule = {"edges": [0, 10, 20], "steps_per_epoch": 10}
+    TrialRecord(**{**EMPTY, "schedule": schedule, **damage}).write(tmp_path)
+    for n in (1, 2):
+        (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
+    assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == [1, 2]
+
+
+def test_an_end_of_which_nothing_is_known_changes_nothing_for_the_others(tmp_path):
+    logs = [{"loss": 1.0, "val_loss": 3.0}, {"loss": 0.9, "val_loss": 1.0}]
+    epochs = [{"epoch": n, "step": 10 * n, "logs": its} for n, its in zip((1, 3), logs, strict=True)]
+    schedule = {"edges": [0, 10, 20, 30], "steps_per_epoch": 10}
+    TrialRecord(**{**EMPTY, "schedule": schedule, "training": {"epochs": epochs}}).write(tmp_path)
+    for n in (1, 2, 3):
+        (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
+    assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == [2, 3]
+
+
+def not_registered(y, prediction):
+    return keras.ops.mean(keras.ops.abs(y - prediction), axis=-1)
+
+
+def test_a_saved_ensemble_loads_without_what_its_members_were_compiled_with(tmp_path, data):
+    def build_with_own(hp):
+        model = build(hp)
+        rate = autolr.SGDRSchedule(0.001, 0.01, steps_per_epoch=6)
+        model.compile(
+            keras.optimizers.SGD(rate), lambda y, p: keras.ops.mean((y - p) ** 2, axis=-1), metrics=[not_registered]
+        )
+        return model
+
+    search = tuner(tmp_path, build=build_with_own)
+    search.search(*data, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    with pytest.warns(autolr.AutoLRWarning, match="Compiled without the metrics not_registered"):
+        ensemble = search.get_best_ensemble()
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.models.load_model(tmp_path / "ensemble.keras", compile=False)
+    np.testing.assert_array_equal(loaded.predict(data[0], verbose=0), ensemble.predict(data[0], verbose=0))
+
+
+def shared_head(a, b):
+    head = keras.layers.Dense(1)
+    return [head(a), head(b)]
+
+
+def states(a, b):
+    return keras.layers.GRU(1, return_state=True)(keras.layers.Reshape((4, 1))(keras.layers.Add()([a, b])))
+
+
+@pytest.mark.parametrize("outputs", [shared_head, states])
+def test_outputs_of_one_layer_are_averaged_each(tmp_path, data, outputs):
+    def build_outputs(hp):
+        a, b = keras.Input((4,)), keras.Input((4,))
+        model = keras.Model([a, b], outputs(a, b))
+        model.compile("sgd", ["mse", "mse"])
+        return model
+
+    x, y = data
+    search = tuner(tmp_path, build=build_outputs)
+    search.search([x, x[::-1]], [y, y], validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    ensemble = search.get_best_ensemble()
+    assert [each.shape for each in ensemble.predict([x, x], verbose=0)] == [(64, 1)] * 2
+    assert np.isfinite(ensemble.evaluate([x, x], [y, y], verbose=0)).all()
 
 
 @pytest.mark.parametrize("last", [0, -1])

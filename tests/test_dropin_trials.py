@@ -493,3 +493,47 @@ def test_a_spoilt_record_is_told_of_and_replaced_by_the_next_trial_in_its_folder
     again = search(Setup(), tmp_path)
     assert again.trials[0].status == "COMPLETED"
     assert records(again)[0].values == again.trials[0].hyperparameters.values
+
+
+class OwnFit(keras.Sequential):
+    """Takes few of the arguments that Keras's `fit` takes."""
+
+    def fit(self, x, y, epochs=1, batch_size=32):
+        return super().fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0)
+
+
+class FitsItself(kt.HyperModel):
+    def build(self, hp):
+        return model(cls=OwnFit)
+
+    def fit(self, hp, model, x, y, **kwargs):
+        return model.fit(x, y, epochs=2)
+
+
+def test_a_fit_that_takes_no_callbacks_trains_without_autolr(tmp_path):
+    outcome = search(Setup(FitsItself()), tmp_path)
+    assert [trial.status for trial in outcome.trials] == ["COMPLETED"]
+    assert any("takes no `callbacks`" in text for text in outcome.warned)
+
+
+@keras.saving.register_keras_serializable("test_dropin_trials")
+class WeightedByClass(keras.losses.Loss):
+    def __init__(self, weights, name="weighted"):
+        super().__init__(name=name)
+        self.weights = weights
+
+    def call(self, y, prediction):
+        return sum(self.weights.values()) * keras.ops.mean(prediction**2, axis=-1)
+
+    def get_config(self):
+        return {"weights": self.weights, "name": self.name}
+
+
+@pytest.mark.parametrize("keys", [[np.int64(0), np.int64(1)], [0, "one"], [(0, 1), (2, 3)]])
+def test_setups_are_told_apart_whatever_the_keys_of_a_config_are(keys):
+    def setup(first):
+        made = sequential()
+        made.compile("sgd", WeightedByClass(dict(zip(keys, (first, 0.5), strict=True))))
+        return compiled_setup(made, {"x": np.zeros((8, 6))})
+
+    assert setup(0.5) == setup(0.5) != setup(0.7)

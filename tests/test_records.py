@@ -11,7 +11,7 @@ import pytest
 
 from autolr import RangeTest
 from autolr.errors import RecordError
-from autolr.records import FILE_NAME, TrialRecord, same_values, write_atomically
+from autolr.records import FILE_NAME, TrialRecord, holds, write_atomically
 
 
 def record(**changes) -> TrialRecord:
@@ -155,7 +155,12 @@ def test_others_may_read_a_record_as_they_may_any_other_file(tmp_path):
 
 
 def test_what_a_trial_found_is_no_difference_in_its_values():
-    assert same_values({"units": 8, "autolr/min_lr": 0.1}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
-    assert same_values({"units": 8}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
-    assert not same_values({"units": 8}, {"units": 9}, "autolr/")
-    assert not same_values({"units": 8}, {}, "autolr/")
+    assert holds({"units": 8, "autolr/min_lr": 0.1}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
+    assert holds({"units": 8}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
+    assert not holds({"units": 8}, {"units": 9}, "autolr/")
+    assert not holds({}, {"units": 8}, "autolr/")
+
+
+def test_what_a_trial_declared_after_its_training_is_no_difference():
+    assert holds({"units": 8, "threshold": None}, {"units": 8}, "autolr/")
+    assert not holds({"units": 8}, {"units": 8, "threshold": None}, "autolr/")

@@ -323,7 +323,9 @@ def test_files_of_others_are_no_error(tmp_path, name, content):
         ("training", 7),
         ("training", []),
         ("training", {}),
+        ("schedule", {"edges": [0, 10**400]}),
         ("training", trained(fits="x")),
+        ("training", trained(losses={"step": [1], "loss": [10**400]})),
         ("training", trained(steps=600, rates={"step": [1, 2], "lr": [0.1]})),
         ("training", trained(rates={"step": [2, 1], "lr": [0.1, 0.1]})),
         ("training", trained(rates={"step": [1, 2], "lr": [0.1, "x"]})),
@@ -572,6 +574,23 @@ def test_names_and_messages_are_text(tmp_path):
     assert "{{ 7 * 7 }}" in page.text
 
 
+def test_names_of_files_that_are_not_utf_8_are_no_error(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", None, message="no data in donn\udce9es.npz", status="FAILED")
+    assert "donn\\udce9es.npz" in report(folder.done()).text
+
+
+def test_numbers_that_no_float_can_hold_are_no_error(tmp_path):
+    path = finished(tmp_path / "s")
+    file = path / "trial_001" / "trial.json"
+    state = json.loads(file.read_text())
+    observations = [{"value": [10**400], "step": 0}]
+    state.update(score=-(10**400), metrics={"metrics": {"loss": {"direction": "min", "observations": observations}}})
+    file.write_text(json.dumps(state))
+    assert read_search(path).trials[1].score == -math.inf
+    assert report(path).text
+
+
 def test_a_large_search_is_a_small_page_made_quickly(tmp_path):
     path = finished(tmp_path / "s", 100)
     begun = time.process_time()  # on a machine shared with others, the clock on the wall measures them too
@@ -640,6 +659,15 @@ def test_the_command_writes_the_report(tmp_path, capsys, monkeypatch):
     assert main(["report", str(path), "-o", "other.html"]) == 0
     assert (tmp_path / "other.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert "other.html" in capsys.readouterr().out
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_failure(tmp_path):
+    path = finished(tmp_path / "süche")
+    command = [sys.executable, "-m", "autolr", "report", str(path), "-o", str(tmp_path / "é.html")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe9.html" in done.stdout
 
 
 @pytest.mark.parametrize("watching", [[], ["--watch", "--port", "0"]])

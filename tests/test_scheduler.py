@@ -212,6 +212,26 @@ def test_an_optimizers_own_average_is_not_undone(data):
     assert_same_arrays(*ends)
 
 
+@pytest.mark.parametrize("schedule_first", [True, False])
+def test_weights_that_early_stopping_has_restored_are_not_undone(data, schedule_first):
+    """The best epoch lies inside the second cycle, and training goes on for two worse ones."""
+    x, y = data
+    losses, seen = [5.0, 4.0, 1.0, 6.0, 7.0], []
+    model = compiled(sequential(), keras.optimizers.SGD(0.1))
+
+    def as_told(epoch, logs):
+        logs["val_loss"] = losses[epoch]
+        seen.append(model.get_weights())
+
+    schedule = SGDRScheduler(0.01, 0.1, cycle_length=2, mult_factor=4)
+    stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+    own = [schedule, stop] if schedule_first else [stop, schedule]
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=as_told), *own]
+    model.fit(x, y, epochs=10, batch_size=12, callbacks=callbacks, verbose=0)
+    assert len(seen) == 5
+    assert_same_arrays(model.get_weights(), seen[2])
+
+
 def test_a_snapshot_that_cannot_be_written_costs_no_training(tmp_path):
     in_the_way = tmp_path / "cycles"
     in_the_way.write_text("a file, not a folder")

@@ -22,12 +22,12 @@ from autolr.training_chart import planned_line
 CHOICES = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
 
 
-def train(x, *, callbacks=(), model=None, fit_budget=True, **arguments):
+def train(x, *, callbacks=(), model=None, fit_budget=True, choices=CHOICES, **arguments):
     """A training with a log: what it handed on each time, and the rate of each step."""
     model = model or one_weight()
     saved, spy = [], RateSpy()
-    schedule = plan(CHOICES, {"x": x, **arguments})
-    scheduler = SGDRScheduler(0.01, 0.5, fit_budget=fit_budget, **CHOICES)
+    schedule = plan(choices, {"x": x, **arguments})
+    scheduler = SGDRScheduler(0.01, 0.5, fit_budget=fit_budget, **choices)
     log = TrainingLog(schedule, saved.append)
     y = None if hasattr(x, "__next__") else np.zeros(len(x))
     model.fit(x, y, callbacks=[scheduler, log, spy, *callbacks], verbose=0, **arguments)
@@ -64,6 +64,13 @@ def test_a_long_training_is_thinned_and_keeps_the_corners_of_its_cycles():
     weights = -np.concatenate([[0.0], np.cumsum(rates)[:-1]])
     begin, end = training["losses"]["step"][4:6]
     assert training["losses"]["loss"][5] == pytest.approx(weights[begin:end].mean(), rel=1e-2)
+
+
+def test_of_very_many_epochs_those_that_end_a_cycle_are_kept():
+    saved, _ = train(np.ones((1, 1), "float32"), choices={**CHOICES, "cycle_length": 7}, batch_size=1, epochs=700)
+    epochs = [epoch["epoch"] for epoch in saved[-1]["epochs"]]
+    assert len(epochs) <= 1.5 * POINTS
+    assert {1, *range(7, 701, 7)} <= set(epochs)
 
 
 def test_data_of_unknown_size_are_thinned_as_they_come():
