@@ -293,7 +293,7 @@ def states(a, b):
     return keras.layers.GRU(1, return_state=True)(keras.layers.Reshape((4, 1))(keras.layers.Add()([a, b])))
 
 
-@pytest.mark.parametrize("outputs", [shared_head, states])
+@pytest.mark.parametrize("outputs", [shared_head, pytest.param(states, marks=pytest.mark.slow)])
 def test_outputs_of_one_layer_are_averaged_each(tmp_path, data, outputs):
     def build_outputs(hp):
         a, b = keras.Input((4,)), keras.Input((4,))

@@ -50,7 +50,7 @@ class AtFirstStep(keras.callbacks.Callback):
         pytest.param(False, False, False, id="a number as rate"),
         pytest.param(True, False, False, id="a schedule as rate", marks=pytest.mark.slow),
         pytest.param(False, True, False, id="without AutoLR", marks=pytest.mark.slow),
-        pytest.param(False, False, True, id="a variable beside the model's"),
+        pytest.param(False, False, True, id="a variable beside the model's", marks=pytest.mark.slow),
     ],
 )
 def test_later_rungs_of_hyperband_go_on_with_their_parents_optimizer(tmp_path, scheduled, kept, beside):

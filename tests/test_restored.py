@@ -199,8 +199,20 @@ def assert_same(one, other):
     assert one[2] == other[2]
 
 
+QUICK = {
+    "the seed of a loss",
+    "a variable in a helper object",
+    "Keras's global generator",
+    "a variable of the loss that is trained",
+    "a call that a train_step alone knows",
+    "steps_per_execution and a schedule",
+}
+
+
 @ON_TENSORFLOW
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in MODELS]
+)
 def test_training_goes_on_as_without_a_test(data, kind):
     assert_same(run(MODELS[kind], data, tested=True), run(MODELS[kind], data, tested=False))
 
@@ -238,7 +250,13 @@ def unbuilt():
 
 
 @ON_TENSORFLOW
-@pytest.mark.parametrize("build", [lambda: compiled(small()), unbuilt], ids=["built", "unbuilt"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(lambda: compiled(small()), id="built", marks=pytest.mark.slow),
+        pytest.param(unbuilt, id="unbuilt"),
+    ],
+)
 @pytest.mark.parametrize("kind", ["layers within a tf.data pipeline", "a PyDataset that draws"])
 def test_data_that_draw_are_what_they_are_without_a_test(data, kind, build):
     fit = (lambda: augmented(data)) if "tf.data" in kind else (lambda: {"x": AugmentsItself(*data)})
