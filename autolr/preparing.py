@@ -80,11 +80,22 @@ def prepare(fit: Fit) -> None:
     Raises:
         ValueError: If the data hold no sample.
     """
+    if isinstance(fit.x, Replay):
+        _look_at_first(fit.x)
     if compat.first_fit_draws_a_batch(fit.model) and not isinstance(fit.x, Replay):
         _begin(fit)
     if not _trace(fit):
         weights = fit.arguments.get("sample_weight")
         build(fit.model, fit.x, fit.y, weights, batch_size=fit.arguments.get("batch_size"))
+
+
+def _look_at_first(x: Replay) -> None:
+    """Some versions of Keras fail at a generator without a batch in ways that nobody understands."""
+    try:
+        with undrawn():
+            x.first()
+    except StopIteration:
+        raise without_samples(x) from None
 
 
 class _BegunError(Exception):

@@ -321,7 +321,7 @@ def test_data_without_a_batch_are_refused(data, kind, build):
 
 def test_a_generator_that_yields_nothing_is_refused():
     nothing = (batch for batch in ())
-    with pytest.raises(ValueError, match=r"at least one"):
+    with pytest.raises(ValueError, match=r"^Argument `x` must hold at least one sample"):
         range_test(unbuilt(), nothing)
 
 
