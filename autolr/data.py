@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
-import random
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import keras
 import numpy as np
 
 from autolr.errors import invalid
+from autolr.random_state import python_state, set_python_state
 
 
 def is_array_data(x: Any) -> bool:
@@ -36,8 +35,9 @@ def is_empty(x: Any) -> bool:
 
 
 def without_samples(x: Any) -> ValueError:
-    """The error for data without a sample."""
-    return invalid("x", "hold at least one sample", x, "Was everything filtered out?")
+    """The error for data without a sample, which names the user's own."""
+    given = x.source if isinstance(x, (Replay, Unannounced)) else x
+    return invalid("x", "hold at least one sample", given, "Was everything filtered out?")
 
 
 def _shape(part: Any) -> tuple[Any, ...]:
@@ -95,7 +95,7 @@ class Replay:
     """
 
     def __init__(self, source: Iterator[Any]) -> None:
-        self._source = source
+        self.source = source
         self._drawn: deque[tuple[Any, bytes | None]] = deque()
         self._passes = 0
         # Keras reads ahead in another thread, which may live a little longer than its `fit`.
@@ -114,9 +114,9 @@ class Replay:
             self._passes += 1
 
     def _draw(self) -> None:
-        before = _shared_state()
-        batch = next(self._source)
-        after = _shared_state()
+        before = python_state()
+        batch = next(self.source)
+        after = python_state()
         self._drawn.append((batch, None if after == before else after))
 
     def replay(self) -> Iterator[Any]:
@@ -154,23 +154,16 @@ class Replay:
                 if number != self._passes:
                     return
                 try:
-                    batch = _taken(self._drawn.popleft()) if self._drawn else next(self._source)
+                    batch = _taken(self._drawn.popleft()) if self._drawn else next(self.source)
                 except StopIteration:
                     return
             yield batch
 
 
-def _shared_state() -> bytes:
-    """Of the random generators that a source may draw from, to be compared and kept."""
-    return pickle.dumps((random.getstate(), np.random.get_state()))
-
-
 def _taken(drawn: tuple[Any, bytes | None]) -> Any:
     batch, state = drawn
     if state is not None:
-        of_python, of_numpy = pickle.loads(state)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        set_python_state(state)
     return batch
 
 
@@ -184,17 +177,17 @@ class Unannounced(keras.utils.PyDataset):
     def __init__(self, source: keras.utils.PyDataset) -> None:
         names = ("workers", "use_multiprocessing", "max_queue_size")
         super().__init__(**{name: getattr(source, name) for name in names if hasattr(source, name)})
-        self._source = source
+        self.source = source
 
     @property
     def num_batches(self) -> int | None:
         """As many as there are."""
-        batches: int | None = self._source.num_batches
+        batches: int | None = self.source.num_batches
         return batches
 
     def __getitem__(self, index: int) -> Any:
         """A batch."""
-        return self._source[index]
+        return self.source[index]
 
 
 def replayable(x: Any) -> Any:

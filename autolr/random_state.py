@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +15,33 @@ import numpy as np
 from autolr import compat
 
 
+def python_state() -> bytes:
+    """The state of Python's and NumPy's generators, to be compared and put back."""
+    return pickle.dumps((random.getstate(), np.random.get_state()))
+
+
+def set_python_state(state: bytes) -> None:
+    """Put back what `python_state` returned."""
+    of_python, of_numpy = pickle.loads(state)
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+
+
 @dataclass(frozen=True)
 class RandomState:
     """The state of Python's, NumPy's and TensorFlow's generators at one moment."""
 
-    python: Any
-    numpy: Any
+    python: bytes
     tensorflow: Any
 
     @classmethod
     def now(cls) -> RandomState:
         """Note the states."""
-        return cls(random.getstate(), np.random.get_state(), compat.tensorflow_seed_state())
+        return cls(python_state(), compat.tensorflow_seed_state())
 
     def restore(self) -> None:
         """Put them back."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
+        set_python_state(self.python)
         compat.set_tensorflow_seed_state(self.tensorflow)
 
 

@@ -389,7 +389,8 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _have_been_set(self) -> bool:
         """Whether the weights are others than when the last epoch ended: somebody has chosen them."""
-        if self._last_weights is None:
+        last, self._last_weights = self._last_weights, None
+        if last is None:
             return False
-        pairs = zip(self._last_weights, self.model.get_weights(), strict=True)
+        pairs = zip(last, self.model.get_weights(), strict=True)
         return any(not np.array_equal(then, now, equal_nan=True) for then, now in pairs)

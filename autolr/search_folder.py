@@ -22,7 +22,7 @@ from autolr.errors import RecordError
 from autolr.records import FILE_NAME, TrialRecord, holds
 
 FOUND_PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # values that are no choice of the search
-HUGE = 2**53  # steps of a training there can be; a float holds all whole numbers below
+MOST_STEPS = 2**53  # of a training that can be: a float holds all whole numbers below
 UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
 
 # A search says nothing while a trial trains. It counts as interrupted after this long, or, where trials take longer,
@@ -250,7 +250,7 @@ def _is_sound(record: TrialRecord) -> bool:
     sound &= 0 < bounds["min_lr"] <= bounds["max_lr"] < math.inf and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule.get("warmup", 0) < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
-    sound &= edges[0] >= 0 and edges[-1] < HUGE and all(a < b for a, b in itertools.pairwise(edges))
+    sound &= edges[0] >= 0 and edges[-1] < MOST_STEPS and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)
     per_update = schedule.get("batches_per_update", 1)
     sound &= isinstance(per_update, int) and per_update > 0

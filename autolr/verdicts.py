@@ -31,8 +31,8 @@ ADVICE = {
     "never_diverged": "The bounds are safe but may be low. `range_test` takes a higher `end_lr`.",
     "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Lower `start_lr`.",
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
-    "non_finite": "The bounds stay below the first non-finite loss, or are the sweep's lowest rates if it began with "
-    "one. Lower `start_lr`, and check the data and the loss for NaN.",
+    "non_finite": "The bounds stay below the first non-finite loss. If that is the sweep's first, no rate helps, and "
+    "the bounds mean nothing: check the data and the loss for NaN. If not, lower `start_lr`.",
     "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly "
     "(`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch.",
 }
