@@ -80,16 +80,16 @@ def find_bounds(
         if not 1 < value < math.inf:
             raise invalid(name, "be a finite number above 1", value, f"The default is {default}.")
     rates, x, y = _prepare(lrs, losses)
+    logs = np.log10(rates)  # not of single rates: in an array, the last digit may be another
     ratio = math.log10(max_ratio)
 
     def answer(status: str, high: float, low: float | None = None, confidence: str = "low") -> LRBounds:
         reason = f"{STATUSES[status]} {ADVICE[status].format(points=_MIN_POINTS)}"
         if len(rates) < 2:
             return LRBounds(*DEFAULT_BOUNDS, status, reason, confidence)
-        start, end = math.log10(rates[0]), math.log10(rates[-1])
-        high = min(high, end)
+        high = min(high, logs[-1])
         low = high - ratio if low is None else min(low, high - math.log10(2))
-        low = max(low, (start + high) / 2)
+        low = max(low, (logs[0] + high) / 2)
         # Rounding in 10**log10(rate) must not leave the sweep.
         bounds = np.clip([10**low, 10**high], rates[0], rates[-1])
         if not bounds[0] < bounds[1]:
@@ -102,7 +102,6 @@ def find_bounds(
 
     finite = np.isfinite(y)
     if np.count_nonzero(finite) < _MIN_POINTS:
-        logs = np.log10(rates)
         bad = ~np.isfinite(_numbers("losses", losses))
         if bad.any():
             first = logs[np.argmax(bad)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
-from autolr.errors import invalid, is_finite
+from autolr.errors import AutoLRWarning, check_count, invalid, is_finite
 from autolr.optimizers import batches_per_update
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
@@ -78,9 +79,8 @@ class LRFinder(keras.callbacks.Callback):
                 "Argument `end_lr` must be finite and larger than `start_lr`. "
                 f"Received: start_lr={start_lr!r}, end_lr={end_lr!r}."
             )
-        if not (is_finite(num_steps) and num_steps >= 2):
-            raise invalid("num_steps", "be 2 or more", num_steps, f"The default is {DEFAULT_NUM_STEPS}.")
-        self.start_lr, self.end_lr, self.num_steps = float(start_lr), float(end_lr), int(num_steps)
+        self.num_steps = check_count("num_steps", num_steps, least=2, hint=f"The default is {DEFAULT_NUM_STEPS}.")
+        self.start_lr, self.end_lr = float(start_lr), float(end_lr)
         self._restore = restore
         self._result: RangeTest | None = None
 
@@ -146,6 +146,13 @@ class LRFinder(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keep the curve and put the model back."""
         self.finish()
+        if not self._ended:
+            warnings.warn(
+                f"Training ended after {len(self._losses)} of the {len(self._lrs)} points of the range test, so the "
+                "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself.",
+                AutoLRWarning,
+                stacklevel=2,
+            )
         if self._before is not None:
             self._before.restore()
 

@@ -38,14 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     options = _parser().parse_args(arguments)
     try:
-        if options.output and not Path(options.output).parent.is_dir():
-            raise FileNotFoundError(f"-o must name a file in a folder that exists. Received: -o {options.output}")
+        if options.port is not None and not options.watch:
+            raise ValueError("--port goes with --watch, which serves the page.")
+        if options.output and (Path(options.output).is_dir() or not Path(options.output).parent.is_dir()):
+            raise ValueError(f"-o must name a file in a folder that exists. Received: -o {options.output}")
         if options.watch:
-            watch(options.directory, port=options.port, output=options.output)
+            watch(options.directory, port=PORT if options.port is None else options.port, output=options.output)
         else:
             path = write_report(options.directory, options.output or "report.html")
             print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).")
-    except (RecordError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"autolr report: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
@@ -77,16 +79,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"serve the page on {HOST} and keep it up to date until Ctrl-C; writes FILE only if -o is given",
     )
     report.add_argument(
-        "--port", type=_port, default=PORT, help="port to serve on, 0 for any that is free (default: %(default)s)"
+        "--port", type=_port, help=f"port to serve on with --watch, 0 for any that is free (default: {PORT})"
     )
     return parser
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 65535. Received: {port}")
-    return port
+    # More digits than a port has are no number for `int`.
+    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535. Received: {text}")
+    return int(text)
 
 
 class _Page:

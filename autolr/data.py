@@ -36,8 +36,12 @@ def is_empty(x: Any) -> bool:
 
 def without_samples(x: Any) -> ValueError:
     """The error for data without a sample, which names the user's own."""
-    given = x.source if isinstance(x, (Replay, Unannounced)) else x
-    return invalid("x", "hold at least one sample", given, "Was everything filtered out?")
+    return invalid("x", "hold at least one sample", source_of(x), "Was everything filtered out?")
+
+
+def source_of(x: Any) -> Any:
+    """The user's own data, for errors."""
+    return x.source if isinstance(x, (Replay, Unannounced)) else x
 
 
 def _shape(part: Any) -> tuple[Any, ...]:

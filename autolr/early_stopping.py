@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from autolr.errors import invalid
+from autolr.errors import check_count
 from autolr.scheduler import SGDRScheduler
 
 
@@ -45,8 +45,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
         restore_best_weights: bool = True,
         **options: Any,
     ) -> None:
-        if not patience >= 0:
-            raise invalid("patience", "be 0 or more", patience)
+        patience = check_count("patience", patience, least=0)
         super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
         self.scheduler = scheduler
 

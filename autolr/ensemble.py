@@ -15,7 +15,7 @@ from autolr.averaging import is_float
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, num_samples
-from autolr.errors import AutoLRWarning, invalid
+from autolr.errors import AutoLRWarning, check_count, invalid
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -145,8 +145,8 @@ def averaged_weights(
 
 def check_last(last: int | None) -> None:
     """Raise `ValueError` unless so many of the last snapshots can be used."""
-    if last is not None and not last >= 1:
-        raise invalid("last", "be 1 or more, or None for all", last)
+    if last is not None:
+        check_count("last", last, hint="None takes all.")
 
 
 def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:

@@ -49,17 +49,20 @@ def is_count(value: Any) -> bool:
     return not isinstance(value, bool) and is_finite(value) and 1 <= value <= MOST and value == int(value)
 
 
-def check_count(argument: str, value: Any, unit: str = "") -> int:
+def check_count(argument: str, value: Any, unit: str = "", *, least: int = 1, hint: str = "") -> int:
     """An argument that counts something, as an integer.
 
     Args:
         argument: Its name.
         value: What was received.
         unit: What it counts, if its name does not tell.
+        least: What it must be at least.
+        hint: What to try, a whole sentence.
 
     Raises:
-        ValueError: If it is not a positive whole number.
+        ValueError: If it is not a whole number, or less.
     """
-    if not is_count(value):
-        raise invalid(argument, f"be a positive whole number{f' of {unit}' if unit else ''}", value)
+    if not (is_count(value) or (least == 0 and is_finite(value) and value == 0)) or value < least:
+        number = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
+        raise invalid(argument, f"be {number}{f' of {unit}' if unit else ''}", value, hint)
     return int(value)

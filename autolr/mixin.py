@@ -24,7 +24,7 @@ from autolr.budget import (
 )
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, check_last, compiled_like, without_compiled_parts
-from autolr.errors import RecordError, invalid, is_finite
+from autolr.errors import RecordError, check_count, invalid, is_finite
 from autolr.progress import progress_for
 from autolr.search_folder import read_record
 from autolr.search_memory import Options, SearchMemory
@@ -92,22 +92,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     ) -> None:
         if not (is_finite(range_test_share) and 0 < range_test_share <= 1):
             raise invalid("range_test_share", "be in (0, 1]", range_test_share)
-        if not (is_finite(range_test_steps) and range_test_steps >= 2):
-            raise invalid("range_test_steps", "be 2 or more", range_test_steps)
-        if not (is_finite(range_test_min_steps) and range_test_min_steps >= 2):
-            raise invalid("range_test_min_steps", "be 2 or more", range_test_min_steps)
         if rate_callbacks not in ("replace", "keep"):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
-        if not (is_finite(num_snapshots) and num_snapshots >= 0):
-            raise invalid("num_snapshots", "be 0 or more", num_snapshots)
         check_tail_average(tail_average)
         self._options = Options(
             range_test_share=range_test_share,
-            range_test_steps=range_test_steps,
-            range_test_min_steps=range_test_min_steps,
+            range_test_steps=check_count("range_test_steps", range_test_steps, least=2),
+            range_test_min_steps=check_count("range_test_min_steps", range_test_min_steps, least=2),
             rate_callbacks=rate_callbacks,
             reuse_bounds=reuse_bounds,
-            num_snapshots=int(num_snapshots),
+            num_snapshots=check_count("num_snapshots", num_snapshots, least=0),
             tail_average=float(tail_average),
         )
         self._memory = SearchMemory()
@@ -198,7 +192,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def _assist(self, trial: Any) -> AssistedTrial:
         return AssistedTrial(
             trial=trial,
-            folder=self.get_trial_dir(trial.trial_id),
+            folder_of=self.get_trial_dir,
             checkpoint_of=lambda trial_id: compat_tuner.checkpoint_of(self, trial_id),
             options=self._options,
             search=self._memory,
@@ -236,7 +230,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         super().on_trial_end(trial)
         self._memory.progress.end(trial, self.oracle)
 
-    def get_best_ensemble(self, *, num_trials: int = 1, last: int | None = None) -> Any:
+    def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
 
         Which trials are best is decided as `get_best_models` does. Ends whose loss was more than twice that of the
@@ -270,10 +264,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             Caruana et al., 2004, [Ensemble Selection from Libraries of
             Models](https://doi.org/10.1145/1015330.1015432), for the trials of a search.
         """
-        if not num_trials >= 1:
-            raise invalid("num_trials", "be 1 or more", num_trials)
         check_last(last)
-        best = compat_tuner.best_completed_trials(self.oracle, num_trials)
+        best = compat_tuner.best_completed_trials(self.oracle, check_count("num_trials", num_trials))
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
         members, like = [], None

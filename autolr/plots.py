@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.errors import invalid
-from autolr.search_folder import Search, Trial, read_search
+from autolr.search_folder import Search, Source, Trial, read_search
 from autolr.sgdr import Schedule
 from autolr.verdicts import LRBounds
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
 FEW = 20  # points; so few are drawn larger
+LETTERS = 15  # of a title, in an inch
 
 
 def new_axes(ax: Axes | None) -> Axes:
@@ -86,7 +87,9 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
-    ax.set_title(f"{bounds.status} ({bounds.confidence} confidence): {bounds.reason}", fontsize=9, wrap=True)
+    verdict = f"{bounds.status} ({bounds.confidence} confidence): {bounds.reason}"
+    letters = max(20, int(LETTERS * ax.bbox.width / ax.figure.dpi))
+    ax.set_title("\n".join(textwrap.wrap(verdict, letters)), fontsize=9)
     _legend_below(ax)
     _tidy(ax)
     return ax
@@ -123,10 +126,10 @@ def _draw_levels(ax: Axes, smooth: Any) -> None:
     """Where 50 and 95 % of the smoothed curve's fall are done: the landmarks of the method's source."""
     bottom = int(np.argmin(smooth))
     top = float(np.median(smooth[: max(1, bottom // 2)]))
-    for share in (0.5, 0.05):
+    for share, side in ((0.5, "bottom"), (0.05, "top")):  # of its line, so that they part on a flat curve, too
         level = smooth[bottom] + share * (top - smooth[bottom])
         ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "ha": "left", "va": "bottom"}
+        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "ha": "left", "va": side}
         ax.annotate(f"{1 - share:.0%} of the fall".replace("%", " %"), (0.01, level), fontsize=7, color=GREY, **where)
 
 
@@ -219,11 +222,11 @@ def draw_schedule(
     return ax
 
 
-def plot_search(search: str | os.PathLike[str] | Search, *, kind: str = "trials", ax: Axes | None = None) -> Axes:
+def plot_search(search: Source | Search, *, kind: str = "trials", ax: Axes | None = None) -> Axes:
     """Draw a search, finished or running, from the folder Keras Tuner wrote.
 
     Args:
-        search: The folder, `directory/project_name` in the arguments of the tuner.
+        search: The tuner, or the folder, `directory/project_name` in its arguments.
         kind: What to draw:
             `"trials"`, the objective of each trial and the best so far;
             `"steps"`, the same by the optimizer steps spent up to then, those of range tests included;

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.data import Replay, Unannounced, first_batch, is_array_data, replayable, without_samples
+from autolr.data import Replay, Unannounced, first_batch, is_array_data, replayable, source_of, without_samples
 from autolr.errors import invalid
 from autolr.optimizers import scope_of, takes_a_number, with_number_as_rate
 from autolr.random_state import undrawn
@@ -55,9 +55,12 @@ class Fit:
                 **self.arguments,
             )
         except ValueError as error:
-            if self.y is None and is_array_data(self.x) and "None values not supported" in str(error):
+            if self.y is not None or "None values not supported" not in str(error):
+                raise
+            if is_array_data(self.x):
                 raise invalid("y", "be given, since the model's loss needs it", None, "Pass the targets.") from error
-            raise
+            given, hint = source_of(self.x), "Let each element be `(inputs, targets)`."
+            raise invalid("x", "yield targets, too, since the model's loss needs them", given, hint) from error
 
     def dispose(self) -> None:
         """End what goes on of a training that ended within an epoch.

@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 import autolr
 from autolr.records import write_atomically
 from autolr.report_views import Overview, TrialView, number, own, rate, value
-from autolr.search_folder import Search, read_search
+from autolr.search_folder import Search, Source, read_search
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+def write_report(directory: Source, path: str | os.PathLike[str]) -> Path:
     """Write the report of a search: one HTML file that opens from disk.
 
     The search may be finished, running, failed or interrupted, and of any Keras Tuner tuner: what is missing is said
     in the report.
 
     Args:
-        directory: The folder of the search, `directory/project_name` in the arguments of the tuner; or the folder
-            above it, if it holds one search only.
+        directory: The folder of the search, `directory/project_name` in the arguments of the tuner; the folder above
+            it, if it holds one search only; or the tuner.
         path: The file to write. One that exists is replaced.
 
     Returns:
@@ -41,6 +41,7 @@ def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]
     Raises:
         ValueError: If there is no search in `directory`, or more than one.
         FileNotFoundError: If the folder of `path` does not exist.
+        IsADirectoryError: If `path` is a folder.
         ImportError: If Jinja2 is not installed.
 
     Example:
@@ -51,6 +52,8 @@ def write_report(directory: str | os.PathLike[str], path: str | os.PathLike[str]
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Argument `path` must be in a folder that exists. Received: path={str(path)!r}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"Argument `path` must name a file. Received: path={str(path)!r}, a folder.")
     write_atomically(path, render(read_search(directory)))
     return path
 

@@ -186,7 +186,7 @@ class TrialView:
 
     @cached_property
     def cycles(self) -> list[float]:
-        """Lengths of its cycles, in epochs, or in steps if an epoch's are not known."""
+        """Lengths of its cycles, in epochs."""
         if self.trial.record is None:
             return []
         schedule = self.trial.record.schedule
@@ -265,7 +265,8 @@ class TrialView:
         rates = planned_schedule(self.trial.record).rates
         peaks = rates(edges[:-1], edges)
         chart = Chart(
-            f"Schedule: {cycles} cosine cycles from {rate(bounds['max_lr'])} to {rate(bounds['min_lr'])}.",
+            f"Schedule: {cycles} cosine cycle{'s' * (cycles > 1)} from {rate(bounds['max_lr'])} to "
+            f"{rate(bounds['min_lr'])}.",
             *box((0, float(edges[-1]) / per_epoch), (0, bounds["max_lr"] * 1.06)),
             x_name="epoch",
             y_name="learning rate",

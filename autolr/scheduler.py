@@ -18,7 +18,7 @@ from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.callbacks import check_assignable_rate
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import AutoLRWarning, check_count
+from autolr.errors import AutoLRWarning, check_count, invalid
 from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
     PROPORTIONAL,
@@ -48,7 +48,8 @@ class SGDRScheduler(keras.callbacks.Callback):
     Args:
         min_lr: Rate that each cycle falls to.
         max_lr: Rate at the start of the first cycle.
-        cycle_length: Epochs in the first cycle. Defaults to 10.
+        cycle_length: Epochs in the first cycle. Defaults to 10. In a shorter training the rate does not come down to
+            `min_lr`, unless `fit_budget` is set.
         mult_factor: After each cycle it becomes `ceil(length * mult_factor)` epochs long. Defaults to 2.
         lr_decay: After each cycle the peak is multiplied by this, though never below `min_lr`. Defaults to 1.
         fit_budget: Whether to stretch the cycles so that the last one ends with the last step of `fit`, as the
@@ -162,7 +163,7 @@ class SGDRScheduler(keras.callbacks.Callback):
                 cycle, say.
 
         Raises:
-            ValueError: If `hp` holds no bounds.
+            ValueError: If `hp` holds no bounds, or is no `HyperParameters`.
 
         Example:
         ```python
@@ -171,6 +172,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         tuner.hypermodel.build(hp).fit(x, y, epochs=12, callbacks=[schedule])
         ```
         """
+        if not isinstance(getattr(hp, "values", None), Mapping):
+            hint = "Take one of `tuner.get_best_hyperparameters()`."
+            raise invalid("hp", "be the `HyperParameters` of a finished trial", hp, hint)
         names = {"min_lr": f"{compat.TRIAL_PREFIX}min_lr", "max_lr": f"{compat.TRIAL_PREFIX}max_lr"}
         names["tail_average"] = f"{compat.TRIAL_PREFIX}tail_average"
         names.update({name: name for name in ("cycle_length", "mult_factor", "lr_decay")})

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from autolr.errors import RecordError
 from autolr.records import FILE_NAME, TrialRecord, holds
@@ -28,6 +28,17 @@ UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALI
 # A search says nothing while a trial trains. It counts as interrupted after this long, or, where trials take longer,
 # after the longest trial three times over.
 PATIENCE_SECONDS = 600.0
+
+
+class Tuner(Protocol):
+    """A Keras Tuner tuner, of which only its folder is wanted."""
+
+    @property
+    def project_dir(self) -> str:
+        """Its folder, `directory/project_name`."""
+
+
+Source = str | os.PathLike[str] | Tuner
 
 
 @dataclass(frozen=True)
@@ -132,13 +143,19 @@ class Search:
         return next((trial for trial in self.ranked if math.isfinite(trial.score or 0.0)), None)
 
 
-def find_project(directory: str | os.PathLike[str]) -> Path:
-    """The project folder of a search: `directory` itself, or the only search in it.
+def find_project(directory: Source) -> Path:
+    """The project folder of a search: that of a tuner, `directory` itself, or the only search in it.
 
     Raises:
         RecordError: If there is no search, or more than one.
     """
-    folder = Path(directory)
+    where: Any = getattr(directory, "project_dir", directory)
+    try:
+        folder = Path(where)
+    except TypeError:
+        raise RecordError(
+            f"A search is given as its tuner or its folder, a path. Received: {directory!r}, which is neither."
+        ) from None
     if not folder.is_dir():
         raise RecordError(f"There is no folder {str(directory)!r}.")
     if _is_project(folder):
@@ -155,7 +172,7 @@ def find_project(directory: str | os.PathLike[str]) -> Path:
     )
 
 
-def read_search(directory: str | os.PathLike[str], *, now: float | None = None) -> Search:
+def read_search(directory: Source, *, now: float | None = None) -> Search:
     """Read a search; `now` (seconds since the epoch) is for tests.
 
     Raises:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pa
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
 from autolr.data import holding_nan, is_empty, without_samples
-from autolr.errors import AutoLRWarning, invalid
+from autolr.errors import AutoLRWarning, check_count, invalid, is_finite
 from autolr.optimizers import (
     KEPT,
     PROPORTIONAL,
@@ -60,7 +61,8 @@ def range_test(
 
     Args:
         model: A compiled Keras model, built or not.
-        x: Training data, anything that `model.fit` takes.
+        x: Training data, anything that `model.fit` takes. A generator can be drawn from only once: the batches a test
+            takes from it are gone for training (in a tuner they are kept for it).
         y: Targets, likewise.
         batch_size: As in `model.fit`; the same as in training, since the bounds depend on it.
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
@@ -76,12 +78,13 @@ def range_test(
         The recorded curve, a `RangeTest`; its `bounds()` are the learning rates to train between.
 
     Raises:
-        ValueError: If the rates are not `0 < start_lr < end_lr`, there are fewer than 2 steps or a negative number of
-            `burst_steps`, the model is not compiled, `x` holds no sample, `y` is missing and the loss needs it, or the
-            model keeps an optimizer with a schedule as its rate under a name of its own.
+        ValueError: If the rates are not `0 < start_lr < end_lr`, `num_steps` is no whole number of 2 or more or
+            `burst_steps` none of 0 or more, `model` is no compiled model, `x` holds no sample, targets are missing and
+            the loss needs them, `validation_split` is not in [0, 1), or the model keeps an optimizer with a schedule as
+            its rate under a name of its own.
         RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
-            `verbose`, `validation_freq`).
+            `verbose`, `validation_freq`), or one that `fit` does not know.
 
     Example:
     ```python
@@ -128,13 +131,11 @@ def run_range_test(
         batch_size: As in `model.fit`.
         **fit_arguments: Further arguments of `model.fit`.
     """
-    if own := fit_arguments.keys() & OWN_ARGUMENTS:
-        raise TypeError(
-            f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
-            f"{', '.join(f'{name}={fit_arguments[name]!r}' for name in sorted(own))}. Leave them out."
-        )
-    if burst_steps < 0:
-        raise invalid("burst_steps", "be 0 or more", burst_steps, "0 leaves the bursts out.")
+    if not isinstance(model, keras.Model):
+        hint = "Call it first." if callable(model) else "The model comes first, then the data."
+        raise invalid("model", "be a compiled Keras model", model, hint)
+    _check_fit_arguments(model, fit_arguments)
+    check_count("burst_steps", burst_steps, least=0, hint="0 leaves the bursts out.")
     if getattr(model, "optimizer", None) is None:
         raise ValueError(
             "Argument `model` must be compiled with an optimizer and a loss. "
@@ -175,6 +176,24 @@ def run_range_test(
                 return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
         finally:
             original.restore()
+
+
+def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> None:
+    if own := arguments.keys() & OWN_ARGUMENTS:
+        raise TypeError(
+            f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
+            f"{', '.join(f'{name}={arguments[name]!r}' for name in sorted(own))}. Leave them out."
+        )
+    try:
+        inspect.signature(model.fit).bind_partial(**arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps` and arguments of the "
+            f"model's `fit`. Received: {', '.join(f'{name}={value!r}' for name, value in arguments.items())} ({error})."
+        ) from None
+    split = arguments.get("validation_split")
+    if split is not None and not (is_finite(split) and 0 <= split < 1):
+        raise invalid("validation_split", "be in [0, 1)", split)
 
 
 def _confirmed(
@@ -221,3 +240,10 @@ class BurstRecorder(LRFinder):
 
     def _lay_out(self, points: int) -> FloatArray:
         return np.full(points, self.start_lr)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""
+        finite = (keras.ops.all(keras.ops.isfinite(variable)) for variable in self.model.trainable_variables)
+        if self._losses and not all(map(bool, finite)):
+            self._losses[-1] = math.inf
+        super().on_train_end(logs)

@@ -55,7 +55,7 @@ class AssistedTrial:
 
     Attributes:
         trial: The `keras_tuner` trial.
-        folder: Where its record goes.
+        folder_of: Gives the folder of a trial; its own is where its record goes.
         checkpoint_of: Gives the file with the best weights of a trial.
         options: What the user chose.
         search: What the trials share.
@@ -67,17 +67,19 @@ class AssistedTrial:
     """
 
     trial: Any
-    folder: str
+    folder_of: Callable[[str], str]
     checkpoint_of: Callable[[str], str]
     options: Options = field(default_factory=Options)
     search: SearchMemory = field(default_factory=SearchMemory)
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     objective: Any = None
+    folder: str = field(init=False)
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.folder = self.folder_of(self.trial.trial_id)
         self.diary = TrialDiary(self.trial, self.folder, self.search, self.objective)
 
     def attach(self, model: keras.Model) -> None:
@@ -217,7 +219,13 @@ class AssistedTrial:
         found = self.found.get(setup)
         if found is None:
             found = find_trial_bounds(
-                model, arguments, trial=self.trial, options=self.options, search=self.search, diary=self.diary
+                model,
+                arguments,
+                trial=self.trial,
+                folder_of=self.folder_of,
+                options=self.options,
+                search=self.search,
+                diary=self.diary,
             )
             # Before and after: an unbuilt model's variables are only there now.
             self.found[setup] = self.found[compiled_setup(model, arguments)] = found

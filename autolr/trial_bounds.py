@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -12,7 +12,9 @@ from autolr import compat
 from autolr.budget import range_test_budget
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
+from autolr.errors import RecordError
 from autolr.optimizers import batches_per_update, default_rate
+from autolr.records import TrialRecord
 from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
 from autolr.sweep import run_range_test
@@ -35,6 +37,7 @@ def find_trial_bounds(
     arguments: dict[str, Any],
     *,
     trial: Any,
+    folder_of: Callable[[str], str],
     options: Options,
     search: SearchMemory,
     diary: TrialDiary,
@@ -45,6 +48,7 @@ def find_trial_bounds(
         model: The freshly built model.
         arguments: Those of its `fit`.
         trial: The `keras_tuner` trial.
+        folder_of: Gives the folder of a trial.
         options: What the user chose.
         search: What the trials share.
         diary: Is told.
@@ -52,7 +56,7 @@ def find_trial_bounds(
     values = trial.hyperparameters.values
     parent = parent_of(trial)
     if parent and MIN_LR in values and MAX_LR in values:
-        return _taken_over(parent, LRBounds(values[MIN_LR], values[MAX_LR], "ok", "", "high"), diary)
+        return _taken_over(parent, _recorded(folder_of(parent), values[MIN_LR], values[MAX_LR]), diary)
     measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
     if measured in search.found:
         return _taken_over(*search.found[measured], diary)
@@ -109,7 +113,20 @@ def training_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:
     diary.say(f"range test: none, goes on with the bounds of trial {trial_id}")
-    return Found(replace(bounds, reason=f"Taken over from trial {trial_id}."), None, f"trial {trial_id}")
+    return Found(bounds, None, f"trial {trial_id}")
+
+
+def _recorded(folder: str, min_lr: float, max_lr: float) -> LRBounds:
+    """These bounds with the verdict that a trial's record holds of them."""
+    try:
+        bounds = LRBounds.from_dict(TrialRecord.read(folder).bounds)
+        # A chief hands on floats of 32 bits.
+        if math.isclose(bounds.min_lr, min_lr, rel_tol=1e-6) and math.isclose(bounds.max_lr, max_lr, rel_tol=1e-6):
+            return bounds
+    except (RecordError, TypeError):  # gone, damaged, or in a folder that only TensorFlow can read
+        pass
+    reason = "What the trial that found these bounds has recorded of them cannot be read, but for the rates."
+    return LRBounds(min_lr, max_lr, "unknown", reason, "low")
 
 
 def fallback(optimizer: Any, what_happened: str) -> LRBounds:

@@ -27,12 +27,14 @@ ADVICE = {
     "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps, and "
     "deep models that begin to learn late, where normalisation or another initialisation does (`he_normal` for ReLU).",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
-    "losses are per batch, and raise `end_lr`.",
+    "losses are per batch, and try higher rates (`end_lr` of `range_test`).",
     "never_diverged": "The bounds are safe but may be low. `range_test` takes a higher `end_lr`.",
-    "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Lower `start_lr`.",
+    "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Check the data for NaN, "
+    "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`).",
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
     "non_finite": "The bounds stay below the first non-finite loss. If that is the sweep's first, no rate helps, and "
-    "the bounds mean nothing: check the data and the loss for NaN. If not, lower `start_lr`.",
+    "the bounds mean nothing: check the data and the loss for NaN. If not, bring "
+    "inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`).",
     "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly "
     "(`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch.",
 }
@@ -53,7 +55,8 @@ class LRBounds:
         max_lr: Upper bound: where a cosine cycle starts.
         status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve; with any other status
             they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts. In a search it
-            may also be `"failed"`: the range test raised an error.
+            may also be `"failed"`: the range test raised an error; or, in a trial that goes on with another's bounds,
+            `"unknown"`: that one's record cannot be read.
         reason: In words, what the curve looks like and what to do.
         confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors, and
             in a `RangeTest` a decade of rates has 10 points or more. `"medium"`: one of them by 3 to 4.5 only, there is

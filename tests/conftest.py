@@ -16,8 +16,10 @@ from hypothesis import settings
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and end by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Machines are shared: a slow example is no failure.
-settings.register_profile("autolr", deadline=None)
+# Machines are shared: a slow example is no failure. Every run tries the same examples, so that a change fails by its
+# own fault; others are tried with `--hypothesis-profile search`.
+settings.register_profile("autolr", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("autolr")
 
 

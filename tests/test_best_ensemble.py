@@ -124,10 +124,10 @@ def test_members_are_what_the_build_function_makes_of_them(tmp_path, data, make)
     assert np.isfinite(ensemble.evaluate(x, y, verbose=0))
 
 
-@pytest.mark.parametrize("num_trials", [0, -1])
+@pytest.mark.parametrize("num_trials", [0, -1, 1.5, "2", None])
 def test_an_ensemble_of_no_trials_is_refused(tmp_path, num_trials):
-    with pytest.raises(ValueError, match=f"Received: num_trials={num_trials}"):
-        tuner(tmp_path).get_best_ensemble(num_trials=num_trials)
+    with pytest.raises(ValueError, match=f"whole number. Received: num_trials={num_trials!r}"):
+        tuner(tmp_path).get_best_ensemble(num_trials)
 
 
 def predictions_of_best_model(search, x):

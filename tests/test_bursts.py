@@ -211,6 +211,26 @@ def test_a_model_that_has_only_begun_to_learn_gets_longer_bursts_though_its_loss
     assert test.bounds().status == "ok"
 
 
-def test_a_negative_number_of_burst_steps_is_refused(data):
-    with pytest.raises(ValueError, match=r"`burst_steps` must be 0 or more.*Received: burst_steps=-1"):
-        range_test(compiled(sequential(), "sgd"), *data, burst_steps=-1)
+@pytest.mark.parametrize("burst_steps", [-1, 24.5, None, "24"])
+def test_burst_steps_that_count_nothing_are_refused(data, burst_steps):
+    with pytest.raises(ValueError, match=r"`burst_steps` must be a whole number, 0 or more.*Received: burst_steps="):
+        range_test(compiled(sequential(), "sgd"), *data, burst_steps=burst_steps)
+
+
+class BreaksAtOnce(keras.optimizers.SGD):
+    """Makes the weights not-a-numbers whatever the rate, as some of Keras's do where a gradient is always zero."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.assign_sub(variable, keras.ops.cast(learning_rate, variable.dtype) * gradient + np.nan)
+
+
+def test_weights_that_are_no_numbers_have_diverged_though_the_loss_is_one(data):
+    x, y = data
+    layers = [keras.layers.Dense(8), keras.layers.Lambda(lambda h: keras.ops.where(keras.ops.isnan(h), 0.0, h))]
+    model = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Lambda(lambda h: h[:, :3])])
+    model.compile(BreaksAtOnce(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    test = range_test(model, x, y, batch_size=8)
+    assert np.all(np.isfinite(test.losses))
+    assert {burst.change for burst in test.bursts} == {np.inf}
+    assert test.bounds().status == "diverged_at_once"
+    assert test.bounds().confidence == "low"

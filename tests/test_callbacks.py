@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import RateSpy, assert_same_arrays, compiled, one_weight, sequential, state_of
 
-from autolr import CycleEarlyStopping, LRFinder, RangeTest, SGDRScheduler, sgdr_lr
+from autolr import AutoLRWarning, CycleEarlyStopping, LRFinder, RangeTest, SGDRScheduler, sgdr_lr
 from autolr.cycles import fitted_edges
 
 ON_JAX = keras.backend.backend() == "jax"
@@ -169,11 +169,19 @@ class TestLRFinder:
             ("end_lr", np.inf),
             ("num_steps", 1),
             ("num_steps", 0),
+            ("num_steps", 50.5),
+            ("num_steps", "100"),
         ],
     )
     def test_bad_arguments_are_refused_at_once(self, argument, value):
         with pytest.raises(ValueError, match=rf"^Argument `{argument}` must .*Received: .*{argument}="):
             LRFinder(**{argument: value})
+
+    def test_a_training_too_short_for_it_is_warned_of(self):
+        finder = LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=12)
+        with pytest.warns(AutoLRWarning, match=r"^Training ended after 5 of the 12 points .*Pass more `epochs`"):
+            one_weight().fit(X[:5], X[:5], batch_size=1, epochs=1, callbacks=[finder], verbose=0)
+        assert len(finder.result) == 5
 
 
 class TestSGDRScheduler:
@@ -368,6 +376,13 @@ class TestSGDRScheduler:
         assert SGDRScheduler.from_hyperparameters(hp, shape="one_cycle").schedule.warmup == 0
         assert SGDRScheduler.from_hyperparameters(hp, warmup=0).schedule.warmup == 0
         assert SGDRScheduler.from_hyperparameters(hp, max_lr=0.3).schedule.max_lr == 0.3
+
+    @pytest.mark.parametrize("wrong", [{"autolr/min_lr": 0.1}, [], None])
+    def test_what_are_no_hyperparameters_are_refused(self, wrong):
+        with pytest.raises(
+            ValueError, match=r"^Argument `hp` must be the `HyperParameters` of .*Received: hp=.*Take one"
+        ):
+            SGDRScheduler.from_hyperparameters(wrong)
 
     def test_hyperparameters_without_bounds_are_refused(self):
         import keras_tuner as kt

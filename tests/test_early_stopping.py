@@ -103,6 +103,9 @@ def test_a_schedule_of_no_training_is_refused_before_it():
         SGDRScheduler(**SCHEDULE).ends_cycle(3)
 
 
-def test_a_negative_patience_is_refused():
-    with pytest.raises(ValueError, match=r"^Argument `patience` must be 0 or more. Received: patience=-1"):
-        CycleEarlyStopping(patience=-1)
+@pytest.mark.parametrize("patience", [-1, 1.5, "2", None])
+def test_a_patience_that_counts_nothing_is_refused(patience):
+    with pytest.raises(
+        ValueError, match=r"^Argument `patience` must be a whole number, 0 or more. Received: patience="
+    ):
+        CycleEarlyStopping(patience=patience)

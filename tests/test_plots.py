@@ -12,6 +12,7 @@ from matplotlib import pyplot
 
 from autolr import LRBounds, RangeTest, plot_range_test, plot_schedule, sgdr_lr
 from autolr.bursts import Burst
+from autolr.verdicts import ADVICE, STATUSES
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +134,27 @@ def test_losses_that_are_not_finite_are_marked_at_the_top():
     in_axes = ax.transAxes.inverted().transform(crosses.get_transform().transform(crosses.get_xydata()))
     assert in_axes[:, 1] == pytest.approx(1)
     assert "not finite" in legend(ax)
+
+
+@pytest.mark.parametrize("width", [4, 7, 12])
+def test_a_long_verdict_stays_within_the_picture(curve, width):
+    figure, ax = pyplot.subplots(figsize=(width, 4.2), layout="constrained")
+    bounds = LRBounds(0.002, 0.03, "small_fall", f"{STATUSES['small_fall']} {ADVICE['small_fall']}", "low")
+    plot_range_test(curve, bounds=bounds, ax=ax)
+    figure.canvas.draw()
+    title = ax.title.get_window_extent()
+    assert title.x0 > 0
+    assert title.x1 < figure.bbox.width
+    assert title.y1 < figure.bbox.height
+
+
+def test_the_labels_of_a_flat_curves_fall_lie_apart():
+    lrs = np.geomspace(1e-6, 1, 60)
+    losses = 2.3 - 0.001 * ((lrs > 1e-3) & (lrs < 0.1)) + 5.0 * (lrs >= 0.1) + 0.3 * (lrs < 2e-6)
+    ax = plot_range_test(RangeTest(lrs, losses), bounds=LRBounds(0.002, 0.03, "ok", "", "high"))
+    ax.figure.canvas.draw()
+    upper, lower = (text.get_window_extent() for text in ax.texts)
+    assert lower.y1 <= upper.y0 + 1
 
 
 def test_nothing_is_drawn_under_the_legend(curve):

@@ -16,6 +16,7 @@ import urllib.request
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -688,14 +689,44 @@ def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, cap
     assert "-o must name a file in a folder that exists" in error
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["report"], ["report", "x", "--port", "70000"], ["report", "x", "--port", "a"]]
-)
+def test_a_folder_is_no_file_to_write(tmp_path, capsys):
+    path = finished(tmp_path / "s")
+    assert main(["report", str(path), "-o", str(tmp_path)]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"autolr report: -o must name a file in a folder that exists. Received: -o {tmp_path}\n"
+    )
+    with pytest.raises(IsADirectoryError, match=r"^Argument `path` must name a file. Received: path=.*, a folder"):
+        write_report(path, tmp_path)
+
+
+def test_a_port_without_a_page_to_serve_is_refused(tmp_path, capsys):
+    assert main(["report", str(finished(tmp_path / "s")), "--port", "8000"]) == 2
+    assert capsys.readouterr().err == "autolr report: --port goes with --watch, which serves the page.\n"
+
+
+@pytest.mark.parametrize("port", ["70000", "a", "-1", "1e3", "", "9" * 5000])
+def test_a_port_that_is_none_is_exit_code_2(port, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["report", "x", "--watch", f"--port={port}"])
+    assert raised.value.code == 2
+    assert f"must be a whole number from 0 to 65535. Received: {port}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["report"]])
 def test_wrong_arguments_are_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
     assert "usage: autolr" in capsys.readouterr().err
+
+
+def test_a_search_is_named_by_its_tuner_too(tmp_path):
+    path = finished(tmp_path / "s")
+    tuner = SimpleNamespace(project_dir=str(path))
+    assert read_search(tuner) == read_search(path)
+    with pytest.raises(RecordError, match=r"^A search is given as its tuner or its folder, a path. Received: 7"):
+        read_search(7)
 
 
 BLOCK = """

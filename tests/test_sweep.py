@@ -356,6 +356,25 @@ def test_arguments_that_are_the_tests_own_are_refused(data):
         range_test(compiled(sequential()), *data, epochs=3, callbacks=[])
 
 
+def test_an_argument_that_nobody_knows_is_refused(data):
+    with pytest.raises(TypeError, match=r"^A range test takes .*`start_lr`.*Received: min_lr=0.1 "):
+        range_test(compiled(sequential()), *data, min_lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"), [(None, "comes first"), (np.zeros((4, 6)), "comes first"), (sequential, "Call it first")]
+)
+def test_what_is_no_model_is_refused(data, model, hint):
+    with pytest.raises(ValueError, match=rf"^Argument `model` must be a compiled Keras model. Received: [\s\S]*{hint}"):
+        range_test(model, *data)
+
+
+@pytest.mark.parametrize("share", [1.5, 1, -0.1, "0.1"])
+def test_a_share_to_leave_out_that_is_none_is_refused(data, share):
+    with pytest.raises(ValueError, match=r"^Argument `validation_split` must be in \[0, 1\). Received: "):
+        range_test(compiled(sequential()), *data, validation_split=share)
+
+
 def test_a_result_is_shown_in_a_line(data):
     test = range_test(compiled(sequential()), *data, batch_size=12, num_steps=12, burst_steps=0)
     assert repr(test) == f"<RangeTest: 12 rates from 1.0e-07 to {test.lrs[-1]:.1e}; 0 bursts; 12 steps in all>"
@@ -482,6 +501,11 @@ def test_the_states_of_a_recurrent_layer_are_put_back(data):
 def test_forgotten_targets_are_asked_for(data):
     with pytest.raises(ValueError, match=r"^Argument `y` must be given.* Received: y=None"):
         range_test(compiled(sequential()), data[0])
+    import tensorflow as tf
+
+    batches = tf.data.Dataset.from_tensor_slices(data[0]).batch(12)
+    with pytest.raises(ValueError, match=r"^Argument `x` must yield targets, too.* Received: x=<_BatchDataset"):
+        range_test(compiled(sequential()), batches)
 
 
 def test_a_model_whose_loss_needs_no_targets_is_tested_without(data):

@@ -113,15 +113,15 @@ def test_the_rate_is_the_optimizers_whoever_set_it():
             self.model.optimizer.learning_rate = 0.125
 
     saved, _ = train(np.ones((8, 1), "float32"), batch_size=1, callbacks=[Halve()])
-    assert set(saved[0]["rates"]["lr"]) == {0.125}
+    assert set(saved[-1]["rates"]["lr"]) == {0.125}
 
 
 def test_steps_are_updates_under_gradient_accumulation():
     model = one_weight()
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), lambda y, prediction: prediction)
     saved, _ = train(np.ones((12, 1), "float32"), batch_size=1, epochs=2, model=model)
-    assert saved[0]["steps"] == 12
-    assert saved[0]["rates"]["step"] == list(range(1, 13))
+    assert saved[-1]["steps"] == 12
+    assert saved[-1]["rates"]["step"] == list(range(1, 13))
 
 
 def test_an_update_that_scaling_the_loss_skips_is_a_batch_trained():
@@ -137,8 +137,8 @@ def test_an_update_that_scaling_the_loss_skips_is_a_batch_trained():
 
 def test_losses_that_are_no_numbers_are_strings():
     saved, _ = train(np.full((8, 1), np.inf, "float32"), batch_size=1)
-    assert "nan" in saved[0]["losses"]["loss"]
-    assert saved[0]["epochs"][0]["logs"]["loss"] == "nan"
+    assert "nan" in saved[-1]["losses"]["loss"]
+    assert saved[-1]["epochs"][0]["logs"]["loss"] == "nan"
 
 
 def test_a_log_that_cannot_note_or_save_fails_no_training():

@@ -305,10 +305,32 @@ def test_later_rungs_of_hyperband_go_on_with_bounds_and_schedule_of_their_parent
         parent = finished.tuner.oracle.trials[values["tuner/trial_id"]]
         for name in ("autolr/min_lr", "autolr/max_lr"):
             assert values[name] == parent.hyperparameters.values[name]
+        assert record.bounds == finished.record(parent).bounds
+        assert record.source == f"trial {parent.trial_id}"
         assert record.schedule["initial_epoch"] == values["tuner/initial_epoch"] == 1
         assert record.schedule["epochs"] == values["tuner/epochs"] == 2
         # The schedule is laid over both epochs, and the trial trains the second.
         assert len(finished.rates[finished.trials.index(trial)]) == 12
+
+
+class LosesRecords(autolr.Hyperband):
+    """Of the trials that found their bounds."""
+
+    def on_trial_end(self, trial):
+        super().on_trial_end(trial)
+        if not trial.hyperparameters.values.get("tuner/trial_id"):
+            (Path(self.get_trial_dir(trial.trial_id)) / "autolr.json").unlink()
+
+
+def test_a_parent_without_a_record_hands_on_its_rates_but_no_verdict(tmp_path, data):
+    tuner = LosesRecords(build, "val_loss", max_epochs=2, factor=2, seed=1, directory=tmp_path)
+    found = run(tuner, data)
+    later = [trial for trial in found.trials if "tuner/trial_id" in trial.hyperparameters.values]
+    assert later
+    for trial in later:
+        bounds, values = found.record(trial).bounds, trial.hyperparameters.values
+        assert (bounds["status"], bounds["confidence"]) == ("unknown", "low")
+        assert (bounds["min_lr"], bounds["max_lr"]) == (values["autolr/min_lr"], values["autolr/max_lr"])
 
 
 @pytest.mark.parametrize("finished", ["random"], indirect=True)
