@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
 FEW = 20  # points; so few are drawn larger
-LETTERS = 15  # of a title, in an inch
+LETTERS = 18  # of a title, in an inch
 
 
 def new_axes(ax: Axes | None) -> Axes:

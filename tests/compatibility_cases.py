@@ -136,8 +136,8 @@ class LayersInside:
     def __init__(self):
         self.noise = keras.layers.GaussianNoise(0.1, seed=1)
 
-    def batches(self):
-        return dataset().map(lambda x, y: (self.noise(x, training=True), y))
+    def batches(self, **options):
+        return dataset().map(lambda x, y: (self.noise(x, training=True), y), **options)
 
 
 def dataset(*, shuffle=False, repeat=False, unknown=False, file=False):
@@ -181,10 +181,22 @@ DATA = [
     Case("Data", "`tf.data`, repeated, with `steps_per_epoch`", lambda: fed(dataset(repeat=True), steps_per_epoch=8)),
     Case("Data", "`tf.data` of unknown size", lambda: fed(dataset(unknown=True)), quick=True),
     Case("Data", "`tf.data` that augments by Keras's layers", lambda: fed(LayersInside().batches())),
+    Case(
+        "Data",
+        "`tf.data` that augments in parallel calls",
+        lambda: fed(LayersInside().batches(num_parallel_calls=2)),
+        exact=False,
+    ),
     Case("Data", "`tf.data` that fills its cache in a file", lambda: fed(dataset(file=True))),
     Case("Data", "`tf.data` that shuffles", lambda: fed(dataset(shuffle=True)), exact=False),
     Case("Data", "`PyDataset`", lambda: fed(Sequence())),
-    Case("Data", "a finite generator", lambda: fed(batches(16), steps_per_epoch=8), quick=True),
+    Case(
+        "Data",
+        "a finite generator",
+        lambda: fed(batches(16), steps_per_epoch=8),
+        why="in one trial, as in Keras Tuner itself: it cannot be drawn from twice",
+        quick=True,
+    ),
     Case("Data", "an infinite generator", lambda: fed(batches(10**9), steps_per_epoch=8)),
     Case(
         "Data",
