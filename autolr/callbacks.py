@@ -99,7 +99,7 @@ class LRFinder(keras.callbacks.Callback):
         """Note the model's state and lay out the rates."""
         check_assignable_rate(self.model)
         self._result = None
-        self._losses: list[float] = []
+        self._recorded: list[float] = []
         self._ended = self._diverged = False
         # Keras calls back once per execution, and the optimizer may gather the gradients of several batches for one
         # update: a rate is held, and the mean loss recorded, for as many batches as are whole ones of both.
@@ -122,7 +122,7 @@ class LRFinder(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate."""
         if not self._ended:
-            self.model.optimizer.learning_rate = self._lrs[len(self._losses)]
+            self.model.optimizer.learning_rate = self._lrs[len(self._recorded)]
             self._forget()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -137,10 +137,10 @@ class LRFinder(keras.callbacks.Callback):
         self._call_losses.append(float(logs["loss"]))
         if len(self._call_losses) < self._calls_per_point:
             return
-        self._losses.append(sum(self._call_losses) / self._calls_per_point)
+        self._recorded.append(sum(self._call_losses) / self._calls_per_point)
         self._call_losses.clear()
-        self._diverged = has_diverged(self._losses)
-        if self._diverged or len(self._losses) == len(self._lrs):
+        self._diverged = has_diverged(self._recorded)
+        if self._diverged or len(self._recorded) == len(self._lrs):
             self._ended = self.model.stop_training = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -148,7 +148,7 @@ class LRFinder(keras.callbacks.Callback):
         self.finish()
         if not self._ended:
             warnings.warn(
-                f"Training ended after {len(self._losses)} of the {len(self._lrs)} points of the range test, so the "
+                f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
                 "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself.",
                 AutoLRWarning,
                 stacklevel=2,
@@ -158,10 +158,10 @@ class LRFinder(keras.callbacks.Callback):
 
     def finish(self) -> RangeTest:
         """The curve as far as it was recorded, also when training was interrupted."""
-        done = len(self._losses)
+        done = len(self._recorded)
         self._result = RangeTest(
             lrs=self._lrs[:done],
-            losses=np.array(self._losses),
+            losses=np.array(self._recorded),
             diverged=self._diverged,
             steps_spent=done * self._updates_per_point,
         )

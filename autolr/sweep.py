@@ -244,6 +244,6 @@ class BurstRecorder(LRFinder):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""
         finite = (keras.ops.all(keras.ops.isfinite(variable)) for variable in self.model.trainable_variables)
-        if self._losses and not all(map(bool, finite)):
-            self._losses[-1] = math.inf
+        if self._recorded and not all(map(bool, finite)):
+            self._recorded[-1] = math.inf
         super().on_train_end(logs)
