@@ -175,11 +175,10 @@ DATA = [
         "Data",
         "a dict of inputs",
         lambda: fed({"a": data()[0], "b": data()[0]}, data()[1], hypermodel=two_inputs, batch_size=BATCH),
-        quick=True,
     ),
     Case("Data", "`tf.data`", lambda: fed(dataset())),
     Case("Data", "`tf.data`, repeated, with `steps_per_epoch`", lambda: fed(dataset(repeat=True), steps_per_epoch=8)),
-    Case("Data", "`tf.data` of unknown size", lambda: fed(dataset(unknown=True)), quick=True),
+    Case("Data", "`tf.data` of unknown size", lambda: fed(dataset(unknown=True))),
     Case("Data", "`tf.data` that augments by Keras's layers", lambda: fed(LayersInside().batches())),
     Case(
         "Data",
@@ -202,7 +201,6 @@ DATA = [
         "Data",
         "a generator that draws from `np.random`",
         lambda: fed(drawn_batches(10**9), steps_per_epoch=24),
-        quick=True,
     ),
     Case("Data", "`validation_split`", lambda: Setup(fit={"validation_split": 0.25})),
     Case("Data", "`validation_data`", lambda: Setup(fit={"validation_data": data(16)})),
@@ -329,7 +327,7 @@ MODELS = [
         lambda: fed({"a": data()[0], "b": data()[0]}, data()[1], hypermodel=two_inputs),
     ),
     Case("Models", "several outputs", lambda: fed(data()[0], [data()[1], data()[0][:, :1]], hypermodel=two_outputs)),
-    Case("Models", "subclassed and unbuilt", built_by(lambda: compile_(Late(), "adam")), quick=True),
+    Case("Models", "subclassed and unbuilt", built_by(lambda: compile_(Late(), "adam"))),
     Case("Models", "custom `train_step`", built_by(lambda: model("adam", OwnStep))),
     Case(
         "Models",
@@ -359,7 +357,7 @@ MODELS = [
     Case("Models", "compiled with a callable rate", built_by(lambda: model(sgd(lambda: 0.05)))),
     Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept", quick=True),
     Case("Models", "several optimizers, as in a GAN", lambda: Setup(adversaries), quick=True),
-    Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5))), quick=True),
+    Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5)))),
     Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2, quick=True),
 ]
 if not hasattr(keras.optimizers, "MultiOptimizer"):

@@ -110,6 +110,7 @@ class TwoPhases(kt.HyperModel):
         return history
 
 
+@pytest.mark.slow
 def test_later_rungs_of_hyperband_lose_nothing_that_was_set_or_trained_in_the_trial(tmp_path):
     hypermodel = TwoPhases()
     outcome = search(Setup(hypermodel, tuner=hyperband), tmp_path)

@@ -331,7 +331,7 @@ def test_the_training_step_is_traced_no_more_often_than_without_a_test(data):
 
 @ON_TENSORFLOW
 @pytest.mark.parametrize("build", [lambda: compiled(small()), unbuilt], ids=["built", "unbuilt"])
-@pytest.mark.parametrize("kind", ["taken from", "filtered"])
+@pytest.mark.parametrize("kind", ["filtered", pytest.param("taken from", marks=pytest.mark.slow)])
 def test_data_without_a_batch_are_refused(data, kind, build):
     import tensorflow as tf
 
