@@ -149,16 +149,13 @@ def gathers_pace(bursts: Sequence[Burst]) -> bool:
     return longer < LOOKS[1].steps / LOOKS[0].steps * min(brief, 0.0)
 
 
-def confirm(
-    bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0, looks: Sequence[Look] = ALL_LOOKS
-) -> LRBounds:
+def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) -> LRBounds:
     """A sweep's bounds, mended by what bursts showed.
 
     Args:
         bounds: What was found on the sweep.
         bursts: What was tried.
         noise: Standard deviation of the untrained model's batch losses. A fall within it is a small one.
-        looks: What `next_burst` was given.
 
     Returns:
         Bounds whose `max_lr` is the rate at which the longest bursts learned most, by a parabola in log-rate through
@@ -169,8 +166,8 @@ def confirm(
     if not bursts:
         return bounds
     chosen: list[tuple[list[Burst], int]] = []
-    for look in looks:
-        tried = sorted(burst for burst in bursts if burst.steps == look.steps)
+    for steps in sorted({burst.steps for burst in bursts}):
+        tried = sorted(burst for burst in bursts if burst.steps == steps)
         best = _best(tried)
         if best is not None:
             chosen.append((tried, best))

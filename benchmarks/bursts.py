@@ -34,6 +34,8 @@ SWEEPS = (30, 40, 60, 80, 100)
 START_LR, END_LR = 1e-7, 10.0  # the defaults of `range_test`
 WAYS: tuple[tuple[int, tuple[Look, ...]], ...] = (
     *((sweep, ()) for sweep in SWEEPS),
+    (40, (Look(10, 3),)),
+    (60, (Look(10, 3),)),
     (40, (Look(24, 3),)),
     (40, (Look(24, 5),)),
     (40, LOOKS),
@@ -89,7 +91,7 @@ def play(seed: dict, sweep: int, looks: tuple[Look, ...]) -> tuple[float, int]:
         bursts.append(Burst.of(lr, losses, untrained, steps=steps))
         spent += len(losses)
     moved = bounds.max_lr / nearest if bursts else 1.0
-    return confirm(bounds, bursts, looks=looks).max_lr * moved, spent
+    return confirm(bounds, bursts).max_lr * moved, spent
 
 
 def table(folder: Path) -> str:

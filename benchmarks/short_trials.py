@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""What a longer range test buys a short trial, whose budget has no room for bursts.
+
+    python benchmarks/short_trials.py [--models 0 1 2 ...]     # about a minute a model; resumable
+    python benchmarks/short_trials.py --table                  # what is there
+
+The models and images of `benchmarks/annealing.py`, which no search is judged on. Each model is tested in two ways, and
+trained on each way's bounds as a trial of three epochs, 375 steps, a fifth of which are 75; then it goes on to the
+ninth epoch, as the next rung of Hyperband would with its parent's bounds. Results go to
+`benchmarks/results/short_trials/` as they come, and are not worked out again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from annealing import data, make_model
+from documents import fill
+from search import FULL, test_error
+
+import autolr
+from autolr.budget import TAIL_AVERAGE, WARMUP
+from autolr.records import write_atomically
+
+RESULTS = Path(__file__).parent / "results" / "short_trials"
+EPOCHS = (3, 9)  # a trial's, and those of the rung that goes on from it
+MODELS = 16
+WAYS = {  # steps of the sweep, and of bursts
+    "a sweep of 75 steps": (75, 0),
+    "a sweep of 40 steps, up to five bursts of 24": (40, 120),
+}
+
+
+def work(number: int, images: dict[str, Any]) -> None:
+    """What is missing of one model."""
+    path = RESULTS / f"{number:02}.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    x, y = images["train"]
+    scored, labels = images["scored"]
+    for way, (sweep, bursts) in WAYS.items():
+        if way in result:
+            continue
+        model, chosen = make_model(number)
+        test = autolr.range_test(model, x, y, batch_size=FULL["batch"], num_steps=sweep, burst_steps=bursts)
+        bounds, errors, start = test.bounds(), [], 0
+        for epochs in EPOCHS:
+            schedule = autolr.SGDRScheduler(
+                *bounds,
+                cycle_length=epochs,
+                fit_budget=True,
+                warmup=WARMUP,
+                tail_average=TAIL_AVERAGE,
+                restore_weights=False,
+            )
+            arguments = {"batch_size": FULL["batch"], "epochs": epochs, "initial_epoch": start}
+            model.fit(x, y, callbacks=[schedule], verbose=0, **arguments)
+            errors.append(test_error(model.predict(scored, batch_size=500, verbose=0), labels))
+            start = epochs
+        result[way] = {"bounds": bounds.to_dict(), "steps": test.steps_spent, "test_errors": errors}
+        result["model"] = chosen
+        write_atomically(path, json.dumps(result, indent=1) + "\n")
+    print(number, chosen_rates(result), flush=True)
+
+
+def chosen_rates(result: dict[str, Any]) -> str:
+    """The rates found and the errors, in a line."""
+    return "; ".join(f"{result[way]['bounds']['max_lr']:.1e} {result[way]['test_errors']}" for way in WAYS)
+
+
+def table() -> str:
+    """What is there, in Markdown."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = [result for result in results if set(WAYS) <= set(result)]
+    base = next(iter(WAYS))
+    columns = " | ".join(
+        f"median error after {epochs} epochs, % | mean ÷ that of the first row | standard error" for epochs in EPOCHS
+    )
+    lines = [f"| range test | models | {columns} |", "|---|---|" + "---|---|---|" * len(EPOCHS)]
+    for way in WAYS:
+        cells = []
+        for rung in range(len(EPOCHS)):
+            errors, its = (np.array([result[of]["test_errors"][rung] for result in results]) for of in (way, base))
+            ratios = errors / its
+            spread = ratios.std(ddof=1) / np.sqrt(len(ratios))
+            cells.append(f"{np.median(errors):.2f} | {ratios.mean():.3f} | {spread:.3f}")
+        lines.append(f"| {way} | {len(results)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Work out what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, nargs="+", default=list(range(MODELS)), help="numbers (default: 0 to 15)")
+    parser.add_argument("--table", action="store_true", help="train nothing, show what is there")
+    options = parser.parse_args()
+    if not options.table:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        images = data()
+        for number in options.models:
+            work(number, images)
+    print(table())
+    fill("bounds.md", {"python benchmarks/short_trials.py --table": table()})
+
+
+if __name__ == "__main__":
+    main()
