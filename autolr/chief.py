@@ -2,8 +2,8 @@
 
 Keras Tuner's chief hears of a worker only when it asks for a trial or has ended one. If a worker is killed and stays
 away, its trial stays among the ongoing ones: the chief never ends, and in Hyperband the other workers ask again and
-again for a rung that can't be filled. Nor can it end after three failed trials in a row, an error it raises while
-it holds a lock.
+again for a rung that can't be filled. Nor does it end when too many trials have failed in a row: it tells the worker
+alone, which then asks no more.
 """
 
 from __future__ import annotations
@@ -42,10 +42,15 @@ class Roll:
     that asks for a trial gets the lost one's, from its beginning. If the others have left, the chief ends, and the
     trial is left on disk as an unfinished one: the search, started again, trains it.
 
+    When too many trials have failed in a row, the workers are handed no more, and so leave.
+
     Args:
         oracle: The chief's. Its `create_trial` and `end_trial` are replaced by ones that note who called.
         say: Gets a line about a worker that is waited for or given up.
         clock: Seconds.
+
+    Attributes:
+        given_up: The error that too many trials have failed in a row, if they have.
     """
 
     def __init__(
@@ -57,23 +62,35 @@ class Roll:
         self.longest = 0.0
         self._lock = threading.RLock()
         self._waiting: threading.Thread | None = None
-        self._check_failures = compat_tuner.take_check_of_failures(oracle)
+        self.given_up: RuntimeError | None = None
         self._create, self._end = oracle.create_trial, oracle.end_trial
         oracle.create_trial, oracle.end_trial = self.create_trial, self.end_trial
 
     def create_trial(self, tuner_id: str) -> Any:
         """Hand out a trial: first that of a worker that is gone."""
         with self._lock:
+            if self.given_up is not None:
+                return self._stop(tuner_id)
             self.heard[tuner_id] = self.clock()
             for lost in self._silent(list(self.oracle.ongoing_trials)):
                 trial_id = compat_tuner.hand_out_again(self.oracle, lost)
                 self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
             trial = self._create(tuner_id)
             self._written[tuner_id] = last_written(compat_tuner.trial_folder(self.oracle, trial.trial_id))
-        if str(trial.status) == "STOPPED" and self._awaited() and self._waiting is None:
+        if str(trial.status) == "STOPPED":
+            self._look_out()
+        return trial
+
+    def _stop(self, tuner_id: str) -> Any:
+        trial = compat_tuner.stopped_trial(self.oracle, tuner_id)
+        self._look_out()
+        return trial
+
+    def _look_out(self) -> None:
+        """Wait for those that have not left yet, and for a while only."""
+        if self._awaited() and self._waiting is None:
             self._waiting = threading.Thread(target=self._wait, daemon=True)
             self._waiting.start()
-        return trial
 
     def end_trial(self, trial: Any) -> None:
         """End a trial, unless it has ended already: a worker that was given up may come back."""
@@ -87,8 +104,12 @@ class Roll:
             now = self.clock()
             self.longest = max(self.longest, now - self.heard.get(worker, now))
             self.heard[worker] = now
-            self._end(trial)
-        self._check_failures()
+            try:
+                self._end(trial)
+            except compat_tuner.GivenUpError as error:  # a worker that is told of it asks no more, and is waited for
+                if self.given_up is None:
+                    self.say(f"{str(error).splitlines()[0]} No more trials are handed out, and the search ends.")
+                self.given_up = error
 
     def patience(self) -> float:
         """Seconds of silence after which a worker with a trial is given up."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import uuid
@@ -177,14 +178,38 @@ def trial_folder(oracle: Any, trial_id: str) -> str:
     return os.path.join(oracle._project_dir, f"trial_{trial_id}")
 
 
-def take_check_of_failures(oracle: Any) -> Callable[[], None]:
-    """Have an oracle end a trial without judging whether too many have failed in a row; returns that judgement.
+class GivenUpError(RuntimeError):
+    """Too many trials have failed in a row; Keras Tuner raises a plain `RuntimeError`."""
 
-    Keras Tuner raises it from inside a lock that is not released then. A chief ends only after taking that lock.
+
+def give_up_afterwards(oracle: Any) -> None:
+    """Have an oracle judge whether too many trials have failed in a row when the last one's end is written down.
+
+    Keras Tuner does so before, when that trial is still a running one on disk, and inside a lock that is not released
+    then, without which a chief cannot end. It also counts failures in a row of the past: if they were written down, a
+    search that is taken up again could not end a trial any more. Here the latest ones count.
     """
-    check: Callable[[], None] = oracle._check_consecutive_failures
-    oracle._check_consecutive_failures = lambda: None
-    return check
+
+    def end_trial(self: Any, *args: Any, **kwargs: Any) -> None:
+        ended = len(self.end_order)
+        type(self).end_trial(self, *args, **kwargs)
+        if len(self.end_order) == ended:  # it will be retried
+            return
+        failed = list(itertools.takewhile(lambda it: self.trials[it].status == "FAILED", reversed(self.end_order)))
+        most = self.max_consecutive_failed_trials
+        if failed and len(failed) >= most:
+            message = self.trials[failed[0]].message or ""
+            raise GivenUpError(f"Number of consecutive failures exceeded the limit of {most}.\n{message}")
+
+    oracle._check_consecutive_failures = MethodType(lambda self: None, oracle)
+    oracle.end_trial = MethodType(end_trial, oracle)
+
+
+def stopped_trial(oracle: Any, worker: str) -> Any:
+    """What an oracle answers a worker for which there is no trial any more."""
+    oracle.tuner_ids.discard(worker)
+    trial = next(iter(oracle.trials.values()))  # there have been some; this file imports no Keras Tuner
+    return type(trial)(hyperparameters=oracle.get_space(), trial_id="", status="STOPPED")
 
 
 def write_whole(oracle: Any, base: Any) -> None:

@@ -121,8 +121,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             compat_tuner.ignore_found_values(self.oracle)
             compat_tuner.write_whole(self.oracle, kt.Oracle)
             compat_tuner.mend_after_reload(self.oracle)
-        if is_chief():
-            Roll(self.oracle)
+            compat_tuner.give_up_afterwards(self.oracle)
+        self._roll = Roll(self.oracle) if is_chief() else None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class whose tuner comes before the mixin: it would run without AutoLR, and say nothing."""
@@ -174,6 +174,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self.save()
         with progress.shown(self.oracle):
             super().search(*fit_args, **fit_kwargs)
+        if self._roll is not None and self._roll.given_up is not None:
+            raise self._roll.given_up
 
     def on_trial_begin(self, trial: Any) -> None:
         """Show which trial it is."""

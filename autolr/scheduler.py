@@ -156,11 +156,13 @@ class SGDRScheduler(keras.callbacks.Callback):
         """The schedule a trial was trained with, from the hyperparameters of that trial.
 
         Args:
-            hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`.
+            hp: `keras_tuner.HyperParameters` of a finished trial, from `tuner.get_best_hyperparameters()`. A trial of
+                a later rung of `Hyperband` went on from its parent's weights, on a schedule laid over all epochs up to
+                its own last: trained again it runs through that schedule from the beginning, and no part twice.
             **overrides: Arguments of this class that take precedence. As in the tuners, `fit_budget` defaults to True
                 here, `warmup` to theirs, and `tail_average` to the trial's: `fit` for as many epochs as the trial
-                had, and the training is the same. What `hp` does not hold is as the tuners have it by default: one
-                cycle, say.
+                had, and the training is the same, but for such a later rung. What `hp` does not hold is as the tuners
+                have it by default: one cycle, say.
 
         Raises:
             ValueError: If `hp` holds no bounds, or is no `HyperParameters`.

@@ -187,9 +187,10 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     trials = tuple(_read_trial(found[name], name, assisted=assisted) for name in names)
     if gone := [name for name in order if name not in found]:
         problems.append(f"The folders of these trials are missing: {', '.join(gone)}.")
-    objective, direction = _objective(trials)
-    if objective == "score":
+    known = _objective(trials)
+    if known is None:
         problems.append("The objective is not known; lower scores are taken to be better.")
+    objective, direction = known or ("score", "min")
     display = _dict(oracle.get("display"))
     # A trial that has just ended may still be listed: Keras Tuner saves before it crosses it out.
     running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
@@ -321,8 +322,8 @@ def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, st
     return best, directions, executions
 
 
-def _objective(trials: Sequence[Trial]) -> tuple[str, str]:
-    """What the records say; else the metric that every score is the best value of, validation metrics first."""
+def _objective(trials: Sequence[Trial]) -> tuple[str, str] | None:
+    """What the records say; else the metric that every score is the best value of, validation metrics first, if any."""
     recorded = next((trial.record.objective for trial in trials if trial.record and trial.record.objective), None)
     if recorded:
         return recorded["name"], recorded["direction"]
@@ -335,7 +336,7 @@ def _objective(trials: Sequence[Trial]) -> tuple[str, str]:
         if all(math.isclose(trial.metrics.get(name, math.nan), trial.score or 0.0, rel_tol=1e-9) for trial in scored)
     ]
     if not candidates:
-        return "score", "min"
+        return None
     name = min(candidates, key=lambda name: not name.startswith("val_"))
     return name, scored[0].directions[name]
 

@@ -53,6 +53,15 @@ def fading(space: Any) -> list[str]:
     ]
 
 
+def declared_twice(space: Any) -> list[str]:
+    """Names of the schedule's hyperparameters that are in a space both under a condition and without one.
+
+    A build function that declares one under a condition declares it when that is met first, and so after AutoLR.
+    """
+    free, bound = ({it.name for it in space.space if bool(it.conditions) == under} for under in (False, True))
+    return [name for name in DEFAULTS if name in free & bound]
+
+
 def check_searched(parameter: Any) -> None:
     """Raise `ValueError` if a hyperparameter of a schedule's name can have a value that no schedule can.
 

@@ -39,6 +39,7 @@ from autolr.progress import StepReporter
 from autolr.reuse import compiled_setup
 from autolr.scheduler import SGDRScheduler
 from autolr.search_memory import Options, SearchMemory
+from autolr.search_space import declared_twice
 from autolr.training import TrainingLog
 from autolr.trial_bounds import MAX_LR, MIN_LR, find_trial_bounds, parent_of, training_arguments
 from autolr.trial_callbacks import callbacks_of, without_cycles_to_judge, without_rate_callbacks
@@ -212,6 +213,13 @@ class AssistedTrial:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
+        if names := declared_twice(self.trial.hyperparameters):
+            self.diary.warn(
+                "declared twice",
+                f"{' and '.join(f'`{name}`' for name in names)} of the schedule is declared under a condition. Where it "
+                "is not met, and in trials that were drawn before it was met for the first time, AutoLR's own range is "
+                "searched. Declare it without a condition to search yours.",
+            )
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, arguments, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))

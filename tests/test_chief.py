@@ -55,6 +55,25 @@ def ended(oracle, trial):
     oracle.end_trial(trial)
 
 
+def test_what_too_many_failures_leave_can_be_taken_up_again(tmp_path):
+    oracle = oracle_in(tmp_path, max_trials=6, max_consecutive_failed_trials=2)
+    compat_tuner.give_up_afterwards(oracle)
+    failed(oracle, oracle.create_trial("a"))
+    with pytest.raises(RuntimeError, match=r"consecutive failures exceeded the limit of 2.\nboom"):
+        failed(oracle, oracle.create_trial("a"))
+    later = oracle_in(tmp_path, max_trials=6, max_consecutive_failed_trials=2)
+    later.reload()
+    compat_tuner.mend_after_reload(later)
+    compat_tuner.give_up_afterwards(later)
+    assert [trial.status for trial in later.trials.values()] == ["FAILED", "FAILED"]
+    third = later.create_trial("a")
+    assert third.trial_id not in oracle.trials
+    ended(later, third)
+    failed(later, later.create_trial("a"))
+    with pytest.raises(RuntimeError, match="consecutive failures"):
+        failed(later, later.create_trial("a"))
+
+
 def test_the_trial_of_a_lost_worker_goes_to_another(oracle, roll, clock, said):
     lost, other = oracle.create_trial("a"), oracle.create_trial("b")
     ended(oracle, other)
@@ -167,14 +186,26 @@ def test_the_trial_left_out_is_trained_when_the_search_is_taken_up_again(oracle,
     assert later.create_trial("a").status == "STOPPED"
 
 
-def test_after_too_many_failures_the_oracle_can_still_be_asked_from_another_thread(oracle, roll):
-    oracle.max_retries_per_trial = 0
-    oracle.max_consecutive_failed_trials = 1
-    trial = oracle.create_trial("a")
-    trial.status = "FAILED"
-    with pytest.raises(RuntimeError, match="consecutive failures"):
-        oracle.end_trial(trial)
+def failed(oracle, trial):
+    trial.status, trial.message = "FAILED", "boom"
+    oracle.end_trial(trial)
+
+
+def test_after_too_many_failures_the_workers_are_told_to_leave_and_the_chief_knows_why(oracle, clock, said):
+    compat_tuner.give_up_afterwards(oracle)
+    oracle.max_consecutive_failed_trials = 2
+    roll = Roll(oracle, say=said.append, clock=clock)
+    other = oracle.create_trial("b")
+    failed(oracle, oracle.create_trial("a"))
+    assert roll.given_up is None
+    failed(oracle, oracle.create_trial("a"))
+    assert "limit of 2.\nboom" in str(roll.given_up)
+    assert [line for line in said if "No more trials are handed out" in line]
+    assert oracle.create_trial("a").status == "STOPPED"
+    ended(oracle, other)
+    assert oracle.create_trial("b").status == "STOPPED"
     assert not oracle.ongoing_trials
+    assert not oracle.tuner_ids
     # As the chief's main thread does, in a function that takes Keras Tuner's lock.
     asked = threading.Thread(target=oracle.get_best_trials, daemon=True)
     other = threading.Thread(target=oracle.update_space, args=(kt.HyperParameters(),), daemon=True)

@@ -113,7 +113,7 @@ USED = {
         lambda: kt.Oracle("loss"),
         "not run trials again that have ended, and those of lost workers once more",
     ),
-    "Oracle._check_consecutive_failures": (lambda: kt.Oracle, "let a chief end after too many failures"),
+    "Oracle._check_consecutive_failures": (lambda: kt.Oracle, "judge failures in a row when they are written down"),
     "Oracle._get_trial_dir": (lambda: kt.Oracle, "write trial.json whole"),
     "Oracle._project_dir": (lambda: kt.Oracle, "see whether a worker still writes to its trial's folder"),
 }

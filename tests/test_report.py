@@ -198,6 +198,17 @@ def test_a_score_that_is_no_metric_says_so(tmp_path):
     assert "not known" in search.problems[0]
 
 
+def test_an_objective_called_score_is_known_by_the_records(tmp_path):
+    folder = Folder(tmp_path / "s")
+    for name, score in (("0", 7.0), ("1", 45.0)):
+        file = folder.trial(name, score) / "autolr.json"
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "objective": {"name": "score", "direction": "max"}}))
+    search = read_search(folder.done())
+    assert (search.objective, search.direction, search.best.trial_id) == ("score", "max", "1")
+    assert not search.problems
+
+
 def test_charts_count_trials_as_keras_tuner_names_them(tmp_path):
     search = read_search(finished(tmp_path / "s"))
     numbers = [int(trial.trial_id) for trial in search.trials]

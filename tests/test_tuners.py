@@ -360,6 +360,22 @@ def test_a_range_declared_in_the_build_function_is_used(tmp_path, data):
     assert set(declared) == {"units", *SCHEDULE}
 
 
+def test_a_range_declared_under_a_condition_is_warned_of(tmp_path, data):
+    def build_with_restarts(hp):
+        if hp.Choice("restarts", [False, True]):
+            with hp.conditional_scope("restarts", [True]):
+                hp.Int("cycle_length", 1, 3)
+        return build_one(hp)
+
+    hp = kt.HyperParameters()
+    hp.Choice("restarts", [False, True])
+    hp.Fixed("mult_factor", 1.0)
+    hp.Fixed("lr_decay", 1.0)
+    found = search(tmp_path, data, build_with_restarts, hyperparameters=hp, max_trials=4)
+    assert {trial.hyperparameters.values["restarts"] for trial in found.trials} == {False, True}
+    assert len([text for text in found.warned if "declared under a condition" in text]) == 1
+
+
 def test_a_range_declared_in_hyperparameters_is_used(tmp_path, data):
     hp = held(lr_decay=0.5)
     found = search(tmp_path, data, hyperparameters=hp)
