@@ -213,12 +213,13 @@ class AssistedTrial:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
-        if names := declared_twice(self.trial.hyperparameters):
+        if twice := declared_twice(self.trial.hyperparameters):
+            names = " and ".join(f"`{name}`" for name in twice)
             self.diary.warn(
                 "declared twice",
-                f"{' and '.join(f'`{name}`' for name in names)} of the schedule is declared under a condition. Where it "
-                "is not met, and in trials that were drawn before it was met for the first time, AutoLR's own range is "
-                "searched. Declare it without a condition to search yours.",
+                f"{names} of the schedule is declared under a condition. Where it is not met, and in trials that were "
+                "drawn before it was met for the first time, AutoLR's own range is searched. Declare it without a "
+                "condition to search yours.",
             )
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, arguments, trained)
