@@ -1,6 +1,7 @@
 """A search that stops and waits to be killed: `python crash_search.py DIRECTORY [PHASE TRIAL]`.
 
 With `TUNER=hyperband` in the environment it is Hyperband's, and has a phase "later rung". `PATIENCE` is the chief's.
+With `FAILING=1` every trial fails.
 
 It notes in `DIRECTORY/log` what it trains, makes `DIRECTORY/reached` when it waits, and prints its trials at the end.
 """
@@ -71,6 +72,8 @@ class Tuner(autolr.Hyperband if HYPERBAND else autolr.RandomSearch):
 
 
 def build(hp):
+    if "FAILING" in os.environ and running[0]:
+        raise ValueError("boom")
     layers = [keras.layers.Dense(hp.Int("units", 3, 20)), keras.layers.Dense(3, "softmax")]
     model = keras.Sequential([keras.Input((6,)), *layers])
     model.compile("sgd", "sparse_categorical_crossentropy")

@@ -15,6 +15,7 @@ import pytest
 from test_dropin_resume import start, stop_at
 
 from autolr.records import TrialRecord
+from autolr.search_folder import read_search
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "distributed_search.sh"
 pytestmark = pytest.mark.slow
@@ -90,6 +91,30 @@ def test_all_trials_end_though_a_worker_is_killed_and_stays_away(tmp_path, kind)
         # When the last of the others left, the chief may not have given up worker0 yet: then its trial is left over.
         assert {status for _, status, _ in trials} <= {"COMPLETED", "RUNNING"}
     assert ended == [trial_id for trial_id, status, _ in trials if status == "COMPLETED"]
+
+
+def test_a_chief_ends_when_the_search_is_given_up_for_failed_trials(tmp_path):
+    environment = {
+        **os.environ,
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": free_port(),
+        "TRIALS": "9",
+        "FAILING": "1",
+    }
+    names = ("chief", "worker0", "worker1")
+    members = [start(tmp_path, env={**environment, "KERASTUNER_TUNER_ID": name}) for name in names]
+    try:
+        outputs = [process.communicate(timeout=300) for process in members]
+    finally:
+        for process in members:
+            process.kill()
+    assert [process.returncode for process in members] == [1, 0, 0], outputs
+    assert "No more trials are handed out" in outputs[0][0]
+    assert "consecutive failures exceeded the limit of 3" in outputs[0][1]
+    search = read_search(tmp_path / "p")
+    assert search.state == "failed"
+    assert {trial.status for trial in search.trials} == {"FAILED"}
+    assert 3 <= len(search.trials) <= 4  # the other worker's may have begun by then
 
 
 def test_the_example_runs(tmp_path):
