@@ -69,28 +69,23 @@ class Roll:
     def create_trial(self, tuner_id: str) -> Any:
         """Hand out a trial: first that of a worker that is gone."""
         with self._lock:
-            if self.given_up is not None:
-                return self._stop(tuner_id)
-            self.heard[tuner_id] = self.clock()
-            for lost in self._silent(list(self.oracle.ongoing_trials)):
-                trial_id = compat_tuner.hand_out_again(self.oracle, lost)
-                self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
-            trial = self._create(tuner_id)
-            self._written[tuner_id] = last_written(compat_tuner.trial_folder(self.oracle, trial.trial_id))
-        if str(trial.status) == "STOPPED":
-            self._look_out()
-        return trial
-
-    def _stop(self, tuner_id: str) -> Any:
-        trial = compat_tuner.stopped_trial(self.oracle, tuner_id)
-        self._look_out()
-        return trial
-
-    def _look_out(self) -> None:
-        """Wait for those that have not left yet, and for a while only."""
-        if self._awaited() and self._waiting is None:
+            if self.given_up is None:
+                trial = self._hand_out(tuner_id)
+            else:
+                trial = compat_tuner.stopped_trial(self.oracle, tuner_id)
+        if str(trial.status) == "STOPPED" and self._awaited() and self._waiting is None:
             self._waiting = threading.Thread(target=self._wait, daemon=True)
             self._waiting.start()
+        return trial
+
+    def _hand_out(self, tuner_id: str) -> Any:
+        self.heard[tuner_id] = self.clock()
+        for lost in self._silent(list(self.oracle.ongoing_trials)):
+            trial_id = compat_tuner.hand_out_again(self.oracle, lost)
+            self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
+        trial = self._create(tuner_id)
+        self._written[tuner_id] = last_written(compat_tuner.trial_folder(self.oracle, trial.trial_id))
+        return trial
 
     def end_trial(self, trial: Any) -> None:
         """End a trial, unless it has ended already: a worker that was given up may come back."""

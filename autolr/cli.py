@@ -36,18 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     try:
         if options.port is not None and not options.watch:
-            raise ValueError("--port goes with --watch, which serves the page.")
+            parser.error("--port goes with --watch, which serves the page")
         if options.output and (Path(options.output).is_dir() or not Path(options.output).parent.is_dir()):
-            raise ValueError(f"-o must name a file in a folder that exists. Received: -o {options.output}")
+            raise OSError(f"-o must name a file in a folder that exists. Received: -o {options.output}")
         if options.watch:
             watch(options.directory, port=PORT if options.port is None else options.port, output=options.output)
         else:
             path = write_report(options.directory, options.output or "report.html")
             print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).")
-    except (ValueError, ImportError, OSError) as error:
+    except (RecordError, ImportError, OSError) as error:
         print(f"autolr report: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
@@ -85,10 +86,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    # More digits than a port has are no number for `int`.
-    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535. Received: {text}")
-    return int(text)
+    return port
 
 
 class _Page:

@@ -27,7 +27,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
             `min_delta`, `baseline`, `verbose`, `start_from_epoch` (in epochs).
 
     Raises:
-        ValueError: When training begins without a scheduler.
+        ValueError: If `patience` is no whole number of 0 or more; when training begins, without a scheduler.
 
     Example:
     ```python

@@ -44,9 +44,9 @@ def is_finite(value: Any) -> bool:
         return False
 
 
-def is_count(value: Any) -> bool:
-    """Whether a value is a positive whole number, of whatever type, and not absurdly large."""
-    return not isinstance(value, bool) and is_finite(value) and 1 <= value <= MOST and value == int(value)
+def is_count(value: Any, *, least: int = 1) -> bool:
+    """Whether a value is a whole number of so much at least, of whatever type, and not absurdly large."""
+    return not isinstance(value, bool) and is_finite(value) and least <= value <= MOST and value == int(value)
 
 
 def check_count(argument: str, value: Any, unit: str = "", *, least: int = 1, hint: str = "") -> int:
@@ -62,7 +62,7 @@ def check_count(argument: str, value: Any, unit: str = "", *, least: int = 1, hi
     Raises:
         ValueError: If it is not a whole number, or less.
     """
-    if not (is_count(value) or (least == 0 and is_finite(value) and value == 0)) or value < least:
+    if not is_count(value, least=least):
         number = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
         raise invalid(argument, f"be {number}{f' of {unit}' if unit else ''}", value, hint)
     return int(value)

@@ -67,8 +67,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         **kwargs: Arguments of the tuner class.
 
     Raises:
-        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is
-            less than 2, `rate_callbacks` is neither `"replace"` nor `"keep"`, `num_snapshots` is negative, or
+        ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is no whole
+            number of 2 or more, `rate_callbacks` is neither `"replace"` nor `"keep"`, `num_snapshots` is negative, or
             `tail_average` is not in [0, 1).
 
     Example:

@@ -75,13 +75,16 @@ class AssistedTrial:
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     objective: Any = None
-    folder: str = field(init=False)
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.folder = self.folder_of(self.trial.trial_id)
         self.diary = TrialDiary(self.trial, self.folder, self.search, self.objective)
+
+    @property
+    def folder(self) -> str:
+        """The trial's own folder."""
+        return self.folder_of(self.trial.trial_id)
 
     def attach(self, model: keras.Model) -> None:
         """Make this model's `fit` a range test and a `fit` on the schedule, until `detach`."""
@@ -217,7 +220,7 @@ class AssistedTrial:
             names = " and ".join(f"`{name}`" for name in twice)
             self.diary.warn(
                 "declared twice",
-                f"{names} of the schedule is declared under a condition. Where it is not met, and in trials that were "
+                f"Of the schedule, {names} is declared under a condition. Where it is not met, and in trials that were "
                 "drawn before it was met for the first time, AutoLR's own range is searched. Declare it without a "
                 "condition to search yours.",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -120,8 +119,7 @@ def _recorded(folder: str, min_lr: float, max_lr: float) -> LRBounds:
     """These bounds with the verdict that a trial's record holds of them."""
     try:
         bounds = LRBounds.from_dict(TrialRecord.read(folder).bounds)
-        # A chief hands on floats of 32 bits.
-        if math.isclose(bounds.min_lr, min_lr, rel_tol=1e-6) and math.isclose(bounds.max_lr, max_lr, rel_tol=1e-6):
+        if tuple(bounds) == (min_lr, max_lr):  # else the folder was another trial's before
             return bounds
     except (RecordError, TypeError):  # gone, damaged, or in a folder that only TensorFlow can read
         pass

@@ -63,10 +63,10 @@ def work(number: int, images: dict[str, Any]) -> None:
         result[way] = {"bounds": bounds.to_dict(), "steps": test.steps_spent, "test_errors": errors}
         result["model"] = chosen
         write_atomically(path, json.dumps(result, indent=1) + "\n")
-    print(number, chosen_rates(result), flush=True)
+    print(number, in_a_line(result), flush=True)
 
 
-def chosen_rates(result: dict[str, Any]) -> str:
+def in_a_line(result: dict[str, Any]) -> str:
     """The rates found and the errors, in a line."""
     return "; ".join(f"{result[way]['bounds']['max_lr']:.1e} {result[way]['test_errors']}" for way in WAYS)
 

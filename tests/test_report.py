@@ -712,8 +712,10 @@ def test_a_folder_is_no_file_to_write(tmp_path, capsys):
 
 
 def test_a_port_without_a_page_to_serve_is_refused(tmp_path, capsys):
-    assert main(["report", str(finished(tmp_path / "s")), "--port", "8000"]) == 2
-    assert capsys.readouterr().err == "autolr report: --port goes with --watch, which serves the page.\n"
+    with pytest.raises(SystemExit) as raised:
+        main(["report", str(finished(tmp_path / "s")), "--port", "8000"])
+    assert raised.value.code == 2
+    assert "--port goes with --watch, which serves the page\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["70000", "a", "-1", "1e3", "", "9" * 5000])
