@@ -26,7 +26,7 @@ from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, check_last, compiled_like, without_compiled_parts
 from autolr.errors import RecordError, check_count, invalid, is_finite
 from autolr.progress import progress_for
-from autolr.search_folder import read_record
+from autolr.record_check import read_record
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial

@@ -186,6 +186,8 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
         )
     try:
         inspect.signature(model.fit).bind_partial(**arguments)
+    except ValueError:  # a `fit` that does not tell what it takes
+        pass
     except TypeError as error:
         raise TypeError(
             f"A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps` and arguments of the "

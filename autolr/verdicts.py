@@ -33,8 +33,8 @@ ADVICE = {
     "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`).",
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
     "non_finite": "The bounds stay below the first non-finite loss. If that is the sweep's first, no rate helps, and "
-    "the bounds mean nothing: check the data and the loss for NaN. If not, bring "
-    "inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`).",
+    "the bounds mean nothing: check the data and the loss for NaN. If not, bring inputs and "
+    "targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`).",
     "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly "
     "(`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch.",
 }

@@ -1,0 +1,73 @@
+"""Whether a trial's record makes sense: what its readers lean on is there, and is what it should be.
+
+Standard library only, as `records`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from autolr.errors import MOST, RecordError
+from autolr.records import TrialRecord
+
+
+def read_record(folder: str | os.PathLike[str]) -> TrialRecord:
+    """The record in a trial's folder, if what its readers lean on is there.
+
+    Raises:
+        RecordError: If it is not.
+    """
+    record = TrialRecord.read(folder)
+    try:
+        if not _is_sound(record):
+            raise ValueError("its numbers make no sense")
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise RecordError(f"autolr.json is no trial record of autolr: {error}") from error
+    return record
+
+
+def _is_sound(record: TrialRecord) -> bool:
+    bounds, schedule, curve = record.bounds, record.schedule, record.range_test
+    edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
+    sound = isinstance(record.values, dict) and isinstance(record.source, str)
+    sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
+    sound &= 0 < bounds["min_lr"] <= bounds["max_lr"] < math.inf and 0 < schedule["lr_decay"] <= 1
+    sound &= 0 <= schedule.get("warmup", 0) < 1
+    sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
+    sound &= edges[0] >= 0 and edges[-1] < MOST and all(a < b for a, b in itertools.pairwise(edges))
+    sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)
+    per_update = schedule.get("batches_per_update", 1)
+    sound &= isinstance(per_update, int) and per_update > 0
+    if curve is not None:
+        rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
+        sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
+        sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve.get("bursts", []))
+        sound &= isinstance(curve["diverged"], bool) and all(0 < a < b for a, b in itertools.pairwise(rates))
+    sound &= isinstance(record.optimizer, str) and all(isinstance(text, str) for text in record.warnings)
+    if (objective := record.objective) is not None:
+        sound &= isinstance(objective["name"], str) and objective["direction"] in ("min", "max")
+    return bool(sound and (record.training is None or _is_sound_training(record.training)))
+
+
+def _is_sound_training(training: Mapping[str, Any]) -> bool:
+    rates, losses, epochs = training["rates"], training["losses"], training["epochs"]
+    sound = all(isinstance(number, int) for number in (training["fits"], training["steps"]))
+    sound &= isinstance(training.get("steps_of_all", 0), int)
+    sound &= all(0 <= float(lr) < math.inf for lr in rates["lr"]) and len(rates["step"]) == len(rates["lr"])
+    sound &= len(losses["step"]) == len([float(loss) for loss in losses["loss"]])
+    ends = [epoch["step"] for epoch in epochs]
+    for steps in (rates["step"], losses["step"], ends):
+        sound &= all(isinstance(step, int) for step in steps)
+    for steps in (rates["step"], losses["step"]):
+        sound &= all(a < b for a, b in itertools.pairwise([0, *steps]))
+    # An update of several batches may be longer than an epoch, which then ends on the step of the one before.
+    sound &= all(a <= b for a, b in itertools.pairwise([1, *ends]))
+    numbers = [epoch["epoch"] for epoch in epochs]
+    sound &= all(isinstance(n, int) for n in numbers) and all(a < b for a, b in itertools.pairwise([0, *numbers]))
+    for epoch in epochs:
+        sound &= all(isinstance(float(x), float) for x in epoch["logs"].values())  # else it raises
+    return bool(sound)
