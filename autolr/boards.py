@@ -10,6 +10,7 @@ import keras
 from autolr import compat
 from autolr.budget import DEFAULTS
 from autolr.training import TrainingLog
+from autolr.trial_values import MAX_LR, MIN_LR, PREFIX
 from autolr.verdicts import LRBounds
 
 
@@ -26,10 +27,10 @@ def show(callbacks: list[Any], log: TrainingLog, bounds: LRBounds, schedule: Map
         One callback for each TensorBoard callback, to go in front of it.
     """
     found = {
-        f"{compat.TRIAL_PREFIX}min_lr": float(bounds.min_lr),
-        f"{compat.TRIAL_PREFIX}max_lr": float(bounds.max_lr),
-        f"{compat.TRIAL_PREFIX}bounds": bounds.status,
-        f"{compat.TRIAL_PREFIX}cycles": len(schedule["edges"]) - 1,
+        MIN_LR: float(bounds.min_lr),
+        MAX_LR: float(bounds.max_lr),
+        f"{PREFIX}bounds": bounds.status,
+        f"{PREFIX}cycles": len(schedule["edges"]) - 1,
         **{name: schedule[name] for name in DEFAULTS},  # a search whose space may not grow does not log them
     }
     for callback in callbacks:

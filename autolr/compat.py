@@ -13,8 +13,6 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-TRIAL_PREFIX = "autolr/"
-
 
 def symbolic_build(model: Any, data_batch: Any) -> None:
     """Create all variables of an unbuilt model, and of its metrics and loss, without running it.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from autolr.compat import TRIAL_PREFIX
+from autolr.trial_values import PREFIX
 
 if TYPE_CHECKING:
     # The mixin goes in front of any tuner class; to a type checker it looks like the most general one.
@@ -34,7 +34,7 @@ def ignore_found_values(oracle: Any) -> None:
     """
 
     def without_found(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not name.startswith(TRIAL_PREFIX)}
+        return {name: value for name, value in values.items() if not name.startswith(PREFIX)}
 
     def hash_choices(self: Any, values: dict[str, Any]) -> str:
         return str(type(self)._compute_values_hash(self, without_found(values)))

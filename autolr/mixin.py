@@ -30,7 +30,7 @@ from autolr.record_check import read_record
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
-from autolr.trial_bounds import MAX_LR, MIN_LR
+from autolr.trial_values import MAX_LR, MIN_LR
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):

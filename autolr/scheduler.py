@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
-from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.callbacks import check_assignable_rate
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import AutoLRWarning, check_count, invalid
+from autolr.errors import AutoLRWarning, check_count
 from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
     PROPORTIONAL,
@@ -29,6 +27,7 @@ from autolr.optimizers import (
     iterations_of,
 )
 from autolr.sgdr import Schedule
+from autolr.trial_values import scheduler_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,24 +173,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         tuner.hypermodel.build(hp).fit(x, y, epochs=12, callbacks=[schedule])
         ```
         """
-        if not isinstance(getattr(hp, "values", None), Mapping):
-            hint = "Take one of `tuner.get_best_hyperparameters()`."
-            raise invalid("hp", "be the `HyperParameters` of a finished trial", hp, hint)
-        names = {"min_lr": f"{compat.TRIAL_PREFIX}min_lr", "max_lr": f"{compat.TRIAL_PREFIX}max_lr"}
-        names["tail_average"] = f"{compat.TRIAL_PREFIX}tail_average"
-        names.update({name: name for name in ("cycle_length", "mult_factor", "lr_decay")})
-        arguments = {argument: hp.values[name] for argument, name in names.items() if name in hp.values}
-        missing = {"min_lr", "max_lr"} - {*arguments, *overrides}
-        if missing:
-            raise ValueError(
-                "Argument `hp` must hold the bounds a trial found, as `autolr/min_lr` and `autolr/max_lr`. "
-                f"Received: hp.values={hp.values!r}. Take it from a finished AutoLR search, or pass "
-                f"{' and '.join(sorted(missing))}."
-            )
-        chosen = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
-        # The other shapes begin at `min_lr` as it is.
-        warms_up = chosen["fit_budget"] and chosen.get("shape", "cosine") == "cosine"
-        return cls(**{"warmup": WARMUP if warms_up else 0, "tail_average": TAIL_AVERAGE, **chosen})
+        return cls(**scheduler_arguments(hp, overrides))
 
     def preview(self, epochs: int, *, steps_per_epoch: int = 100, ax: Axes | None = None) -> Axes:
         """Draw the schedule of a training without training.

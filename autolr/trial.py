@@ -41,11 +41,10 @@ from autolr.scheduler import SGDRScheduler
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import declared_twice
 from autolr.training import TrainingLog
-from autolr.trial_bounds import MAX_LR, MIN_LR, find_trial_bounds, parent_of, training_arguments
+from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
 from autolr.trial_callbacks import callbacks_of, without_cycles_to_judge, without_rate_callbacks
 from autolr.trial_diary import Found, TrialDiary
-
-TAIL = f"{compat.TRIAL_PREFIX}tail_average"
+from autolr.trial_values import MAX_LR, MIN_LR, TAIL
 
 SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last cycles
 

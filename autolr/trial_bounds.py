@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 
-from autolr import compat
 from autolr.budget import range_test_budget
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
@@ -18,9 +17,8 @@ from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
 from autolr.sweep import run_range_test
 from autolr.trial_diary import Found, TrialDiary
+from autolr.trial_values import MAX_LR, MIN_LR
 from autolr.verdicts import LRBounds
-
-MIN_LR, MAX_LR = f"{compat.TRIAL_PREFIX}min_lr", f"{compat.TRIAL_PREFIX}max_lr"
 
 # The arguments of `fit` that decide what a training step sees.
 TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")

@@ -1,0 +1,41 @@
+"""What a trial writes into its hyperparameters, under which names, and the schedule that it makes again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
+from autolr.errors import invalid
+
+PREFIX = "autolr/"  # of what is found, not chosen; Keras Tuner's own values begin with "tuner/" likewise
+MIN_LR, MAX_LR, TAIL = f"{PREFIX}min_lr", f"{PREFIX}max_lr", f"{PREFIX}tail_average"
+
+NAMES = {"min_lr": MIN_LR, "max_lr": MAX_LR, "tail_average": TAIL, **{name: name for name in DEFAULTS}}
+
+
+def scheduler_arguments(hp: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the `SGDRScheduler` a trial was trained with: see its `from_hyperparameters`.
+
+    Args:
+        hp: `keras_tuner.HyperParameters` of a finished trial.
+        overrides: Arguments that take precedence.
+
+    Raises:
+        ValueError: If there are no bounds, or `hp` is no `HyperParameters`.
+    """
+    if not isinstance(getattr(hp, "values", None), Mapping):
+        hint = "Take one of `tuner.get_best_hyperparameters()`."
+        raise invalid("hp", "be the `HyperParameters` of a finished trial", hp, hint)
+    arguments = {argument: hp.values[name] for argument, name in NAMES.items() if name in hp.values}
+    missing = {"min_lr", "max_lr"} - {*arguments, *overrides}
+    if missing:
+        raise ValueError(
+            f"Argument `hp` must hold the bounds a trial found, as `{MIN_LR}` and `{MAX_LR}`. "
+            f"Received: hp.values={hp.values!r}. Take it from a finished AutoLR search, or pass "
+            f"{' and '.join(sorted(missing))}."
+        )
+    chosen = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
+    # The other shapes begin at `min_lr` as it is.
+    warms_up = chosen["fit_budget"] and chosen.get("shape", "cosine") == "cosine"
+    return {"warmup": WARMUP if warms_up else 0, "tail_average": TAIL_AVERAGE, **chosen}
