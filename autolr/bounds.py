@@ -168,12 +168,22 @@ def _prepare(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats, Floats]
     rates, raw = _numbers("lrs", lrs), _numbers("losses", losses)
     for name, array in (("lrs", rates), ("losses", raw)):
         if array.ndim != 1:
-            raise invalid(name, "be one-dimensional", array, "Give one value per step.")
+            raise ValueError(
+                f"Argument `{name}` must be one-dimensional, one value per step. Received: shape {array.shape}."
+            )
     if len(rates) != len(raw):
-        raise invalid("losses", f"have as many values as `lrs` ({len(rates)})", raw, "Record both at the same step.")
-    if not (np.all(np.isfinite(rates)) and np.all(rates > 0) and np.all(np.diff(rates) > 0)):
-        raise invalid(
-            "lrs", "be finite, positive and strictly increasing", rates, "Give one sweep's rates, in order, each once."
+        raise ValueError(
+            "Argument `losses` must have as many values as `lrs`. "
+            f"Received: {len(rates)} rates, {len(raw)} losses. Record both at the same step."
+        )
+    wrong = ~(np.isfinite(rates) & (rates > 0) & (np.diff(rates, prepend=-np.inf) > 0))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        after = f" after {rates[at - 1]:g}" if at else ""
+        hint = "Of logarithms, give `10**lrs`." if np.any(rates < 0) else "Give one sweep's rates, in order, each once."
+        raise ValueError(
+            "Argument `lrs` must be finite, positive and strictly increasing. "
+            f"Received: {len(rates)} rates, of which number {at + 1} is {rates[at]:g}{after}. {hint}"
         )
     y = np.where(raw > _HUGE, np.inf, np.where(raw >= -_HUGE, raw, np.nan))
     if np.isfinite(y).any():

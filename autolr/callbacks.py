@@ -17,6 +17,7 @@ from autolr.errors import AutoLRWarning, check_count, invalid, is_finite
 from autolr.optimizers import batches_per_update
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
+from autolr.verdicts import LRBounds
 
 DEFAULT_START_LR = 1e-7
 DEFAULT_END_LR = 10.0
@@ -56,7 +57,8 @@ class LRFinder(keras.callbacks.Callback):
     ```python
     finder = autolr.LRFinder()
     model.fit(x, y, epochs=100, callbacks=[finder], verbose=0)  # as many epochs as the sweep may need
-    min_lr, max_lr = finder.result.bounds()
+    min_lr, max_lr = finder.bounds()
+    finder.result.plot()
     ```
 
     Reference:
@@ -94,6 +96,14 @@ class LRFinder(keras.callbacks.Callback):
         if self._result is None:
             raise RuntimeError("No range test has ended. Pass this callback to `model.fit` first.")
         return self._result
+
+    def bounds(self, **options: Any) -> LRBounds:
+        """The bounds on the recorded curve: `result.bounds(**options)`.
+
+        Raises:
+            RuntimeError: If no training with this callback has ended.
+        """
+        return self.result.bounds(**options)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Note the model's state and lay out the rates."""

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
 from autolr.trough import batch_noise
-from autolr.verdicts import LRBounds
+from autolr.verdicts import STATUSES, LRBounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FloatArray = npt.NDArray[np.float64]
 
-FINE = 10  # points in a decade of rates; a coarser sweep sees each rate too briefly for its trough to be sure
+FINE = 10  # points in a decade of rates; a coarser sweep sees each rate too briefly for its trough to be trusted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,11 +83,11 @@ class RangeTest:
     def bounds(self, **options: Any) -> LRBounds:
         """The bounds on this curve: `find_bounds(self.lrs, self.losses, **options)`, mended by its bursts if any.
 
-        Without bursts, `confidence` is at most `"medium"` if a decade of rates has fewer than 10 points.
+        Without bursts, `confidence` is `"low"` if a decade of rates has fewer than 10 points.
         """
         bounds = find_bounds(self.lrs, self.losses, **options)
         if not self.bursts:
-            return replace(bounds, confidence="medium") if bounds.confidence == "high" and self._is_coarse() else bounds
+            return as_a_guess(bounds) if bounds.confidence != "low" and self._is_coarse() else bounds
         untrained = self.untrained_losses()
         rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))  # what a fall within it may be
         return confirm(bounds, self.bursts, noise=max(batch_noise(untrained), float(rounding)))
@@ -128,6 +128,12 @@ class RangeTest:
         from autolr.plots import plot_range_test  # needs matplotlib, and sits above this file
 
         return plot_range_test(self, ax=ax)
+
+
+def as_a_guess(bounds: LRBounds) -> LRBounds:
+    """Bounds that a sweep of few points suggests: of 24 such dev tasks a tenth is lost (`docs/bounds.md`, bursts)."""
+    doubt = f"Take the bounds for a guess: a decade of rates has fewer than {FINE} points."
+    return replace(bounds, confidence="low", reason=f"{STATUSES[bounds.status]} {doubt}")
 
 
 def _strict(number: float) -> float | str:

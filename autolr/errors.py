@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 MOST = 2**53  # up to here a float holds every whole number
+LONGEST = 300  # characters of a value in a message, whose end says what to try
 
 
 class AutoLRWarning(UserWarning):
@@ -32,7 +33,10 @@ def invalid(argument: str, constraint: str, received: Any, hint: str = "") -> Va
     >>> str(invalid("num_steps", "be a positive integer", 0, "The default is 100."))
     'Argument `num_steps` must be a positive integer. Received: num_steps=0. The default is 100.'
     """
-    message = f"Argument `{argument}` must {constraint}. Received: {argument}={received!r}."
+    shown = repr(received)
+    if len(shown) > LONGEST:
+        shown = f"{shown[:LONGEST]}..."
+    message = f"Argument `{argument}` must {constraint}. Received: {argument}={shown}."
     return ValueError(f"{message} {hint}" if hint else message)
 
 

@@ -51,8 +51,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             late. With less, the longer bursts go first, then the sweep gets coarser. With data of unknown size it
             alone decides.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
-            no more than a fifth of the trial above the first 40, without which a test could not see anything.
-            Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs more.
+            no more than 45 % of the trial; a fifth of trials of fewer than 356 steps, which are too short for bursts,
+            and 40 at any rate. Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs
+            more.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
@@ -172,8 +173,12 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self._memory = SearchMemory(warned=self._memory.warned, progress=progress, streams=self._memory.streams)
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         self.save()
-        with progress.shown(self.oracle):
-            super().search(*fit_args, **fit_kwargs)
+        try:
+            with progress.shown(self.oracle):
+                super().search(*fit_args, **fit_kwargs)
+        except KeyboardInterrupt:
+            progress.interrupted(str(self.project_dir))
+            raise
         if self._roll is not None and self._roll.given_up is not None:
             raise self._roll.given_up
 

@@ -52,6 +52,15 @@ def default_rate(optimizer: Any) -> float:
     return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
 
 
+def usual_rate(optimizer: Any) -> float:
+    """A rate to fall back on: the default of the optimizer's class, but 1.0 for Adadelta, as its source has it.
+
+    Keras's own default is a thousandth of that and hardly trains (`docs/results.md`, the method's table).
+    """
+    first = next(iter(parts(optimizer)), optimizer)
+    return 1.0 if isinstance(first, keras.optimizers.Adadelta) else default_rate(optimizer)
+
+
 def has_rate(optimizer: Any, rate: float) -> bool:
     """Whether the rate of the next update is this one, as far as the digits of its type tell."""
     digits = 2 if keras.backend.standardize_dtype(parts(optimizer)[0].learning_rate.dtype).endswith("float16") else 6

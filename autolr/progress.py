@@ -63,11 +63,18 @@ class Lines:
     def step(self, done: float, total: float | None, text: str) -> None:
         """So much of a trial's training is done, in steps."""
 
+    def interrupted(self, folder: str) -> None:
+        """The search was interrupted by Ctrl-C; what has ended of it is in this folder."""
+        print(f"\nAutoLR | interrupted. To go on, make the tuner again and call `search`: {folder}", flush=True)
+
 
 class Silence(Lines):
     """Nothing at all."""
 
     def say(self, trial_id: str, text: str) -> None:
+        """Nothing."""
+
+    def interrupted(self, folder: str) -> None:
         """Nothing."""
 
 

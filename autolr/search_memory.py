@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from autolr.data import Replay, replayable
 from autolr.errors import AutoLRWarning
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
+
+LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorflow"}
 
 
 @dataclass(frozen=True)
@@ -55,4 +58,15 @@ class SearchMemory:
         """Warn, unless the search has been warned of this before."""
         if topic not in self.warned:
             self.warned.add(topic)
-            warnings.warn(text, AutoLRWarning, stacklevel=2)
+            warnings.warn(text, AutoLRWarning, stacklevel=_level_of_the_user())
+
+
+def _level_of_the_user() -> int:
+    """The `stacklevel` of the innermost call, seen from `warn_once`, that is neither autolr's nor a library's of Keras.
+
+    A warning shows that line; those between say nothing to whom it is for.
+    """
+    frame, level = sys._getframe(2), 2
+    while frame.f_back and str(frame.f_globals.get("__name__", "")).partition(".")[0] in LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    return level

@@ -42,7 +42,7 @@ from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import declared_twice
 from autolr.training import TrainingLog
 from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
-from autolr.trial_callbacks import callbacks_of, without_cycles_to_judge, without_rate_callbacks
+from autolr.trial_callbacks import callbacks_of, stop_within_cycles, without_cycles_to_judge, without_rate_callbacks
 from autolr.trial_diary import Found, TrialDiary
 from autolr.trial_values import MAX_LR, MIN_LR, TAIL
 
@@ -226,6 +226,12 @@ class AssistedTrial:
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, arguments, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
+        if stop_within_cycles(callbacks, int(arguments.get("epochs", 1))):
+            self.diary.warn(
+                "early stopping",
+                "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "
+                "`autolr.CycleEarlyStopping()` judges a trial at the ends of its cycles only.",
+            )
         setup = compiled_setup(model, arguments)
         found = self.found.get(setup)
         if found is None:

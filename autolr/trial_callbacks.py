@@ -32,3 +32,9 @@ def without_rate_callbacks(callbacks: list[Any]) -> list[Any]:
 def without_cycles_to_judge(callbacks: list[Any]) -> list[Any]:
     """Without those that judge the ends of cycles and have no schedule to tell them of any."""
     return [it for it in callbacks if not (isinstance(it, CycleEarlyStopping) and it.scheduler is None)]
+
+
+def stop_within_cycles(callbacks: list[Any], epochs: int) -> bool:
+    """Whether one may end a training of so many epochs while its learning rate is still high."""
+    stopping = [it for it in callbacks if isinstance(it, keras.callbacks.EarlyStopping)]
+    return any(it.patience < epochs for it in stopping if not isinstance(it, CycleEarlyStopping))

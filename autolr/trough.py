@@ -120,8 +120,12 @@ def half_fall(x: Floats, trough: Trough, level: float) -> float:
 
 
 def smooth(x: Floats, y: Floats, at: Floats) -> Floats:
-    """Local straight lines through `(x, y)`, weighted by a Gaussian, at the points `at`."""
-    width = max(_WIDTH, float(np.max(np.diff(x), initial=0.0)))
+    """Local straight lines through `(x, y)`, weighted by a Gaussian, at the points `at`.
+
+    It is as wide as points are apart, where that is more: those of a linear sweep at its low rates.
+    """
+    gaps = np.diff(x, prepend=x[:1], append=x[-1:])
+    width = np.maximum(_WIDTH, np.interp(at, x, np.maximum(gaps[:-1], gaps[1:])))[:, None]
     distance = (x[None, :] - at[:, None]) / width
     weight = np.exp(-0.5 * distance**2)
     s0, s1, s2 = weight.sum(1), (weight * distance).sum(1), (weight * distance**2).sum(1)

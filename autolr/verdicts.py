@@ -28,7 +28,8 @@ ADVICE = {
     "deep models that begin to learn late, where normalisation or another initialisation does (`he_normal` for ReLU).",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and try higher rates (`end_lr` of `range_test`).",
-    "never_diverged": "The bounds are safe but may be low. `range_test` takes a higher `end_lr`.",
+    "never_diverged": "The bounds are safe but may be low. If the sweep ended below a rate of 10, let it go on: "
+    "`end_lr` of `range_test`, or more `epochs` where an `LRFinder` was cut short.",
     "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Check the data for NaN, "
     "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`).",
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
@@ -58,9 +59,9 @@ class LRBounds:
             may also be `"failed"`: the range test raised an error; or, in a trial that goes on with another's bounds,
             `"unknown"`: that one's record cannot be read.
         reason: In words, what the curve looks like and what to do.
-        confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors, and
-            in a `RangeTest` a decade of rates has 10 points or more. `"medium"`: one of them by 3 to 4.5 only, there is
-            no rise, or the points are fewer. `"low"`: there is no usable trough and the bounds are a fallback. After
+        confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
+            `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough and the
+            bounds are a fallback, or, in a `RangeTest`, a decade of rates has fewer than 10 points. After
             bursts: `"high"` if the longer ones found the same rate best as the brief ones did, `"medium"` otherwise,
             `"low"` if the loss hardly fell.
     """

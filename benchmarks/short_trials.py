@@ -30,7 +30,10 @@ RESULTS = Path(__file__).parent / "results" / "short_trials"
 EPOCHS = (3, 9)  # a trial's, and those of the rung that goes on from it
 MODELS = 16
 WAYS = {  # steps of the sweep, and of bursts
+    "a sweep of 40 steps": (40, 0),
     "a sweep of 75 steps": (75, 0),
+    "a sweep of 40 steps, up to three bursts of 24": (40, 72),
+    "a sweep of 78 steps, up to three bursts of 24": (78, 72),
     "a sweep of 40 steps, up to five bursts of 24": (40, 120),
 }
 

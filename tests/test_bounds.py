@@ -255,13 +255,13 @@ def test_rates_whose_product_no_float_can_hold(lrs):
 @pytest.mark.parametrize(
     ("lrs", "losses", "message"),
     [
-        ([1e-3, 1e-2], [1.0], r"`losses` must have as many values as `lrs` \(2\)\. Received"),
+        ([1e-3, 1e-2], [1.0], "`losses` must have as many values as `lrs`.*Received: 2 rates, 1 losses"),
         ([[1e-3, 1e-2]], [1.0, 2.0], "`lrs` must be one-dimensional.*Received"),
         ([1e-3, 1e-2], [[1.0, 2.0]], "`losses` must be one-dimensional.*Received"),
         ([1e-2, 1e-3], [1.0, 2.0], "`lrs` must be finite, positive and strictly increasing.*Received"),
-        ([1e-3, 1e-3], [1.0, 2.0], "strictly increasing"),
+        ([1e-3, 1e-3], [1.0, 2.0], "strictly increasing.*2 rates, of which number 2 is 0.001 after 0.001"),
         ([0.0, 1e-3], [1.0, 2.0], "positive"),
-        ([-1.0, 1e-3], [1.0, 2.0], "positive"),
+        ([-3.0, -2.0], [1.0, 2.0], r"positive.*number 1 is -3\. Of logarithms, give `10\*\*lrs`"),
         ([1e-3, np.nan], [1.0, 2.0], "finite"),
         ([1e-3, np.inf], [1.0, 2.0], "finite"),
         (["low", "high"], [1.0, 2.0], "`lrs` must be a list or an array of numbers.*Received: lrs="),

@@ -142,7 +142,9 @@ def test_a_search_that_fails_gives_the_terminal_back(tuner, data):
 
     with Terminal() as terminal, pytest.raises(KeyboardInterrupt):
         tuner.search(*data, callbacks=[Fail()], **FIT)
-    assert terminal.bytes.rstrip().endswith(b"\x1b[?25h"), "the cursor is shown again"
+    seen, after = terminal.bytes.rsplit(b"\x1b[?25h", 1)
+    assert seen, "the cursor is shown again"
+    assert after.strip().startswith(b"AutoLR | interrupted. To go on"), "nothing is drawn any more"
     assert "on_trial_begin" not in vars(tuner.oracle._display)
 
 
