@@ -30,7 +30,7 @@ class Trough(NamedTuple):
 
 def find_trough(x: Floats, y: Floats) -> Trough | None:
     """The trough of the losses `y` at the log-rates `x`; `None` if there is no fall at all."""
-    start = _start(y)
+    start = _start(x, y)
     shallow = y[np.isfinite(y)]
     # The cut-off depends on the trough's depth and the trough on the cut-off: begin high and settle.
     deepest = float(np.min(_median_of_5(shallow), initial=start))
@@ -85,7 +85,7 @@ def find_onset(x: Floats, y: Floats) -> tuple[float, float]:
     finite = y[np.isfinite(y)]
     onsets, rise = [], 0.0
     for two_sided in (True, False):
-        level, noise = _start(y), batch_noise(finite[: max(5, len(y) // 3)])
+        level, noise = _start(x, y), batch_noise(finite[: max(5, len(y) // 3)])
         for _ in range(3):
             strayed = np.minimum(np.abs(y - level) if two_sided else y - level, _cutoff(y, level, 0.0, noise) - level)
             cut = _cut_once(strayed)
@@ -122,11 +122,13 @@ def half_fall(x: Floats, trough: Trough, level: float) -> float:
 def smooth(x: Floats, y: Floats, at: Floats) -> Floats:
     """Local straight lines through `(x, y)`, weighted by a Gaussian, at the points `at`.
 
-    It is as wide as points are apart, where that is more: those of a linear sweep at its low rates.
+    Where points are further apart, it is as wide as the nearest one is far; but not as the first gap of a linear sweep,
+    which is decades, or the many points at the high rates would be all that is seen there.
     """
-    gaps = np.diff(x, prepend=x[:1], append=x[-1:])
-    width = np.maximum(_WIDTH, np.interp(at, x, np.maximum(gaps[:-1], gaps[1:])))[:, None]
-    distance = (x[None, :] - at[:, None]) / width
+    gaps = np.diff(x, prepend=-np.inf, append=np.inf)
+    nearest = np.interp(at, x, np.minimum(gaps[:-1], gaps[1:]))
+    width = np.maximum(np.clip(nearest, _WIDTH, 3 * _WIDTH), nearest / 8)  # an eighth: so that weights are not all zero
+    distance = (x[None, :] - at[:, None]) / width[:, None]
     weight = np.exp(-0.5 * distance**2)
     s0, s1, s2 = weight.sum(1), (weight * distance).sum(1), (weight * distance**2).sum(1)
     t0, t1 = weight @ y, (weight * distance) @ y
@@ -138,9 +140,11 @@ def _level(y: Floats) -> float:
     return float(np.mean(y[: max(3, len(y) // 2)]))
 
 
-def _start(y: Floats) -> float:
-    """The starting level: the median of the first tenth of the losses."""
-    return float(np.median(y[np.isfinite(y)][: max(3, len(y) // 10)]))
+def _start(x: Floats, y: Floats) -> float:
+    """The starting level: the median of the first tenth of the losses, and of the log-rates if these are uneven."""
+    finite = np.isfinite(y)
+    early = np.count_nonzero(x[finite] < x[0] + (x[-1] - x[0]) / 10)
+    return float(np.median(y[finite][: max(3, min(early, len(y) // 10))]))
 
 
 def batch_noise(y: Floats) -> float:

@@ -307,3 +307,25 @@ def test_importing_bounds_imports_neither_tensorflow_nor_keras():
     code = "import sys, autolr.bounds; print([m for m in ('tensorflow', 'keras', 'keras_tuner') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_linear_sweep_is_judged_like_one_in_log_rate(seed):
+    """Its first gap is decades wide, and must not blur the rest of the curve."""
+    linear = np.linspace(1e-5, 2, 300)
+    losses = trough(linear, noise=0.05, seed=seed, fall_at=0.03, rise_at=1.0)
+    found, even = find_bounds(linear, losses), find_bounds(rates(300), trough(rates(300), fall_at=0.03, rise_at=1.0))
+    assert found.status == "ok"
+    assert abs(np.log10(found.max_lr / even.max_lr)) < 0.35
+    smoothed = smooth_losses(linear, losses)
+    clean = trough(linear, fall_at=0.03, rise_at=1.0)
+    inside = (linear > 0.1) & (linear < 0.3)
+    assert np.max(np.abs(smoothed - clean)[inside]) < 0.1
+
+
+def test_errors_of_long_arrays_end_with_what_to_try():
+    lrs = np.geomspace(1e-6, 10, 800)
+    for wrong in (np.log10(lrs), lrs[::-1], lrs[1:], lrs[:, None], ["x"] * 800):
+        with pytest.raises(ValueError, match="Received") as caught:
+            find_bounds(wrong, lrs)
+        assert len(str(caught.value)) < 500

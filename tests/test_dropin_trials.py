@@ -20,6 +20,7 @@ from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup
+from autolr.trial_bounds import judged
 
 
 def records(outcome):
@@ -537,3 +538,75 @@ def test_setups_are_told_apart_whatever_the_keys_of_a_config_are(keys):
         return compiled_setup(made, {"x": np.zeros((8, 6))})
 
     assert setup(0.5) == setup(0.5) != setup(0.7)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "usual"),
+    [("adam", 1e-3), (keras.optimizers.SGD(0.5), 1e-2), ("adadelta", 1.0)],
+    ids=["Adam", "SGD", "Adadelta"],
+)
+def test_where_noise_hides_everything_a_trial_has_its_optimizers_usual_rate(optimizer, usual):
+    noise = np.random.default_rng(0).normal(size=40)
+    test, plain = autolr.RangeTest(np.geomspace(1e-7, 10, 40), noise), compiled(sequential(), optimizer)
+    assert test.bounds().status == "too_noisy"
+    bounds = judged(test, plain.optimizer)
+    assert (bounds.status, bounds.confidence) == ("too_noisy", "low")
+    assert tuple(bounds) == pytest.approx((usual / 25, usual))
+    assert "usual rate" in bounds.reason
+    assert "last rate" not in bounds.reason
+
+
+class Frozen(kt.HyperModel):
+    """Trains with a first layer that is frozen, then all of it."""
+
+    def build(self, hp):
+        hp.Choice("units", [3, 4, 5, 6])
+        return model()
+
+    def fit(self, hp, model, *args, **kwargs):
+        for trainable in (False, True):
+            model.layers[0].trainable = trainable
+            model.compile("sgd", model.loss)
+            history = model.fit(*args, **kwargs)
+        return history
+
+
+@pytest.mark.slow
+def test_a_later_rung_whose_parent_trained_in_several_ways_tests_each(tmp_path):
+    outcome = search(Setup(Frozen(), tuner=hyperband), tmp_path)
+    later = [
+        record
+        for trial, record in zip(outcome.trials, records(outcome), strict=True)
+        if "tuner/trial_id" in trial.hyperparameters.values
+    ]
+    assert later
+    assert {record.source for record in later} == {"range test"}
+
+
+@pytest.mark.parametrize(("patience", "warned"), [(1, True), (50, False)])
+def test_a_search_warns_of_early_stopping_within_cycles(tmp_path, patience, warned):
+    callbacks = [keras.callbacks.EarlyStopping("loss", patience=patience)]
+    outcome = search(Setup(fit={"callbacks": callbacks, "epochs": 3}), tmp_path)
+    assert any("CycleEarlyStopping" in text for text in outcome.warned) == warned
+
+
+def test_a_warning_shows_the_users_own_line(tmp_path):
+    x, y = np.full((64, 6), np.nan, "float32"), np.zeros(64)
+    tuner = autolr.RandomSearch(lambda hp: compiled(sequential()), "loss", max_trials=1, directory=tmp_path)
+    with pytest.warns(AutoLRWarning) as caught:
+        tuner.search(x, y, epochs=1, verbose=0)
+    assert {warning.filename for warning in caught if warning.category is AutoLRWarning} == {__file__}
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    x, y = np.zeros((64, 6), "float32"), np.zeros(64)
+    tuner = autolr.RandomSearch(lambda hp: compiled(sequential()), "loss", max_trials=1, directory=tmp_path)
+    for verbose, said in ((2, True), (0, False)):
+        with pytest.raises(KeyboardInterrupt):
+            tuner.search(x, y, epochs=1, verbose=verbose, callbacks=[Interrupt()])
+        hint = f"interrupted. To go on, make the tuner again and call `search`: {tmp_path}"
+        assert (hint in capsys.readouterr().out) == said
