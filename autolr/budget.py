@@ -45,9 +45,9 @@ def range_test_budget(
 ) -> tuple[int, int]:
     """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
 
-    What a test must have is `least` steps, if these are no more than 45 % of the trial's: trials lost to bad bounds
-    cost more than the steps that would have found better ones. In shorter trials, which have no bursts, it is a fifth,
-    and 40 at any rate.
+    What a test must have is `least` steps, though no more than 45 % of the trial's: trials lost to bad bounds cost more
+    than the steps that would have found better ones. Where 45 % are fewer than `least` and than five bursts take, it is
+    a fifth, and 40 at any rate.
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
     are not enough for a further round of bursts go to the sweep, up to 100. The last look has what is left after that.
@@ -64,7 +64,7 @@ def range_test_budget(
         epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
         trial = per_epoch * epochs / batches_per_update
         affordable = int(SHORT_TRIAL_SHARE * trial)
-        if affordable < MIN_RANGE_TEST_STEPS:
+        if affordable < min(least, MIN_RANGE_TEST_STEPS):
             affordable = max(int(SHORTER_TRIAL_SHARE * trial), MIN_SWEEP_STEPS)
         needed = min(least, affordable)
         budget = min(most, max(int(share * trial), needed))

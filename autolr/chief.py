@@ -60,6 +60,7 @@ class Roll:
         self.heard: dict[str, float] = {}
         self._written: dict[str, float] = {}  # when a worker's trial last was, by the disk's clock
         self.longest = 0.0
+        self._begun: dict[str, float] = {}  # when a worker was handed its trial
         self._lock = threading.RLock()
         self._waiting: threading.Thread | None = None
         self.given_up: RuntimeError | None = None
@@ -84,6 +85,7 @@ class Roll:
             trial_id = compat_tuner.hand_out_again(self.oracle, lost)
             self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
         trial = self._create(tuner_id)
+        self._begun[tuner_id] = self.clock()
         self._written[tuner_id] = last_written(compat_tuner.trial_folder(self.oracle, trial.trial_id))
         return trial
 
@@ -97,7 +99,7 @@ class Roll:
             if not worker and known is not None and str(known.status) in ("COMPLETED", "FAILED"):
                 return
             now = self.clock()
-            self.longest = max(self.longest, now - self.heard.get(worker, now))
+            self.longest = max(self.longest, now - self._begun.get(worker, now))
             self.heard[worker] = now
             try:
                 self._end(trial)

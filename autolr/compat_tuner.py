@@ -79,7 +79,23 @@ class TunerSeams(_Tuner):
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return super()._try_build(hp)
 
+    _writes_to = ""  # while the tuner's own file is written
+
+    def save(self) -> None:
+        """Save as Keras Tuner does; a kill leaves no half of the tuner's own file, which it could not take up again."""
+
+        def save_to(path: str) -> None:
+            self._writes_to = path
+            try:
+                super(TunerSeams, self).save()
+            finally:
+                self._writes_to = ""
+
+        _write_whole(self._get_tuner_fname(), save_to)
+
     def _get_tuner_fname(self) -> str:
+        if self._writes_to:
+            return self._writes_to
         # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
         # chief looks for its own, and would begin anew over what a chief has left.
         name = str(super()._get_tuner_fname())
@@ -157,7 +173,8 @@ def mend_after_reload(oracle: Any) -> None:
     for trial_id, trial in list(oracle.trials.items()):
         if trial_id not in started and trial.status == "RUNNING":
             del oracle.trials[trial_id]
-    ended = {trial_id for trial_id in started if oracle.trials[trial_id].status in ("COMPLETED", "FAILED")}
+    there = [oracle.trials[trial_id] for trial_id in started if trial_id in oracle.trials]  # folders may be deleted
+    ended = {trial.trial_id for trial in there if trial.status in ("COMPLETED", "FAILED")}
     oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
     oracle.end_order += sorted(ended.difference(oracle.end_order))
 
@@ -195,7 +212,8 @@ def give_up_afterwards(oracle: Any) -> None:
         type(self).end_trial(self, *args, **kwargs)
         if len(self.end_order) == ended:  # it will be retried
             return
-        failed = list(itertools.takewhile(lambda it: self.trials[it].status == "FAILED", reversed(self.end_order)))
+        there = [it for it in reversed(self.end_order) if it in self.trials]
+        failed = list(itertools.takewhile(lambda it: self.trials[it].status == "FAILED", there))
         most = self.max_consecutive_failed_trials
         if failed and len(failed) >= most:
             message = self.trials[failed[0]].message or ""
@@ -212,6 +230,20 @@ def stopped_trial(oracle: Any, worker: str) -> Any:
     return type(trial)(hyperparameters=oracle.get_space(), trial_id="", status="STOPPED")
 
 
+def _write_whole(path: str, write_to: Callable[[str], Any]) -> None:
+    """Write a file aside and move it into place; on a remote file system, where it is."""
+    if "://" in path:
+        write_to(path)
+        return
+    aside = f"{path}.{uuid.uuid4().hex}"
+    try:
+        write_to(aside)
+        os.replace(aside, path)
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)
+
+
 def write_whole(oracle: Any, base: Any) -> None:
     """Make the oracle write its files aside and move them into place: a kill would leave half of one otherwise.
 
@@ -223,23 +255,11 @@ def write_whole(oracle: Any, base: Any) -> None:
         base: `keras_tuner.Oracle`. An oracle with another `save` than that one's is left alone.
     """
 
-    def write(path: str, write_to: Callable[[str], Any]) -> None:
-        if "://" in path:
-            write_to(path)
-            return
-        aside = f"{path}.{uuid.uuid4().hex}"
-        try:
-            write_to(aside)
-            os.replace(aside, path)
-        finally:
-            if os.path.exists(aside):
-                os.unlink(aside)
-
     def save(self: Any) -> None:
-        write(self._get_oracle_fname(), super(base, self).save)
+        _write_whole(self._get_oracle_fname(), super(base, self).save)
 
     def save_trial(self: Any, trial: Any) -> None:
-        write(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
+        _write_whole(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
 
     if type(oracle).save is base.save:
         # Methods, so that those of a deep copy are its own.

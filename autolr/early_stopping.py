@@ -65,5 +65,6 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
         assert self.scheduler is not None
         if self.restore_best_weights:
             self.scheduler.leave_weights_alone()
-        if self.scheduler.ends_cycle(epoch) or epoch + 1 == self.params["epochs"]:
+        is_last = epoch + 1 == self.params["epochs"] or self.model.stop_training  # by a callback in front
+        if self.scheduler.ends_cycle(epoch) or is_last:
             super().on_epoch_end(epoch, logs)

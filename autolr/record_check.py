@@ -11,8 +11,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from autolr.errors import MOST, RecordError
+from autolr.errors import MOST, RecordError, is_count
 from autolr.records import TrialRecord
+
+LEAST_RATE, MOST_RATE = 1e-30, 1e30  # beyond them a picture's scale is no number any more
 
 
 def read_record(folder: str | os.PathLike[str]) -> TrialRecord:
@@ -35,28 +37,35 @@ def _is_sound(record: TrialRecord) -> bool:
     edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
     sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
-    sound &= 0 < bounds["min_lr"] <= bounds["max_lr"] < math.inf and 0 < schedule["lr_decay"] <= 1
+    sound &= LEAST_RATE < bounds["min_lr"] <= bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule.get("warmup", 0) < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
     sound &= edges[0] >= 0 and edges[-1] < MOST and all(a < b for a, b in itertools.pairwise(edges))
-    sound &= per_epoch is None or (isinstance(per_epoch, int) and per_epoch > 0)
+    sound &= per_epoch is None or (_is_whole(per_epoch) and per_epoch > 0)
     per_update = schedule.get("batches_per_update", 1)
     sound &= isinstance(per_update, int) and per_update > 0
     if curve is not None:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
         sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve.get("bursts", []))
-        sound &= isinstance(curve["diverged"], bool) and all(0 < a < b for a, b in itertools.pairwise(rates))
+        sound &= isinstance(curve["diverged"], bool) and all(a < b for a, b in itertools.pairwise(rates))
+        sound &= all(LEAST_RATE < rate < MOST_RATE for rate in rates)
     sound &= isinstance(record.optimizer, str) and all(isinstance(text, str) for text in record.warnings)
+    sound &= _is_whole(record.ways)
     if (objective := record.objective) is not None:
         sound &= isinstance(objective["name"], str) and objective["direction"] in ("min", "max")
     return bool(sound and (record.training is None or _is_sound_training(record.training)))
 
 
+def _is_whole(number: Any) -> bool:
+    """Whether it is a whole number of 0 or more that a float can hold."""
+    return isinstance(number, int) and is_count(number, least=0)
+
+
 def _is_sound_training(training: Mapping[str, Any]) -> bool:
     rates, losses, epochs = training["rates"], training["losses"], training["epochs"]
-    sound = all(isinstance(number, int) for number in (training["fits"], training["steps"]))
-    sound &= isinstance(training.get("steps_of_all", 0), int)
+    sound = all(map(_is_whole, (training["fits"], training["steps"])))
+    sound &= _is_whole(training.get("steps_of_all", 0))
     sound &= all(0 <= float(lr) < math.inf for lr in rates["lr"]) and len(rates["step"]) == len(rates["lr"])
     sound &= len(losses["step"]) == len([float(loss) for loss in losses["loss"]])
     ends = [epoch["step"] for epoch in epochs]

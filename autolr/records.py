@@ -6,6 +6,7 @@ Standard library only: reading a search needs no Keras.
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ class TrialRecord:
         optimizer: Name of the optimizer's class, "" if unknown.
         objective: `name` and `direction` ("min" or "max") of the search's objective, None if unknown.
         warnings: What AutoLR warned of in this trial, also where an earlier trial had said it already.
+        ways: In how many ways it was trained one after the other, each with bounds of its own, as when a
+            `HyperModel.fit` calls `fit` on a frozen model and again on all of it.
     """
 
     trial_id: str
@@ -58,6 +61,7 @@ class TrialRecord:
     optimizer: str = ""
     objective: dict[str, str] | None = None
     warnings: list[str] = field(default_factory=list)
+    ways: int = 1
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write to `autolr.json` in a trial's folder, whole or not at all.
@@ -65,7 +69,8 @@ class TrialRecord:
         Raises:
             OSError: If it cannot be written; then what was there is still there.
         """
-        text = json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False, indent=1)
+        content = {"format": FORMAT, **asdict(self), "values": _strict(self.values)}
+        text = json.dumps(content, allow_nan=False, indent=1)
         write_atomically(Path(folder) / FILE_NAME, text)
 
     @classmethod
@@ -104,4 +109,13 @@ def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -
     They may be more: a `HyperModel.fit` can declare another after its training.
     """
     missing = object()
-    return all(values.get(name, missing) == value for name, value in recorded.items() if not name.startswith(prefix))
+    own, recorded = _strict(values), _strict(recorded)
+    return all(own.get(name, missing) == value for name, value in recorded.items() if not name.startswith(prefix))
+
+
+def _strict(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for strict JSON, which knows no NaN or infinity: those become the strings "nan", "inf" and "-inf"."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -195,11 +195,11 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     # A trial that has just ended may still be listed: Keras Tuner saves before it crosses it out.
     running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
     ongoing = {str(tuner): str(name) for tuner, name in _dict(oracle.get("ongoing_trials")).items()}
-    last_write = _last_write(folder)
+    last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = (time.time() if now is None else now) - last_write
     return Search(
         name=folder.resolve().name,
-        state=_state(trials, patient=silence < _patience(display)),
+        state=_state(trials, patient=silence < _patience(display, folder)),
         objective=objective,
         direction=direction,
         trials=trials,
@@ -290,21 +290,26 @@ def _state(trials: Sequence[Trial], *, patient: bool) -> str:
         return "running"
     if not trials:
         return "empty"
-    # Keras Tuner gives up at the third failure in a row, and then does not write down that this one has failed.
-    if (ended[-2:] == ["FAILED"] * 2 and pending) or set(ended) == {"FAILED"}:
+    # Keras Tuner gives up at the third failure in a row; by itself it does not write down that this one has failed.
+    if (ended[-2:] == ["FAILED"] * 2 and (pending or ended[-3:-2] == ["FAILED"])) or set(ended) == {"FAILED"}:
         return "failed"
     return "interrupted" if pending else "finished"
 
 
-def _patience(display: Mapping[str, Any]) -> float:
-    begun = sorted(moment for moment in map(_time, _dict(display.get("trial_start")).values()) if moment)
-    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(begun)]
-    return max([PATIENCE_SECONDS, *(3 * gap for gap in gaps)])
+def _patience(display: Mapping[str, Any], folder: Path) -> float:
+    """Three times as long as the longest trial: until the next began, or it wrote last, as before a pause."""
+    times = {str(name): _time(moment) for name, moment in _dict(display.get("trial_start")).items()}
+    begun = sorted((moment.timestamp(), name) for name, moment in times.items() if moment)
+    lengths = [
+        min(end, _last_write(folder.glob(f"trial_{name}/*"))) - start
+        for (start, name), (end, _) in itertools.pairwise([*begun, (math.inf, "")])
+    ]
+    return max([PATIENCE_SECONDS, *(3 * length for length in lengths)])
 
 
-def _last_write(folder: Path) -> float:
+def _last_write(paths: Iterable[Path]) -> float:
     written = [0.0]
-    for path in [*folder.glob("*.json"), *folder.glob("trial_*/*")]:
+    for path in paths:
         try:
             written.append(path.stat().st_mtime)
         except OSError:  # gone in the meantime: a search is writing

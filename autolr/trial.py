@@ -252,7 +252,8 @@ class AssistedTrial:
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
         self.diary.say(describe(schedule) + replaced)
-        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer))
+        ways = len({id(its) for its in self.found.values()})
+        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer), ways=ways)
         scheduler = SGDRScheduler(
             bounds.min_lr,
             bounds.max_lr,

@@ -129,10 +129,10 @@ def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:
 
 
 def _trained_in_several_ways(folder: str) -> bool:
-    """Whether a trial called `fit` more than once: its bounds are those of the last, and can't serve for the others."""
+    """Whether a trial found more bounds than one pair: its own are the last, which can't serve for what came before."""
     try:
-        return int((TrialRecord.read(folder).training or {}).get("fits", 1)) > 1
-    except (RecordError, TypeError, ValueError):
+        return TrialRecord.read(folder).ways > 1
+    except (RecordError, TypeError):
         return False
 
 

@@ -50,13 +50,14 @@ class TrialDiary:
             self._warned.append(text)
         self._search.warn_once(topic, text)
 
-    def begin(self, found: Found, schedule: dict[str, Any], *, optimizer: str) -> None:
+    def begin(self, found: Found, schedule: dict[str, Any], *, optimizer: str, ways: int) -> None:
         """A training is about to begin.
 
         Args:
             found: Its bounds.
             schedule: As planned; see `TrialRecord`.
             optimizer: The name of its optimizer's class.
+            ways: See `TrialRecord`.
         """
         training = self._record.training if self._record else None
         self._steps_before = training["steps_of_all"] if training else 0
@@ -73,6 +74,7 @@ class TrialDiary:
                 optimizer=optimizer,
                 objective=named if named["direction"] in ("min", "max") else None,
                 warnings=list(self._warned),
+                ways=ways,
             )
         )
 

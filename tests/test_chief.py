@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -74,6 +75,20 @@ def test_what_too_many_failures_leave_can_be_taken_up_again(tmp_path):
         failed(later, later.create_trial("a"))
 
 
+def test_a_search_whose_folders_were_deleted_can_be_taken_up(oracle, tmp_path):
+    compat_tuner.give_up_afterwards(oracle)
+    first, second = oracle.create_trial("a"), oracle.create_trial("b")
+    ended(oracle, first)
+    ended(oracle, second)
+    shutil.rmtree(compat_tuner.trial_folder(oracle, first.trial_id))
+    later = oracle_in(tmp_path, max_trials=4)
+    later.reload()
+    compat_tuner.mend_after_reload(later)
+    compat_tuner.give_up_afterwards(later)
+    assert list(later.trials) == [second.trial_id]
+    failed(later, later.create_trial("a"))
+
+
 def test_the_trial_of_a_lost_worker_goes_to_another(oracle, roll, clock, said):
     lost, other = oracle.create_trial("a"), oracle.create_trial("b")
     ended(oracle, other)
@@ -93,6 +108,20 @@ def test_a_worker_that_is_merely_slow_keeps_its_trial(oracle, roll, clock):
     clock.now += 3600  # the other trial took an hour: so long and twice more is not too long
     assert oracle.create_trial("c").status == "STOPPED"
     assert "a" in oracle.ongoing_trials
+
+
+def test_the_longest_trial_counts_from_its_beginning(oracle, roll, clock):
+    """Also where its worker was heard of in between, by what it wrote."""
+    long = oracle.create_trial("a")
+    record = Path(compat_tuner.trial_folder(oracle, long.trial_id), "autolr.json")
+    for epoch in range(1, 6):
+        clock.now += 3000
+        record.write_text("{}")
+        os.utime(record, (epoch, 2e9 + epoch))
+        ended(oracle, oracle.create_trial("b")) if epoch == 1 else roll._silent(["a"])
+    ended(oracle, long)
+    assert roll.longest == 15_000
+    assert roll.patience() == 45_000
 
 
 def test_a_worker_that_writes_is_at_work_however_long_its_first_trial_takes(oracle, roll, clock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 
 import keras
 import keras_tuner as kt
@@ -386,6 +387,9 @@ def test_what_a_short_trial_gives_can_be_chosen():
     fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
     assert range_test_budget(fit, share=0.1, most=364, least=10) == (100, 0)
     assert range_test_budget(fit, share=0.01, most=364, least=10) == (10, 0)
+    short = {**fit, "x": np.zeros((300, 1))}
+    assert range_test_budget(short, share=0.1, most=364, least=100) == (100, 0)  # of 135
+    assert range_test_budget(short, share=0.1, most=364, least=150) == (60, 0)  # a fifth
     assert range_test_budget(fit, share=0.01, most=364, least=1000) == (100, 264)
     assert range_test_budget(fit, share=0.1, most=30) == (30, 0)
 
@@ -581,6 +585,37 @@ def test_a_later_rung_whose_parent_trained_in_several_ways_tests_each(tmp_path):
     ]
     assert later
     assert {record.source for record in later} == {"range test"}
+
+
+@pytest.mark.slow
+def test_executions_are_no_ways_of_training(tmp_path):
+    outcome = search(Setup(named, tuner=hyperband, options={"executions_per_trial": 2}), tmp_path)
+    later = [
+        (trial.hyperparameters.values["tuner/trial_id"], record)
+        for trial, record in zip(outcome.trials, records(outcome), strict=True)
+        if "tuner/trial_id" in trial.hyperparameters.values
+    ]
+    assert later
+    for parent, record in later:
+        assert record.source == f"trial {parent}"
+
+
+def test_a_kill_leaves_no_half_of_the_tuners_file(tmp_path, monkeypatch):
+    tuner = autolr.RandomSearch(lambda hp: compiled(sequential()), "loss", max_trials=1, directory=tmp_path)
+    tuner.save()
+    path = Path(tuner.project_dir) / "tuner0.json"
+    whole = path.read_text()
+
+    def cut_short(file, content):
+        Path(file).write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuner.oracle, "save", lambda: None)
+    monkeypatch.setattr("keras_tuner.src.engine.stateful.utils.save_json", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        tuner.save()
+    assert path.read_text() == whole
+    assert sorted(file.name for file in path.parent.glob("tuner*")) == ["tuner0.json"]
 
 
 @pytest.mark.parametrize(("patience", "warned"), [(1, True), (50, False)])

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,6 +242,8 @@ def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
         (["FAILED", "FAILED", "FAILED"], 5, "failed"),
         # What three failures in a row leave behind: the third is not written down.
         (["COMPLETED", "FAILED", "FAILED", "RUNNING"], 3600, "failed"),
+        (["COMPLETED", "FAILED", "FAILED", "FAILED"], 5, "failed"),  # AutoLR does
+        (["FAILED", "FAILED", "FAILED", "COMPLETED"], 5, "finished"),
         ([], 5, "running"),
         ([], 3600, "empty"),
     ],
@@ -253,6 +256,61 @@ def test_the_state_of_a_search(tmp_path, statuses, age, state):
     search = read_search(folder.done(age=age))
     assert search.state == state
     assert state in report(folder.path).text
+
+
+def test_a_pause_is_no_long_trial(tmp_path):
+    """Begun two days ago, gone on with a day later, and killed then."""
+    folder, day = Folder(tmp_path / "s"), 24 * 3600
+    now = time.time()
+    for name, status, begun in (("0", "COMPLETED", now - 2 * day), ("1", "RUNNING", now - day)):
+        for file in folder.trial(name, 0.9 if status == "COMPLETED" else None, status=status).rglob("*"):
+            os.utime(file, (begun + 60,) * 2)
+    oracle = json.loads((folder.done() / "oracle.json").read_text())
+    oracle["display"]["trial_start"] = {
+        str(n): datetime.fromtimestamp(now - days * day).isoformat() for n, days in ((0, 2), (1, 1))
+    }
+    (folder.path / "oracle.json").write_text(json.dumps(oracle))
+    for file in folder.path.glob("*.json"):
+        os.utime(file, (now - day + 60,) * 2)
+    assert read_search(folder.path).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("range_test", "lrs", [1e-7, "inf"]),
+        ("range_test", "lrs", [5e-324, 1.0]),
+        ("bounds", "max_lr", 1e308),
+        ("bounds", "min_lr", 5e-324),
+        ("training", "steps", 10**400),
+        ("training", "fits", -1),
+    ],
+)
+def test_numbers_beyond_reason_are_a_damaged_record(tmp_path, part, name, value):
+    path = finished(tmp_path / "mnist")
+    rewrite(path / "trial_000", training=trained(200, 2))
+    record = json.loads((path / "trial_000" / "autolr.json").read_text())
+    record[part][name] = value
+    if name == "lrs":
+        record[part]["losses"] = [1.0, 2.0]
+    rewrite(path / "trial_000", **{part: record[part]})
+    page = report(path)
+    assert "its numbers make no sense" in page.text
+
+
+def test_a_record_holds_hyperparameters_that_are_infinite(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", clip=math.inf, floor=-math.inf)
+    search = read_search(folder.done())
+    assert search.trials[0].record is not None
+    assert not search.trials[0].problems
+
+
+def test_a_winner_trained_in_several_ways_says_so(tmp_path):
+    path = finished(tmp_path / "mnist", trials=1)
+    assert "ways" not in report(path).text
+    rewrite(path / "trial_000", ways=2)
+    assert "# The trial trained in 2 ways, one after the other." in report(path).text
 
 
 def test_workers_and_what_they_train_are_named(tmp_path):

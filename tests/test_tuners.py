@@ -452,7 +452,7 @@ def test_a_trial_whose_range_test_fails_trains_at_the_default_rate(tmp_path, dat
     (trial,) = found.trials
     assert_completed(trial)
     assert len(found.warned) == 1
-    assert "The optimizer's default rate is used" in found.warned[0]
+    assert "The bounds are the optimizer's usual rate and a 25th of it" in found.warned[0]
     record = found.record(trial)
     assert record.bounds["status"] == "failed"
     assert record.range_test is None
