@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +66,8 @@ def _level_of_the_user() -> int:
 
     A warning shows that line; those between say nothing to whom it is for.
     """
-    frame, level = sys._getframe(2), 2
-    while frame.f_back and str(frame.f_globals.get("__name__", "")).partition(".")[0] in LIBRARIES:
-        frame, level = frame.f_back, level + 1
-    return level
+    # The first is this function's own frame, the second that of `warn_once`, whose level is 1.
+    for level, frame in enumerate(inspect.stack(context=0)[2:], start=2):
+        if str(frame.frame.f_globals.get("__name__", "")).partition(".")[0] not in LIBRARIES:
+            return level
+    return 2
