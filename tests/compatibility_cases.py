@@ -358,7 +358,7 @@ MODELS = [
     Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept", quick=True),
     Case("Models", "several optimizers, as in a GAN", lambda: Setup(adversaries), quick=True),
     Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5)))),
-    Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2, quick=True),
+    Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2),
 ]
 if not hasattr(keras.optimizers, "MultiOptimizer"):
     MODELS = [case for case in MODELS if "MultiOptimizer" not in case.name]
@@ -499,7 +499,7 @@ FAILURE: list[Case] = [
     ),
     Case("Failure", "an exception in the range test", lambda: Setup(around=raising), failing=True, quick=True),
     Case("Failure", "an exception in AutoLR", lambda: Setup(around=unpreparable), quick=True),
-    Case("Failure", "a full disk when the record is written", lambda: Setup(around=full_disk), quick=True),
+    Case("Failure", "a full disk when the record is written", lambda: Setup(around=full_disk)),
 ]
 
 CASES: list[Any] = [*TUNERS, *DATA, *MODELS, *FIT, *HYPERBAND, *FAILURE]

@@ -197,6 +197,7 @@ def test_a_fall_of_more_than_twice_in_twice_the_steps_gathers_pace(brief, longer
     assert gathers_pace([*bursts, Burst(3e-3, longer, 48), Burst(1e-3, longer + 0.1, 48)]) == begun
 
 
+@pytest.mark.slow
 def test_a_model_that_has_only_begun_to_learn_gets_longer_bursts_though_its_loss_fell():
     """A deep linear network with small weights starts on a plateau, and leaves it at a growing pace."""
     rng = np.random.default_rng(0)

@@ -113,6 +113,7 @@ def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkey
     assert terminal.lines() == []
 
 
+@pytest.mark.slow
 def test_a_search_taken_up_again_counts_the_trials_of_before(tuner, data):
     tuner.oracle.max_trials = 1
     tuner.search(*data, verbose=0, **FIT)
@@ -246,6 +247,7 @@ def test_a_first_trial_that_fails_or_is_interrupted_ends_no_search(tuner, data):
     assert "none yet" in terminal.text
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_retried_counts_once(tuner, data):
     class FailOnce(keras.callbacks.Callback):
         failed = False

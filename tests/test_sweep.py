@@ -316,6 +316,7 @@ class ShufflesItself(keras.utils.PyDataset):
         np.random.shuffle(self.order)
 
 
+@pytest.mark.slow
 def test_a_dataset_that_shuffles_itself_is_not_told_of_the_tests_epochs(data):
     def run(*, tested):
         keras.utils.set_random_seed(3)

@@ -74,6 +74,7 @@ def test_of_very_many_epochs_those_that_end_a_cycle_are_kept():
     assert {1, *range(7, 351, 7)} <= set(epochs)
 
 
+@pytest.mark.slow
 def test_data_of_unknown_size_are_thinned_as_they_come():
     def batches():
         for _ in range(1500):

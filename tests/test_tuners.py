@@ -360,6 +360,7 @@ def test_a_range_declared_in_the_build_function_is_used(tmp_path, data):
     assert set(declared) == {"units", *SCHEDULE}
 
 
+@pytest.mark.slow
 def test_a_range_declared_under_a_condition_is_warned_of(tmp_path, data):
     def build_with_restarts(hp):
         if hp.Choice("restarts", [False, True]):
@@ -421,6 +422,7 @@ def test_a_quiet_search_says_nothing(tmp_path, data):
     assert not found.said
 
 
+@pytest.mark.slow
 def test_a_model_kept_from_a_search_is_its_users_own_again(tmp_path, data):
     """One model for all trials: neither a later trial nor a later `fit` may reach into a trial that has ended."""
     kept = dense()
