@@ -30,8 +30,8 @@ BURST_BUDGETS = (
 )
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
 MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[1]  # a coarse sweep and the first round of bursts
-# Even where those are more than the share: in trials of 375 steps, of which they are 43 %, they lower the error by more
-# than as many steps of training would (`docs/bounds.md`). A sweep alone gains less, and may cost less.
+# Even where those are more than the share: searches of trials of 375 steps, of which they are 43 %, gain by them though
+# fewer trials are left (`docs/bounds.md`). A sweep alone gains less, and may cost less.
 SHORT_TRIAL_SHARE, SHORTER_TRIAL_SHARE = 0.45, 0.2
 
 

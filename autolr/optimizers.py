@@ -53,7 +53,7 @@ def default_rate(optimizer: Any) -> float:
 
 
 def usual_rate(optimizer: Any) -> float:
-    """A rate to fall back on: the default of the optimizer's class, but 1.0 for Adadelta, as its source has it.
+    """A rate to fall back on: the default of the optimizer's class, but 1.0 for Adadelta, as in its paper.
 
     Keras's own default is a thousandth of that and hardly trains (`docs/results.md`, the method's table).
     """
