@@ -17,6 +17,7 @@ import range_test
 import schedules
 import search
 import search_results
+import short_trials
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +38,11 @@ def test_the_tables_of_searches_are_those_of_the_results():
 @pytest.mark.parametrize("benchmark", [annealing, method_table], ids=lambda module: module.__name__)
 def test_the_table_of_a_benchmark_is_that_of_its_results(benchmark):
     assert shown(f"python benchmarks/{benchmark.__name__}.py --table") == benchmark.table()
+
+
+def test_the_tables_of_short_trials_are_those_of_the_results():
+    assert shown("python benchmarks/short_trials.py --table", "bounds.md") == short_trials.table()
+    assert shown("python benchmarks/short_trials.py --table (searches)", "bounds.md") == short_trials.searches()
 
 
 def test_the_tables_of_costs_are_those_of_the_times_measured():
