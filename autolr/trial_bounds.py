@@ -53,8 +53,11 @@ def find_trial_bounds(
     """
     values = trial.hyperparameters.values
     parent = parent_of(trial)
-    if parent and MIN_LR in values and MAX_LR in values and not _trained_in_several_ways(folder_of(parent)):
-        return _taken_over(parent, _recorded(folder_of(parent), values[MIN_LR], values[MAX_LR]), diary)
+    if parent and MIN_LR in values and MAX_LR in values:
+        record = _record_in(folder_of(parent))
+        # Of several ways of training the bounds are the last one's, and can't serve for what came before.
+        if record is None or record.ways == 1:
+            return _taken_over(parent, _verdict_on(values[MIN_LR], values[MAX_LR], record), diary)
     measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
     if measured in search.found:
         return _taken_over(*search.found[measured], diary)
@@ -127,22 +130,23 @@ def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:
     return Found(bounds, None, f"trial {trial_id}")
 
 
-def _trained_in_several_ways(folder: str) -> bool:
-    """Whether a trial found more bounds than one pair: its own are the last, which can't serve for what came before."""
+def _record_in(folder: str) -> TrialRecord | None:
+    """A trial's record; None if it is gone, damaged, or in a folder that only TensorFlow can read."""
     try:
-        return TrialRecord.read(folder).ways > 1
-    except (RecordError, TypeError):
-        return False
+        return TrialRecord.read(folder)
+    except RecordError:
+        return None
 
 
-def _recorded(folder: str, min_lr: float, max_lr: float) -> LRBounds:
-    """These bounds with the verdict that a trial's record holds of them."""
-    try:
-        bounds = LRBounds.from_dict(TrialRecord.read(folder).bounds)
-        if tuple(bounds) == (min_lr, max_lr):  # else the folder was another trial's before
-            return bounds
-    except (RecordError, TypeError):  # gone, damaged, or in a folder that only TensorFlow can read
-        pass
+def _verdict_on(min_lr: float, max_lr: float, record: TrialRecord | None) -> LRBounds:
+    """These bounds with the verdict on them of the record of the trial that found them."""
+    if record is not None:
+        try:
+            bounds = LRBounds.from_dict(record.bounds)
+            if tuple(bounds) == (min_lr, max_lr):  # else the folder was another trial's before
+                return bounds
+        except TypeError:  # no bounds of this version's
+            pass
     reason = "What the trial that found these bounds has recorded of them cannot be read, but for the rates."
     return LRBounds(min_lr, max_lr, "unknown", reason, "low")
 
