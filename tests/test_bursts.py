@@ -157,7 +157,11 @@ def test_a_range_test_tries_its_rates_and_counts_the_steps(data):
 
 @pytest.mark.parametrize(
     ("burst_steps", "lengths"),
-    [(264, {24, 48}), pytest.param(552, {24, 48, 96}, marks=pytest.mark.slow), (1128, {24, 48, 96, 192})],
+    [
+        (264, {24, 48}),
+        pytest.param(552, {24, 48, 96}, marks=pytest.mark.slow),
+        pytest.param(1128, {24, 48, 96, 192}, marks=pytest.mark.slow),
+    ],
 )
 def test_where_nothing_fell_the_bursts_are_longer_if_there_are_steps_for_it(burst_steps, lengths):
     rng = np.random.default_rng(0)

@@ -109,7 +109,7 @@ def test_a_model_with_a_lambda_is_told_what_to_do(tmp_path):
         snapshot_ensemble(model, tmp_path)
 
 
-@pytest.mark.parametrize("build", [sequential, functional, Own])
+@pytest.mark.parametrize("build", [sequential, pytest.param(functional, marks=pytest.mark.slow), Own])
 def test_the_ensemble_averages_predictions_and_survives_saving(build, data, tmp_path):
     model = compiled(build())
     ends = trained(model, data, tmp_path / "cycles")
@@ -407,11 +407,12 @@ def named_ends(kind, **names):
     "build",
     [
         OwnEnds,
-        lambda: named_ends(dict, b="b", a="a"),
-        lambda: named_ends(dict, b="x", a="y"),
         lambda: named_ends(dict, b="a", a="b"),
-        lambda: named_ends(OrderedDict, b="b", a="a"),
-        lambda: named_ends(OrderedDict, b="x", a="y"),
+        *(
+            pytest.param(lambda kind=kind, names=names: named_ends(kind, **names), marks=pytest.mark.slow)
+            for kind in (dict, OrderedDict)
+            for names in ({"b": "b", "a": "a"}, {"b": "x", "a": "y"})
+        ),
     ],
 )
 @pytest.mark.parametrize("loss", ["mse", ["mse", "mae"], {"b": "mae", "a": "mse"}, {"a": "mse", "b": "mae"}])

@@ -298,6 +298,7 @@ def test_a_pipeline_that_fills_its_cache_in_a_file_can_be_tested_and_trained_on(
     assert np.isfinite(model.fit(batches, verbose=0).history["loss"]).all()
 
 
+@pytest.mark.slow
 @ON_TENSORFLOW
 def test_several_steps_in_one_execution_make_no_difference_to_a_range_test(data):
     def test_of(several):
@@ -330,7 +331,10 @@ def test_the_training_step_is_traced_no_more_often_than_without_a_test(data):
 
 
 @ON_TENSORFLOW
-@pytest.mark.parametrize("build", [lambda: compiled(small()), unbuilt], ids=["built", "unbuilt"])
+@pytest.mark.parametrize(
+    "build",
+    [pytest.param(lambda: compiled(small()), id="built", marks=pytest.mark.slow), pytest.param(unbuilt, id="unbuilt")],
+)
 @pytest.mark.parametrize("kind", ["filtered", pytest.param("taken from", marks=pytest.mark.slow)])
 def test_data_without_a_batch_are_refused(data, kind, build):
     import tensorflow as tf

@@ -19,8 +19,9 @@ OPTIMIZERS = {
     "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
     "adadelta": lambda: keras.optimizers.Adadelta(1.0),
 }
-CASES = [  # every model and every optimizer by default, every pair with the slow tests
-    pytest.param(kind, optimizer, marks=[] if optimizer == "adam" or kind == "functional" else pytest.mark.slow)
+QUICK = {("sequential", "adam"), ("functional", "adadelta"), ("unbuilt subclass", "adam")}
+CASES = [  # every model and two optimizers by default, every pair with the slow tests
+    pytest.param(kind, optimizer, marks=[] if (kind, optimizer) in QUICK else pytest.mark.slow)
     for kind in MODELS
     for optimizer in OPTIMIZERS
 ]
@@ -266,7 +267,8 @@ def test_a_training_step_without_a_loss_says_so_and_the_model_is_as_it_was(data)
     assert_same_arrays(state_of(model)[:2], before[:2])
 
 
-@pytest.mark.parametrize("optimizer", ["adam", pytest.param("momentum", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_an_already_trained_model_is_noticed_and_not_spoilt(optimizer):
     # 30 epochs on scikit-learn's digits, and then a second training on the bounds that are found.
     from sklearn.datasets import load_digits

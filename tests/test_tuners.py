@@ -177,8 +177,8 @@ def assert_completed(*trials):
         assert trial.status == "COMPLETED", trial.message
 
 
-# By default one that draws its trials, one that takes them in order, and one that continues them.
-BY_DEFAULT = {"random", "grid", "hyperband"}
+# By default one that draws its trials, and one that continues them.
+BY_DEFAULT = {"random", "hyperband"}
 
 
 @pytest.fixture(
