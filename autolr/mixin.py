@@ -110,8 +110,11 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
         super().__init__(*args, **kwargs)
         # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
-        theirs = super().run_trial.__module__.split(".")[0] == "keras_tuner"
-        if self.hypermodel is None and theirs and type(self).run_trial is AutoLRMixin.run_trial:
+        self._runs_as_ever = (
+            super().run_trial.__module__.split(".")[0] == "keras_tuner"
+            and type(self).run_trial is AutoLRMixin.run_trial
+        )
+        if self.hypermodel is None and self._runs_as_ever:
             raise invalid(
                 "hypermodel",
                 "be a `HyperModel` or a function that builds a model",
@@ -204,6 +207,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             options=self._options,
             search=self._memory,
             objective=self.oracle.objective,
+            must_report=self._runs_as_ever and type(self.hypermodel).fit is kt.HyperModel.fit,
         )
 
     def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:

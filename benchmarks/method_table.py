@@ -2,14 +2,17 @@
 """The table of the method's source, with several seeds: the same CNN and recipe on the full MNIST.
 
     python benchmarks/method_table.py --data PATH/TO/mnist.npz [--seeds 0 1 2 3 4] [--arms sgdr constant] [--quick]
+    python benchmarks/method_table.py --data PATH/TO/mnist.npz --epochs 28 --arms constant tuner
 
 54,000 images for training, 6,000 for validation, Adadelta, batches of 128, 16 epochs for every arm: the method's first
-three cycles, of 3, 5 and 8 epochs. Every epoch is tested; which of them counts is decided on the validation images, by
-the loss as in the source, or by the accuracy as the tuners do. Layers compute in bfloat16 and keep float32 weights
-(Keras's `mixed_bfloat16`), which takes little more than half of the time. Each training leaves a file in
-`benchmarks/results/method_table/` and is not run again: the command can be stopped and repeated, and several may share
-the seeds. A training takes ten minutes on one core. `--quick` takes 2,000 images, and writes to `method_table-quick/`.
-`--table` shows what is there.
+three cycles, of 3, 5 and 8 epochs; or 28 with the fourth, of 12. Every epoch is tested; which of them counts is decided
+on the validation images, by the loss as in the source, or by the accuracy as the tuners do. In 16 epochs layers compute
+in bfloat16 and keep float32 weights (Keras's `mixed_bfloat16`), which takes little more than half of the time where the
+processor has instructions for it, and several times as long where not; in 28 they compute in float32. Each training
+leaves a file in `benchmarks/results/method_table/` (or `method_table-28/`) and is not run again: the command can be
+stopped and repeated, and several may share the seeds. A training of 16 epochs takes ten minutes on one core, one of 28
+half an hour (with `TF_ENABLE_ONEDNN_OPTS=1`, which TensorFlow sets by itself on some processors only). `--quick` takes
+2,000 images, and writes to `method_table-quick/`. `--table` shows what is there.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from autolr.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "method_table.png"
+PRECISION = {16: "mixed_bfloat16", 28: "float32"}  # by epochs
 EPOCHS = 16
 SNAPSHOTS = 3  # ends of cycles in an ensemble, as many as the tuners keep
 METHOD = {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}
@@ -90,7 +94,7 @@ def test_error(model: keras.Model, data: tuple[np.ndarray, np.ndarray]) -> float
     return round(100 * (1 - model.evaluate(*data, batch_size=1000, verbose=0, return_dict=True)["accuracy"]), 3)
 
 
-def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]], *, epochs: int) -> dict[str, Any]:
     """Train once; what the table says of it."""
     began = time.perf_counter()
     keras.utils.set_random_seed(seed)
@@ -104,10 +108,10 @@ def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
             test = autolr.range_test(model, *data["train"], batch_size=BATCH)
             bounds = test.bounds()
             found = {"bounds": [bounds.min_lr, bounds.max_lr, bounds.status], "range_test_steps": test.steps_spent}
-            how: dict[str, Any] = {"cycle_length": EPOCHS, "shape": "one_cycle"}
+            how: dict[str, Any] = {"cycle_length": epochs, "shape": "one_cycle"}
             if arm in CYCLES:
                 how = {**CYCLES[arm], "snapshot_folder": folder}
-            if arm in CYCLES and arm != "sgdr":  # fitted to 16 epochs, the cycles are the method's own
+            if arm in CYCLES and arm != "sgdr":  # fitted to 16 or 28 epochs, the cycles are the method's own
                 how |= {"fit_budget": True, "warmup": WARMUP, "tail_average": TAIL_AVERAGE}
             callbacks = [autolr.SGDRScheduler(bounds.min_lr, bounds.max_lr, restore_weights=False, **how)]
         elif arm == "plateau":
@@ -117,7 +121,7 @@ def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
         history = model.fit(
             *data["train"],
             batch_size=BATCH,
-            epochs=EPOCHS,
+            epochs=epochs,
             validation_data=data["validation"],
             verbose=0,
             callbacks=callbacks,
@@ -223,27 +227,31 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="MNIST as Keras's `mnist.npz`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 to 4)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--epochs", type=int, choices=PRECISION, default=EPOCHS, help=f"(default: {EPOCHS})")
     parser.add_argument("--quick", action="store_true", help="a small part of the data, to see that all works")
     parser.add_argument("--table", action="store_true", help="train nothing, show what is there")
     options = parser.parse_args()
-    folder = RESULTS / f"method_table{'-quick' * options.quick}"
+    longer = "" if options.epochs == EPOCHS else f"-{options.epochs}"
+    folder = RESULTS / f"method_table{longer}{'-quick' * options.quick}"
     if not options.table:
         if options.data is None:
             parser.error("--data is needed for training")
-        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        keras.mixed_precision.set_global_policy(PRECISION[options.epochs])
         data = load(options.data, options.quick)
         folder.mkdir(parents=True, exist_ok=True)
         for seed in options.seeds:
             for arm in options.arms:
                 path = folder / f"{arm}-{seed}.json"
                 if not path.exists():
-                    found = run(arm, seed, data)
+                    found = run(arm, seed, data, epochs=options.epochs)
                     write_atomically(path, json.dumps(found, indent=1) + "\n")
                     print(f"seed {seed}, {arm}: {chosen(found, 'val_loss')}, {found.get('ensemble')}", flush=True)
     print(table(folder))
     if not options.quick:
-        fill("results.md", {"python benchmarks/method_table.py --table": table(folder)})
-        draw(folder)
+        epochs = "" if options.epochs == EPOCHS else f" --epochs {options.epochs}"
+        fill("results.md", {f"python benchmarks/method_table.py --table{epochs}": table(folder)})
+        if options.epochs == EPOCHS:
+            draw(folder)
 
 
 if __name__ == "__main__":

@@ -645,3 +645,47 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
             tuner.search(x, y, epochs=1, verbose=verbose, callbacks=[Interrupt()])
         hint = f"interrupted. To go on, make the tuner again and call `search`: {tmp_path}"
         assert (hint in capsys.readouterr().out) == said
+
+
+def test_a_mistyped_objective_ends_the_search_in_its_first_epoch(tmp_path, data):
+    def search_for(objective, name="search", **training):
+        tuner = autolr.RandomSearch(
+            lambda hp: compiled(sequential()), objective=objective, max_trials=2, directory=tmp_path, project_name=name
+        )
+        tuner.search(*data, epochs=2, verbose=0, **training)
+        return tuner
+
+    with pytest.raises(
+        kt.errors.FatalValueError, match=r"`objective`.*\(accuracy, .*'val_acc'\. Perhaps `val_accuracy`"
+    ):
+        search_for("val_acc", validation_split=0.25)
+    with pytest.raises(ValueError, match=r"objective='val_accuracy'\. Pass `validation_data` or `validation_split`"):
+        search_for("val_accuracy")
+    # The same search goes on with what was meant.
+    trials = search_for("val_accuracy", validation_split=0.25).oracle.trials.values()
+    assert [trial.status for trial in trials] == ["COMPLETED"] * 2
+    with pytest.raises(ValueError, match=r"objective='zeal'\. Name one of these"):
+        search_for([kt.Objective("loss", "min"), kt.Objective("zeal", "min")], name="several")
+
+
+class Reporter(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["zeal"] = 1.0 + epoch
+
+
+class ReturnsItsOwn(kt.HyperModel):
+    def build(self, hp):
+        return compiled(sequential())
+
+    def fit(self, hp, model, *args, **kwargs):
+        model.fit(*args, **kwargs)
+        return {"zeal": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("hypermodel", "callbacks"), [(lambda hp: compiled(sequential()), [Reporter()]), (ReturnsItsOwn(), [])]
+)
+def test_an_objective_that_somebody_else_reports_is_taken(tmp_path, data, hypermodel, callbacks):
+    tuner = autolr.RandomSearch(hypermodel, kt.Objective("zeal", "max"), max_trials=1, directory=tmp_path)
+    tuner.search(*data, epochs=2, verbose=0, callbacks=callbacks)
+    assert tuner.oracle.get_best_trials()[0].score == 2

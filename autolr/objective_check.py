@@ -1,0 +1,44 @@
+"""A look at the objective after a search's first epoch, in place of after its third failed trial."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import keras_tuner as kt
+
+from autolr.errors import invalid
+
+
+class ObjectiveCheck(keras.callbacks.Callback):
+    """Ends a search for a value that its training does not report.
+
+    Keras Tuner looks for it when a trial has ended, takes the trial for a failed one, and goes on to the next.
+
+    Args:
+        objective: The search's, or several in one.
+
+    Raises:
+        keras_tuner.errors.FatalValueError: At the end of an epoch without it; no other trial is begun.
+    """
+
+    def __init__(self, objective: kt.Objective) -> None:
+        super().__init__()
+        self._objective = objective
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Look; other callbacks have added what they report by now."""
+        reported = sorted(logs or {})
+        if self._objective.has_value(reported):
+            return
+        wanted = getattr(self._objective, "objectives", [self._objective])
+        name = next(each.name for each in wanted if each.name not in reported)
+        if name.startswith("val_") and name.removeprefix("val_") in reported:
+            hint = "Pass `validation_data` or `validation_split` to `search`."
+        else:
+            close = difflib.get_close_matches(name, reported, n=1)
+            hint = f"Perhaps `{close[0]}` is meant." if close else "Name one of these."
+        there = f"be a value that training reports ({', '.join(reported)})"
+        raise kt.errors.FatalValueError(str(invalid("objective", there, name, hint)))
