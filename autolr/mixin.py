@@ -25,8 +25,10 @@ from autolr.budget import (
 from autolr.chief import Roll, is_chief
 from autolr.ensemble import average, check_last, compiled_like, without_compiled_parts
 from autolr.errors import RecordError, check_count, invalid, is_finite
+from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.record_check import read_record
+from autolr.records import note_stop
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
@@ -179,8 +181,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
-        except KeyboardInterrupt:
-            progress.interrupted(str(self.project_dir))
+        except BaseException as error:
+            note_stop(self.project_dir)
+            if isinstance(error, KeyboardInterrupt):
+                progress.interrupted(str(self.project_dir))
             raise
         if self._roll is not None and self._roll.given_up is not None:
             raise self._roll.given_up
@@ -207,8 +211,12 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             options=self._options,
             search=self._memory,
             objective=self.oracle.objective,
-            must_report=self._runs_as_ever and type(self.hypermodel).fit is kt.HyperModel.fit,
+            reported=ObjectiveCheck(self.oracle.objective) if self._scored_by_fit() else None,
         )
+
+    def _scored_by_fit(self) -> bool:
+        """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
+        return self._runs_as_ever and type(self.hypermodel).fit is kt.HyperModel.fit
 
     def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run an execution of a trial with its model's `fit` watched."""

@@ -5,18 +5,21 @@ Standard library only: reading a search needs no Keras.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from autolr.errors import RecordError
 
 FILE_NAME = "autolr.json"
+STOPPED = "stopped.json"  # in a search's folder, when it was cut off; what is written later tells that it goes on
 FORMAT = 1
 
 
@@ -90,6 +93,12 @@ class TrialRecord:
             raise RecordError(f"{path} does not exist: no range test was recorded for this trial.") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"{path} is no trial record of autolr: {error}") from error
+
+
+def note_stop(folder: str | os.PathLike[str]) -> None:
+    """Note in a search's folder that it was cut off just now, where that can be written."""
+    with contextlib.suppress(OSError):
+        write_atomically(Path(folder) / STOPPED, json.dumps({"stopped": datetime.now().isoformat()}))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from autolr.errors import RecordError
 from autolr.record_check import read_record
-from autolr.records import FILE_NAME, TrialRecord, holds
+from autolr.records import FILE_NAME, STOPPED, TrialRecord, holds
 
 FOUND_PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # values that are no choice of the search
 UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
@@ -109,7 +109,8 @@ class Search:
 
     Attributes:
         name: Name of its folder.
-        state: "finished", "running", "interrupted" (a trial is under way, but nothing has been written for long),
+        state: "finished", "running", "interrupted" (a trial is under way, but the search was cut off, or nothing has
+            been written for long),
             "failed" (its last trials failed) or "empty" (no trial yet).
         objective: Name of the objective, from a trial's record. Keras Tuner does not write it down: without such a
             record it is the metric that the scores are the best values of, or "score" if there is none.
@@ -197,9 +198,10 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     ongoing = {str(tuner): str(name) for tuner, name in _dict(oracle.get("ongoing_trials")).items()}
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = (time.time() if now is None else now) - last_write
+    stopped = _last_write([folder / STOPPED]) == last_write
     return Search(
         name=folder.resolve().name,
-        state=_state(trials, patient=silence < _patience(display, folder)),
+        state=_state(trials, patient=not stopped and silence < _patience(display, folder)),
         objective=objective,
         direction=direction,
         trials=trials,

@@ -19,7 +19,6 @@ from autolr.budget import DEFAULTS, WARMUP, describe, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
-from autolr.objective_check import ObjectiveCheck
 from autolr.optimizers import (
     KEPT,
     PROPORTIONAL,
@@ -64,7 +63,7 @@ class AssistedTrial:
         found: Its bounds, and where they come from, by what they depend on: every further `fit` that is set up alike
             uses them.
         objective: The search's, for the record.
-        must_report: Whether each `fit` must report it, since nobody else does.
+        reported: Has each `fit` report that; None where it need not.
         diary: What is said and written down of it.
     """
 
@@ -76,7 +75,7 @@ class AssistedTrial:
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     objective: Any = None
-    must_report: bool = False
+    reported: keras.callbacks.Callback | None = None
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
 
@@ -123,9 +122,9 @@ class AssistedTrial:
                 if _takes(original, "verbose"):
                     arguments = self._on_screen(arguments)
                 arguments = self.assist(model, arguments, trained=trained)
-                if self.must_report and arguments.get("validation_freq", 1) == 1:
-                    check = ObjectiveCheck(self.objective)
-                    arguments["callbacks"] = [*callbacks_of(arguments), check]  # behind those that report, too
+                if self.reported is not None and arguments.get("validation_freq", 1) == 1:
+                    # Behind those that report, too.
+                    arguments["callbacks"] = [*callbacks_of(arguments), self.reported]
                 trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
                 values = [arguments.pop(name) for name in positional]
                 return original(*values, **arguments)

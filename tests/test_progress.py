@@ -16,6 +16,7 @@ import pytest
 
 import autolr
 from autolr.progress import Lines, Screen, Silence, duration, progress_for
+from autolr.search_folder import read_search
 
 pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
 pytestmark = pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
@@ -271,9 +272,14 @@ def test_a_search_interrupted_in_its_first_trial_is_taken_up_again(tuner, data):
 
     with Terminal(), pytest.raises(KeyboardInterrupt):
         tuner.search(*data, **FIT, callbacks=[Interrupt()])
+    assert read_search(tuner).state == "interrupted"
     again = autolr.RandomSearch(
         tuner.hypermodel, "val_loss", max_trials=2, seed=1, directory=tuner.directory, project_name="mine"
     )
+    states = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(read_search(again).state))
+    seen = []
     with Terminal():
-        again.search(*data, **FIT)
+        again.search(*data, **FIT, callbacks=[states])
+    assert set(seen) == {"running"}
+    assert read_search(again).state == "finished"
     assert [trial.status for trial in again.oracle.trials.values()] == ["COMPLETED"] * 2
