@@ -53,7 +53,6 @@ class Trial:
         values: Hyperparameter values, what was found by the trial (`autolr/…`) and Keras Tuner's (`tuner/…`) included.
         metrics: Best value of each metric.
         directions: "min" or "max" of each metric.
-        executions: How often the trial was trained.
         record: What autolr recorded, None without a usable record.
         problems: What is missing or broken, in sentences.
     """
@@ -65,7 +64,6 @@ class Trial:
     values: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     directions: Mapping[str, str] = field(default_factory=dict)
-    executions: int = 1
     record: TrialRecord | None = None
     problems: tuple[str, ...] = ()
 
@@ -87,10 +85,10 @@ class Trial:
 
     @property
     def steps_trained(self) -> int | None:
-        """Optimizer steps of its training, all executions; None if unknown.
+        """Optimizer steps of its trainings; None if unknown.
 
         As run, if a training is on record; older records hold the last execution's, and the others count as much. As
-        planned in a record without one.
+        planned, in a record without one, for one execution: how many there were Keras Tuner does not write down.
         """
         if self.record is None:
             return None
@@ -100,7 +98,7 @@ class Trial:
         if not schedule["steps_per_epoch"]:
             return None
         own = schedule["edges"][-1] - schedule["initial_epoch"] * schedule["steps_per_epoch"]
-        return max(0, int(own)) // int(schedule.get("batches_per_update", 1)) * self.executions
+        return max(0, int(own)) // int(schedule.get("batches_per_update", 1))
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     """A trial of a search in which others have a record of autolr (`assisted`), or none has."""
     state, problems = _read_json(folder / "trial.json")
     values = _dict(_dict(state.get("hyperparameters")).get("values"))
-    metrics, directions, executions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
+    metrics, directions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
     record = None
     try:
         record = read_record(folder)
@@ -241,15 +239,14 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
         values=values,
         metrics=metrics,
         directions=directions,
-        executions=executions,
         record=record,
         problems=tuple(problems),
     )
 
 
-def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str], int]:
-    """Best value and direction of each metric, as Keras Tuner defines them, and the number of executions."""
-    best, directions, executions = {}, {}, 1
+def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Best value and direction of each metric, as Keras Tuner defines them."""
+    best, directions = {}, {}
     for name, config in configs.items():
         direction = _dict(config).get("direction")
         means = []
@@ -258,12 +255,11 @@ def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, st
                 number for value in _list(_dict(observation).get("value")) if (number := _number(value)) is not None
             ]
             if values:
-                executions = max(executions, len(values))
                 means.append(sum(values) / len(values))
         if real := [mean for mean in means if not math.isnan(mean)]:
             best[name] = max(real) if direction == "max" else min(real)
             directions[name] = "max" if direction == "max" else "min"
-    return best, directions, executions
+    return best, directions
 
 
 def _objective(trials: Sequence[Trial]) -> tuple[str, str] | None:

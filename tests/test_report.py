@@ -76,9 +76,7 @@ class Folder:
         self.ongoing: dict[str, str] = {}
         path.mkdir(parents=True, exist_ok=True)
 
-    def trial(
-        self, name, score=0.9, *, status="COMPLETED", message=None, record=True, bounds=(), executions=1, **values
-    ):
+    def trial(self, name, score=0.9, *, status="COMPLETED", message=None, record=True, bounds=(), **values):
         folder = self.path / f"trial_{name}"
         folder.mkdir()
         self.order.append(name)
@@ -95,7 +93,7 @@ class Folder:
         metrics = {}
         if score is not None:
             for metric, direction, x in ((self.objective, self.direction, score), ("loss", "min", 0.1)):
-                metrics[metric] = {"direction": direction, "observations": [{"value": [x] * executions, "step": 5}]}
+                metrics[metric] = {"direction": direction, "observations": [{"value": [x], "step": 5}]}
         state = {
             "trial_id": name,
             "hyperparameters": {"space": [], "values": values},
@@ -582,15 +580,15 @@ def test_the_objective_is_the_recorded_one(tmp_path):
     assert (search.objective, search.direction) == ("loss", "min")
 
 
-def test_executions_are_counted(tmp_path):
+def test_a_training_that_is_not_recorded_counts_as_planned(tmp_path):
     folder = Folder(tmp_path / "s")
-    folder.trial("0", executions=3)
-    assert read_search(folder.done()).trials[0].steps_trained == 1800
+    folder.trial("0")
+    assert read_search(folder.done()).trials[0].steps_trained == 600
 
 
 def test_a_training_that_stopped_early_counts_as_run(tmp_path):
     folder = Folder(tmp_path / "s")
-    rewrite(folder.trial("0", executions=3), training=trained(steps=250, fits=2))  # the third is under way
+    rewrite(folder.trial("0"), training=trained(steps=250, fits=2))
     assert read_search(folder.done()).trials[0].steps_trained == 500
 
 
