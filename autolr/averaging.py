@@ -71,13 +71,18 @@ class TailAverage:
         if self._statistics is not None:
             self._add(model)
             self._statistics.end(done)
-            means = zip(self._mean, model.get_weights(), strict=True)
-            model.set_weights([mean if is_float(mean) else weight for mean, weight in means])
-            for variable in model.trainable_variables:
-                if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
-                    variable.assign(variable.constraint(variable))
+            give_mean(model, self._mean)
             self._statistics.mend()
         self._mean, self._count, self._statistics = [], 0, None
+
+
+def give_mean(model: keras.Model, means: list[Any]) -> None:
+    """Give a model mean weights. What is not a float, a count for instance, stays as it is."""
+    pairs = zip(means, model.get_weights(), strict=True)
+    model.set_weights([mean if is_float(weight) else weight for mean, weight in pairs])
+    for variable in model.trainable_variables:
+        if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
+            variable.assign(variable.constraint(variable))
 
 
 def is_float(weight: Any) -> bool:

@@ -59,12 +59,15 @@ class TailStatistics:
             variable.assign(np.maximum(keras.ops.convert_to_numpy(variable) + lag, lowest))
 
 
-def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> None:
+def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
     """Make the moving statistics those of the weights as they are: means over all batches, each weighted by its size.
 
     Args:
         model: The model; nothing else of it changes.
         batches: Its inputs, batch by batch.
+
+    Returns:
+        How many samples there were; without any, the statistics are what they were.
     """
     normalizers = normalizers_of(model)
     momenta = [layer.momentum for layer in normalizers]
@@ -79,6 +82,7 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> None:
     finally:
         for layer, momentum in zip(normalizers, momenta, strict=True):
             layer.momentum = momentum
+    return seen
 
 
 def normalizers_of(model: keras.Model) -> list[Any]:

@@ -19,7 +19,7 @@ from autolr.errors import invalid
 from autolr.trough import Floats, find_onset, find_trough, half_fall, smooth
 from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, STATUSES, LRBounds
 
-# Standard errors by which a fall or a rise stands out. Of curves of pure noise, about one in a hundred passes.
+# Standard errors by which a fall or a rise stands out. Of curves of pure noise, three or four in a hundred pass.
 _DOUBTFUL, _CERTAIN = 3.0, 4.5
 # Standard errors of a fall that counts for nothing, and of one that decides alone.
 _WEAK, _STRONG = 1.0, 7.0
@@ -39,11 +39,12 @@ def find_bounds(
     2. The trough is found by least squares: the two cuts that best divide the losses into three constants, high,
        low, high. This uses every point and needs no threshold, so early spikes don't end it (Lightning #1767,
        #21141).
-    3. `min_lr` is the rate at which the smoothed loss has made half of its fall, but at most half of `max_lr`, and at
-       least halfway (in log-rate) from the sweep's start to it.
-    4. `max_lr` is `max_ratio` times `min_lr`, but at most the `margin`-th part of the rate at which the loss rises.
+    3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
+    4. `max_lr` is `max_ratio` times that, but at most the `margin`-th part of the rate at which the loss rises.
     5. The weaker the fall, the more the rise alone decides: below seven standard errors of the noise, `max_lr` moves
        (in log-rate) towards a twentieth of the rate at which the loss leaves its starting level; at one it is there.
+    6. `min_lr` stays between half of `max_lr` and its `max_ratio`-th part, and at least halfway (in log-rate) from the
+       sweep's start to it.
 
     The bounds don't change if the losses are scaled by a positive number or shifted (negative losses are fine),
     and scale with the rates. They hardly depend on how many points of a sweep are given.
@@ -53,9 +54,9 @@ def find_bounds(
         losses: The loss of each step's own batch, shape `(num_steps,)`. Not the epoch's running mean, which lags.
             Infinite losses, and NaN after the last finite loss, mean divergence; other NaN are left out.
         min_level: Share of the fall still to go at `min_lr`.
-        max_ratio: Largest `max_lr / min_lr`; values from 3 to 5 score alike. A sweep sees a rate for a few steps, a
-            cycle for hundreds: far above the rate that halves the fall, training is noisy or overfits before the
-            sweep can show it.
+        max_ratio: Largest `max_lr / min_lr`, though 2 in any case; values from 3 to 5 score alike. A sweep sees a rate
+            for a few steps, a cycle for hundreds: far above the rate that halves the fall, training is noisy or
+            overfits before the sweep can show it.
         margin: Smallest factor between `max_lr` and the rate at which the loss rises. Diverging takes steps too,
             so training diverges below the rate at which a sweep does.
 
@@ -88,7 +89,7 @@ def find_bounds(
         if len(rates) < 2:
             return LRBounds(*DEFAULT_BOUNDS, status, reason, confidence)
         high = min(high, logs[-1])
-        low = high - ratio if low is None else min(low, high - math.log10(2))
+        low = high - ratio if low is None else min(max(low, high - ratio), high - math.log10(2))
         low = max(low, (logs[0] + high) / 2)
         # Rounding in 10**log10(rate) must not leave the sweep.
         bounds = np.clip([10**low, 10**high], rates[0], rates[-1])
@@ -102,7 +103,7 @@ def find_bounds(
 
     finite = np.isfinite(y)
     if np.count_nonzero(finite) < _MIN_POINTS:
-        bad = ~np.isfinite(_numbers("losses", losses))
+        bad = ~(np.abs(_numbers("losses", losses)) <= _HUGE)
         if bad.any():
             first = logs[np.argmax(bad)]
             return answer("non_finite", max(first - 1, (logs[0] + first) / 2))
@@ -132,9 +133,9 @@ def find_bounds(
 def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
     """The smoothed curve `find_bounds` reads `min_lr` from, for plots.
 
-    Each point is a straight line fitted to the losses around it, weighted by a Gaussian of 0.15 decades in log-rate:
-    no lag, and no bend at the ends (a zero-padded box bends both towards zero). Losses are cut off as in
-    `find_bounds`.
+    Each point is a straight line fitted to the losses around it, weighted by a Gaussian of 0.15 decades in log-rate,
+    or more where points are further apart: no lag, and no bend at the ends (a zero-padded box bends both towards zero).
+    Losses are cut off as in `find_bounds`.
 
     Args:
         lrs: Learning rates, as for `find_bounds`.

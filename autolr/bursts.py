@@ -166,7 +166,8 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     if not bursts:
         return bounds
     chosen: list[tuple[list[Burst], int]] = []
-    for steps in sorted({burst.steps for burst in bursts}):
+    lengths = sorted({burst.steps for burst in bursts})
+    for steps in lengths:
         tried = sorted(burst for burst in bursts if burst.steps == steps)
         best = _best(tried)
         if best is not None:
@@ -183,7 +184,7 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     else:
         status = "ok" if fall > noise else "small_fall"
     rates_chosen = [tried[best].lr for tried, best in chosen]
-    steady = len(chosen) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
+    steady = len(chosen) == len(lengths) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
     found = "those near max_lr learned most" if chosen else "none helped"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
-from autolr.errors import AutoLRWarning, check_count, invalid, is_finite
+from autolr.errors import check_count, invalid, is_finite, warn
 from autolr.optimizers import batches_per_update
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
@@ -157,11 +156,9 @@ class LRFinder(keras.callbacks.Callback):
         """Keep the curve and put the model back."""
         self.finish()
         if not self._ended:
-            warnings.warn(
+            warn(
                 f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
-                "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself.",
-                AutoLRWarning,
-                stacklevel=2,
+                "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself."
             )
         if self._before is not None:
             self._before.restore()

@@ -10,12 +10,13 @@ import io
 import itertools
 import os
 import re
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from autolr.records import written_aside
 from autolr.trial_values import PREFIX
 
 if TYPE_CHECKING:
@@ -235,13 +236,8 @@ def _write_whole(path: str, write_to: Callable[[str], Any]) -> None:
     if "://" in path:
         write_to(path)
         return
-    aside = f"{path}.{uuid.uuid4().hex}"
-    try:
-        write_to(aside)
-        os.replace(aside, path)
-    finally:
-        if os.path.exists(aside):
-            os.unlink(aside)
+    with written_aside(Path(path)) as aside:
+        write_to(str(aside))
 
 
 def write_whole(oracle: Any, base: Any) -> None:

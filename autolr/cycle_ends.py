@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import uuid
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from autolr.errors import AutoLRWarning
+from autolr.errors import warn
+from autolr.records import written_aside
 
 SUFFIX = ".weights.h5"
 
@@ -48,11 +47,9 @@ class CycleEnds:
         try:
             save_snapshot(self._model, self._folder, number, keep=self._keep)
         except OSError as error:  # a full disk: the training is worth more
-            warnings.warn(
+            warn(
                 f"The weights at the end of cycle {number} could not be kept in {self._folder} ({error}). "
-                "Training goes on.",
-                AutoLRWarning,
-                stacklevel=2,
+                "Training goes on."
             )
         return True
 
@@ -78,13 +75,8 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
         keep: How many to keep.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Another process may write to the same folder: each writes aside under a name of its own.
-    aside = folder / f".aside-{uuid.uuid4().hex}{SUFFIX}"
-    try:
+    with written_aside(folder / f"cycle-{cycle:04d}{SUFFIX}") as aside:
         model.save_weights(aside)
-        os.replace(aside, folder / f"cycle-{cycle:04d}{SUFFIX}")
-    finally:
-        aside.unlink(missing_ok=True)
     for path in snapshot_paths(folder)[:-keep]:
         path.unlink(missing_ok=True)
 

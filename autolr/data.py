@@ -25,8 +25,8 @@ def is_array_data(x: Any) -> bool:
 
 
 def num_samples(x: Any) -> int:
-    """Length of the first array of a nest."""
-    return int(_shape(keras.tree.flatten(x)[0])[0])
+    """Length of the first array of a nest; inputs that are optional may be None."""
+    return int(_shape(next(part for part in keras.tree.flatten(x) if part is not None))[0])
 
 
 def is_empty(x: Any) -> bool:

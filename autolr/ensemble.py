@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.averaging import is_float
+from autolr.averaging import give_mean
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
-from autolr.data import is_array_data, num_samples
-from autolr.errors import AutoLRWarning, check_count, invalid
+from autolr.data import is_array_data, num_samples, without_samples
+from autolr.errors import check_count, invalid, warn
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -110,7 +109,7 @@ def averaged_weights(
         A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`.
 
     Raises:
-        ValueError: If there are no snapshots, the model has not been built, or `x` is needed and not given.
+        ValueError: If there are no snapshots, the model has not been built, or `x` is needed and not given or empty.
 
     Example:
     ```python
@@ -131,15 +130,9 @@ def averaged_weights(
     for path in paths:
         averaged.load_weights(path)
         sums = [total + weight for total, weight in zip(sums, averaged.get_weights(), strict=True)]
-    # What is not a float, a count for instance, stays as the last snapshot has it.
-    averaged.set_weights(
-        [
-            total / len(paths) if is_float(weight) else weight
-            for total, weight in zip(sums, averaged.get_weights(), strict=True)
-        ]
-    )
-    if normalizers:
-        gather_statistics(averaged, _batches(x, batch_size))
+    give_mean(averaged, [total / len(paths) for total in sums])
+    if normalizers and not gather_statistics(averaged, _batches(x, batch_size)):
+        raise without_samples(x)
     return compiled_like(model, averaged)
 
 
@@ -212,7 +205,7 @@ def _inputs_like(model: keras.Model) -> Any:
         tensors = model.input
     else:  # a class of the user's own knows the shapes it was built with
         shapes = list(model.get_build_config().values())
-        if len(shapes) != 1:
+        if len(shapes) != 1 or not all(size is None or isinstance(size, int) for size in shapes[0]):
             raise invalid("model", "take one input, if it is of a class of your own", model)
         return keras.Input(batch_shape=(None, *shapes[0][1:]), dtype=model.input_dtype)
     return keras.tree.map_structure(
@@ -237,11 +230,9 @@ def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
         weighted_metrics=_for_ends(other, _metrics(config.get("weighted_metrics"), lost)),
     )
     if lost:
-        warnings.warn(
+        warn(
             f"Compiled without the metrics {', '.join(lost)}, which Keras cannot make again from their configs. "
-            "Decorate them with `keras.saving.register_keras_serializable`, or compile the result with them.",
-            AutoLRWarning,
-            stacklevel=3,
+            "Decorate them with `keras.saving.register_keras_serializable`, or compile the result with them."
         )
     return other
 

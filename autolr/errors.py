@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from typing import Any
 
 MOST = 2**53  # up to here a float holds every whole number
+LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorflow"}
 LONGEST = 300  # characters of a value in a message, whose end says what to try
 
 
 class AutoLRWarning(UserWarning):
     """Something about a trial's learning rate that a person should know; the trial goes on."""
+
+
+def warn(text: str) -> None:
+    """Warn, and show the line of the innermost call that is neither autolr's nor one of Keras's libraries'.
+
+    Those between say nothing to whom the warning is for.
+    """
+    modules = [str(frame.frame.f_globals.get("__name__", "")) for frame in inspect.stack(context=0)]
+    # This function's own frame is the first, and has level 1.
+    levels = (level for level, name in enumerate(modules, start=1) if name.partition(".")[0] not in LIBRARIES)
+    warnings.warn(text, AutoLRWarning, stacklevel=next(levels, 1))
 
 
 class RecordError(ValueError):

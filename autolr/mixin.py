@@ -50,8 +50,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             `range_test_min_steps`. Defaults to 0.1.
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
             100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
-            late. With less, the longer bursts go first, then the sweep gets coarser. With data of unknown size it
-            alone decides.
+            late. With less, the longest bursts go first, then points of the sweep, then a further round of bursts. With
+            data of unknown size it alone decides.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
             no more than 45 % of the trial; a fifth of trials of fewer than 356 steps, which are too short for bursts,
             and 40 at any rate. Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs
@@ -182,7 +182,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
         except BaseException as error:
-            note_stop(self.project_dir)
+            if not compat_tuner.is_worker(self):  # the others go on
+                note_stop(self.project_dir)
             if isinstance(error, KeyboardInterrupt):
                 progress.interrupted(str(self.project_dir))
             raise
@@ -253,7 +254,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
 
         Which trials are best is decided as `get_best_models` does. Ends whose loss was more than twice that of the
-        trial's best are left out: a short early cycle may end before the model has learned much. A trial that trained
+        best of them are left out: a short early cycle may end before the model has learned much. A trial that trained
         in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within its
         first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial, it is
         the last one's snapshots.

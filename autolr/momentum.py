@@ -60,10 +60,10 @@ class CycledMomentum:
                         variable = _Momentum(value, trainable=False, dtype="float32")
                         variable.own = value
                         self._taken.append((part, name, value, variable))
-        for part, name, value, variable in self._taken:
+        for part, name, _, variable in self._taken:
             # Past `__setattr__`, which would make it one of the optimizer's variables.
             vars(part)[name] = variable
-            vars(part)["get_config"] = _config_with(part, name, value)
+            vars(part)["get_config"] = _config_with(part, {it[1]: it[2] for it in self._taken if it[0] is part})
         self._retrace()
         if self._taken:
             # What Keras calls first in `fit` and `train_on_batch`, and not again while they run.
@@ -96,10 +96,10 @@ class CycledMomentum:
             self._model.make_train_function(force=True)
 
 
-def _config_with(optimizer: Any, name: str, value: float) -> Any:
+def _config_with(optimizer: Any, values: dict[str, float]) -> Any:
     original = type(optimizer).get_config
 
     def get_config() -> dict[str, Any]:
-        return {**original(optimizer), name: value}
+        return {**original(optimizer), **values}
 
     return get_config

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -101,15 +101,23 @@ def note_stop(folder: str | os.PathLike[str]) -> None:
         write_atomically(Path(folder) / STOPPED, json.dumps({"stopped": datetime.now().isoformat()}))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file aside and move it into place, so that a reader or a crash never sees half of it."""
-    # Not `tempfile`, whose files only their owner may read: reports are made by others, too.
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the place of `path` when it is whole: no reader or crash sees half of it."""
+    # A name of its own, as another process may write there, too; with the ending, by which Keras knows the format. Not
+    # by `tempfile`, whose files only their owner may read: reports are made by others, too.
+    aside = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        yield aside
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -> bool:

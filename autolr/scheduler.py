@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from autolr.averaging import TailAverage, averages_itself, check_tail_average
 from autolr.callbacks import check_assignable_rate
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import AutoLRWarning, check_count
+from autolr.errors import check_count, warn
 from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
     PROPORTIONAL,
@@ -207,7 +206,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Start afresh: nothing is left of an earlier training."""
         check_assignable_rate(self.model)
         if has_proportional_weights(self.model.optimizer):
-            warnings.warn(f"{PROPORTIONAL} Train at a constant rate.", AutoLRWarning, stacklevel=2)
+            warn(f"{PROPORTIONAL} Train at a constant rate.")
         self._give_momentum_back()  # if that training was interrupted
         self.history = {"step": [], "lr": []}
         # Such an optimizer has put its own average into the model by the time training ends.
@@ -228,11 +227,7 @@ class SGDRScheduler(keras.callbacks.Callback):
     def _take_momentum(self) -> None:
         if keras.backend.backend() == "jax":
             # There a traced step sees the optimizer's own variables and nothing else.
-            warnings.warn(
-                "On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.",
-                AutoLRWarning,
-                stacklevel=2,
-            )
+            warn("On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.")
         else:
             self._momentum = CycledMomentum(self.model)
 
@@ -301,7 +296,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         if has_rate(self.model.optimizer, self._rate_set):
             return
         self._warned_of_another = True
-        warnings.warn(f"{what_it_does}Leave one of the two out.", AutoLRWarning, stacklevel=3)
+        warn(f"{what_it_does}Leave one of the two out.")
 
     def _compute_block(self, start: int) -> None:
         steps = np.arange(start, start + BLOCK)

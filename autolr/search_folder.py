@@ -111,7 +111,8 @@ class Search:
             been written for long),
             "failed" (its last trials failed) or "empty" (no trial yet).
         objective: Name of the objective, from a trial's record. Keras Tuner does not write it down: without such a
-            record it is the metric that the scores are the best values of, or "score" if there is none.
+            record it is the metric that the scores are the best values of, "score" if there is none, and "objective"
+            without scores.
         direction: "min" or "max".
         trials: In the order in which they began.
         ongoing: Trial under way by tuner: one, or one for each worker.

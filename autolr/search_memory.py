@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE
 from autolr.data import Replay, replayable
-from autolr.errors import AutoLRWarning
+from autolr.errors import warn
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
-
-LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorflow"}
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,4 @@ class SearchMemory:
         """Warn, unless the search has been warned of this before."""
         if topic not in self.warned:
             self.warned.add(topic)
-            warnings.warn(text, AutoLRWarning, stacklevel=_level_of_the_user())
-
-
-def _level_of_the_user() -> int:
-    """The `stacklevel` of the innermost call, seen from `warn_once`, that is neither autolr's nor a library's of Keras.
-
-    A warning shows that line; those between say nothing to whom it is for.
-    """
-    # The first is this function's own frame, the second that of `warn_once`, whose level is 1.
-    for level, frame in enumerate(inspect.stack(context=0)[2:], start=2):
-        if str(frame.frame.f_globals.get("__name__", "")).partition(".")[0] not in LIBRARIES:
-            return level
-    return 2
+            warn(text)

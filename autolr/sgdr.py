@@ -112,7 +112,7 @@ class Schedule:
         """
         per_epoch = check_count("steps_per_epoch", steps_per_epoch)
         ramp = 0 if self.warms_up_inside else int(self.warmup * per_epoch)
-        if self.fit_budget and ramp >= steps:
+        if self.fit_budget and ramp and ramp >= steps:
             raise invalid("warmup", f"be shorter than the training, {steps / per_epoch:g} epochs", self.warmup)
         if self.shape == "one_cycle":
             edges = np.array(

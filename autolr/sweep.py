@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pa
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
 from autolr.data import holding_nan, is_empty, without_samples
-from autolr.errors import AutoLRWarning, check_count, invalid, is_finite
+from autolr.errors import check_count, invalid, is_finite, warn
 from autolr.optimizers import (
     KEPT,
     PROPORTIONAL,
@@ -102,7 +101,7 @@ def range_test(
         y,
         finder=LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False),
         burst_steps=burst_steps,
-        warn=lambda text: warnings.warn(text, AutoLRWarning, stacklevel=4),
+        warn=warn,
         batch_size=batch_size,
         **fit_arguments,
     )

@@ -88,31 +88,31 @@ class TrainingLog(keras.callbacks.Callback):
         if done < self._due:
             return
         # The last batch of an epoch may be a small one, and the mean does not tell how small.
-        if done - self._before != self.params.get("steps") and "loss" in logs:
-            count = done - self._before
-            total = float(logs["loss"]) * count
-            self._losses.append((done, (total - self._sum) / (count - self._counted)))
-            self._counted, self._sum = count, total
+        if done - self._before != self.params.get("steps"):
+            if "loss" in logs:
+                count = done - self._before
+                total = float(logs["loss"]) * count
+                self._losses.append((done, (total - self._sum) / (count - self._counted)))
+                self._counted, self._sum = count, total
             self._due = done + self._every
-        if len(self._losses) >= 2 * POINTS:
-            self._halve()
+        self._thin()
 
     def _note_epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
         for points in (self._rates, self._losses):
             if points and points[-1][0] > self._done:  # of an execution that outlasted the data
                 points[-1] = (self._done, points[-1][1])
         numbers = {str(name): number for name, value in logs.items() if (number := _number(value)) is not None}
-        if self._counted:  # the last steps of an epoch that make no whole point are left out
-            self._due = self._done + self._every
-        elif self._done >= self._due and "loss" in numbers:  # an epoch shorter than a point
+        if not self._counted and self._done >= self._due and "loss" in numbers:  # an epoch shorter than a point
             self._losses.append((self._done, float(numbers["loss"])))
+        if self._counted or self._done >= self._due:  # the last steps of an epoch that make no whole point are left out
             self._due = self._done + self._every
-            if len(self._losses) >= 2 * POINTS:
-                self._halve()
+        self._thin()
         self._epochs.append({"epoch": epoch + 1, "step": self._updates(self._done), "logs": numbers})
 
-    def _halve(self) -> None:
-        """Make two points one."""
+    def _thin(self) -> None:
+        """Make two points one if there are too many; a training step of the user's own may report rates and no loss."""
+        if len(self._losses) < 2 * POINTS and len(self._rates) - len(self._corners) < 4 * POINTS:
+            return
         pairs = zip(self._losses[::2], self._losses[1::2], strict=False)
         self._losses = [(later, (a + b) / 2) for (_, a), (later, b) in pairs]
         corners = [point for point in self._rates if point[0] in self._corners]

@@ -231,7 +231,7 @@ class AssistedTrial:
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, arguments, trained)
         callbacks = self._without_rate_callbacks(callbacks_of(arguments))
-        if stop_within_cycles(callbacks, int(arguments.get("epochs", 1))):
+        if stop_within_cycles(callbacks, int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))):
             self.diary.warn(
                 "early stopping",
                 "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "

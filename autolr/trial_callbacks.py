@@ -36,5 +36,9 @@ def without_cycles_to_judge(callbacks: list[Any]) -> list[Any]:
 
 def stop_within_cycles(callbacks: list[Any], epochs: int) -> bool:
     """Whether one may end a training of so many epochs while its learning rate is still high."""
-    stopping = [it for it in callbacks if isinstance(it, keras.callbacks.EarlyStopping)]
-    return any(it.patience < epochs for it in stopping if not isinstance(it, CycleEarlyStopping))
+    return any(
+        # The first epoch is better than none, but not than a baseline.
+        it.start_from_epoch + max(it.patience, 1) + (it.baseline is None) < epochs
+        for it in callbacks
+        if isinstance(it, keras.callbacks.EarlyStopping) and not isinstance(it, CycleEarlyStopping)
+    )

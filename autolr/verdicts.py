@@ -54,16 +54,16 @@ class LRBounds:
     Attributes:
         min_lr: Lower bound.
         max_lr: Upper bound: where a cosine cycle starts.
-        status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve; with any other status
-            they are the fallback that `reason` names. `"small_fall"` takes a range test with bursts. In a search it
-            may also be `"failed"`: the range test raised an error; or, in a trial that goes on with another's bounds,
-            `"unknown"`: that one's record cannot be read.
+        status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve, or that bursts lowered the
+            loss by more than its noise; with any other status they are the fallback that `reason` names. `"small_fall"`
+            takes a range test with bursts. In a search it may also be `"failed"`: the range test raised an error; or,
+            in a trial that goes on with another's bounds, `"unknown"`: that one's record cannot be read.
         reason: In words, what the curve looks like and what to do.
         confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
             `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough and the
-            bounds are a fallback, or, in a `RangeTest`, a decade of rates has fewer than 10 points. After
-            bursts: `"high"` if the longer ones found the same rate best as the brief ones did, `"medium"` otherwise,
-            `"low"` if the loss hardly fell.
+            bounds are a fallback, or, in a `RangeTest`, a decade of rates has fewer than 10 points. After bursts:
+            `"high"` if rounds of all lengths found the same rate best, `"medium"` otherwise, `"low"` if the loss hardly
+            fell.
     """
 
     min_lr: float
@@ -78,7 +78,7 @@ class LRBounds:
 
     @property
     def ok(self) -> bool:
-        """Whether the bounds were read off the curve."""
+        """Whether the status is `"ok"`."""
         return self.status == "ok"
 
     def to_dict(self) -> dict[str, Any]:

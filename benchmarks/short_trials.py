@@ -38,7 +38,7 @@ WAYS = {  # steps of the sweep, and of bursts
 }
 
 COMPARED = ("a sweep of 75 steps", "a sweep of 40 steps, up to five bursts of 24")  # a fifth of a trial, and what it is
-TRIAL_STEPS, BUDGETS, DRAWS = 375, (3000, 4000, 6000, 8000), 20_000
+TRIAL_STEPS, BUDGETS, DRAWS = 375, (3000, 4000, 6000), 20_000  # more would be more than the models there are
 
 
 def work(number: int, images: dict[str, Any]) -> None:

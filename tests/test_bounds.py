@@ -246,6 +246,13 @@ def test_without_ten_finite_losses_the_bounds_stay_below_the_first_that_is_not(l
     assert (tuple(found) == (lrs[0], lrs[1])) if first == 0 else (lrs[0] <= found.min_lr < found.max_lr < lrs[first])
 
 
+def test_a_loss_near_the_largest_number_has_diverged_as_an_infinite_one():
+    lrs = np.geomspace(1e-6, 10, 100)
+    found = [find_bounds(lrs, [2.3] * 5 + [huge] * 95) for huge in (1e150, np.inf)]
+    assert found[0] == found[1]
+    assert found[0].status == "non_finite"
+
+
 @pytest.mark.parametrize("lrs", [[1e-200, 1e-190], [1e190, 1e200]])
 def test_rates_whose_product_no_float_can_hold(lrs):
     found = find_bounds(lrs, [1.0, 2.0])

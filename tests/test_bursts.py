@@ -58,6 +58,12 @@ def test_each_rate_is_tried_once_in_a_look_and_the_best_ones_for_longer():
 def test_confidence_is_high_where_both_looks_agree():
     assert confirm(SWEEP, search(valley(8e-3))).confidence == "high"
 
+
+def test_a_look_that_saw_nothing_help_does_not_agree():
+    looks = [Burst(rate, change, 24) for rate, change in ((1e-3, 0.1), (3e-3, 0.2), (9e-3, 0.3))]
+    looks += [Burst(rate, change, steps) for steps in (48, 96) for rate, change in ((1e-3, -0.1), (3e-3, -0.2))]
+    assert confirm(SWEEP, looks).confidence == "medium"
+
     def slow(rate, steps):
         return valley(8e-3 if steps == LOOKS[0].steps else 8e-3 * FACTOR)(rate, steps)
 

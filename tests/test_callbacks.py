@@ -179,9 +179,13 @@ class TestLRFinder:
 
     def test_a_training_too_short_for_it_is_warned_of(self):
         finder = LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=12)
-        with pytest.warns(AutoLRWarning, match=r"^Training ended after 5 of the 12 points .*Pass more `epochs`"):
+        with pytest.warns(
+            AutoLRWarning, match=r"^Training ended after 5 of the 12 points .*Pass more `epochs`"
+        ) as told:
             one_weight().fit(X[:5], X[:5], batch_size=1, epochs=1, callbacks=[finder], verbose=0)
         assert len(finder.result) == 5
+        # Not a line of Keras's.
+        assert {each.filename for each in told if each.category is AutoLRWarning} == {__file__}
 
 
 class TestSGDRScheduler:

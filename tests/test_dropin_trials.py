@@ -22,6 +22,7 @@ from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_numb
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup
 from autolr.trial_bounds import judged
+from autolr.trial_callbacks import stop_within_cycles
 
 
 def records(outcome):
@@ -618,11 +619,28 @@ def test_a_kill_leaves_no_half_of_the_tuners_file(tmp_path, monkeypatch):
     assert sorted(file.name for file in path.parent.glob("tuner*")) == ["tuner0.json"]
 
 
-@pytest.mark.parametrize(("patience", "warned"), [(1, True), (50, False)])
-def test_a_search_warns_of_early_stopping_within_cycles(tmp_path, patience, warned):
-    callbacks = [keras.callbacks.EarlyStopping("loss", patience=patience)]
+def test_a_search_warns_of_early_stopping_within_cycles(tmp_path):
+    callbacks = [keras.callbacks.EarlyStopping("loss", patience=1)]
     outcome = search(Setup(fit={"callbacks": callbacks, "epochs": 3}), tmp_path)
-    assert any("CycleEarlyStopping" in text for text in outcome.warned) == warned
+    assert any("CycleEarlyStopping" in text for text in outcome.warned)
+
+
+@pytest.mark.parametrize("options", [{}, {"baseline": 0.1}, {"start_from_epoch": 2}])
+@pytest.mark.parametrize("patience", [0, 1, 3, 50])
+def test_early_stopping_within_cycles_is_known_beforehand(options, patience):
+    """By what Keras itself does where nothing ever gets better."""
+    epochs, stop = 6, keras.callbacks.EarlyStopping("loss", patience=patience, **options)
+    stop.set_model(one_weight())
+    stop.on_train_begin()
+    stop.model.stop_training, trained = False, 0
+    while trained < epochs and not stop.model.stop_training:
+        stop.on_epoch_end(trained, {"loss": 1.0})
+        trained += 1
+    assert stop_within_cycles([stop], epochs) == (trained < epochs)
+
+
+def test_the_first_of_optional_inputs_may_be_missing():
+    assert count_steps({"a": None, "b": np.zeros((24, 3))}, batch_size=8) == 3
 
 
 def test_a_warning_shows_the_users_own_line(tmp_path):

@@ -437,3 +437,36 @@ def test_bfloat16_weights_are_averaged(tmp_path):
         save_snapshot(model, tmp_path, cycle, keep=2)
     (weight,) = averaged_weights(model, tmp_path).get_weights()
     assert float(weight[0, 0]) == 15
+
+
+def test_an_average_obeys_the_constraints_of_its_weights(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_constraint="unit_norm")])
+    rng = np.random.default_rng(0)
+    for cycle in (1, 2):
+        kernel = rng.normal(size=(3, 2))
+        model.set_weights([kernel / np.linalg.norm(kernel, axis=0), np.zeros(2)])
+        save_snapshot(model, tmp_path, cycle, keep=2)
+    kernel = averaged_weights(model, tmp_path).get_weights()[0]
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-5)
+
+
+def test_statistics_need_a_sample(data, tmp_path):
+    model = compiled(Own())
+    trained(model, data, tmp_path, epochs=2)
+    with pytest.raises(ValueError, match=r"^Argument `x` must hold at least one sample"):
+        averaged_weights(model, tmp_path, data[0][:0])
+
+
+@keras.saving.register_keras_serializable("tests")
+class TakesTwo(keras.Model):
+    def call(self, x):
+        return keras.ops.concatenate(keras.tree.flatten(x), axis=-1)
+
+
+@pytest.mark.parametrize("nest", [list, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_a_class_of_ones_own_with_several_inputs_is_refused(nest, tmp_path):
+    model = TakesTwo()
+    model(nest([np.ones((2, 3)), np.ones((2, 4))]))
+    save_snapshot(model, tmp_path, 1, keep=1)
+    with pytest.raises(ValueError, match=r"^Argument `model` must take one input"):
+        snapshot_ensemble(model, tmp_path)

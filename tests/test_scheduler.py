@@ -147,6 +147,20 @@ class TestMomentum:
         assert len(optimizer.variables) > before  # built meanwhile
         fit(model, epochs=1)
 
+    def test_an_optimizer_with_both_kinds_has_both_back(self):
+        class Both(keras.optimizers.SGD):
+            beta_1 = 0.8
+
+            def get_config(self):
+                return {**super().get_config(), "beta_1": self.beta_1}
+
+        model = one_weight()
+        model.compile(Both(0.1, momentum=0.7), "mse")
+        seen = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: configs.append(model.optimizer.get_config()))
+        configs = []
+        fit(model, SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle"), seen, epochs=2)
+        assert {(config["momentum"], config["beta_1"]) for config in configs} == {(0.7, 0.8)}
+
     def test_without_momentum_there_is_none_to_move(self):
         model, schedule = one_weight(), SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle")
         fit(model, schedule, epochs=2)
@@ -408,3 +422,8 @@ def test_a_rate_of_few_digits_is_nobody_elses(floats):
 def test_one_epoch_is_told_in_the_singular():
     told = [describe(plan(DEFAULTS, {"x": X, "y": Y, "batch_size": 4, "epochs": epochs})) for epochs in (1, 2)]
     assert told == ["schedule: 1 cycle of 1 epoch", "schedule: 1 cycle of 2 epochs"]
+
+
+@pytest.mark.parametrize("warmup", [0, 0.1])
+def test_a_training_of_no_epochs_is_none(warmup):
+    one_weight().fit(X, Y, epochs=0, callbacks=[SGDRScheduler(0.01, 0.1, warmup=warmup, fit_budget=True)], verbose=0)

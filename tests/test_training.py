@@ -108,6 +108,23 @@ def test_many_short_epochs_are_points_themselves():
     assert training["epochs"][-1]["step"] == training["steps"] == 2000
 
 
+@pytest.mark.parametrize(("batches", "epochs"), [(1, 4000), (2, 2000), (1000, 4)])
+def test_a_training_that_reports_no_loss_has_no_more_rates_than_another(batches, epochs):
+    saved = []
+    edges = [0, batches * epochs]
+    log = TrainingLog({"steps_per_epoch": batches, "epochs": epochs, "initial_epoch": 0, "edges": edges}, saved.append)
+    log.set_model(one_weight())
+    log.set_params({"steps": batches})
+    for epoch in range(epochs):
+        log.on_epoch_begin(epoch)
+        for batch in range(batches):
+            log.on_train_batch_end(batch, {})
+        log.on_epoch_end(epoch, {})
+    log.on_train_end()
+    assert POINTS / 2 < len(saved[-1]["rates"]["step"]) <= 4 * POINTS + 4
+    assert saved[-1]["losses"]["loss"] == []
+
+
 def test_the_rate_is_the_optimizers_whoever_set_it():
     class Halve(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
