@@ -13,7 +13,7 @@ from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import check_count, invalid, is_finite, warn
-from autolr.optimizers import batches_per_update
+from autolr.optimizers import batches_per_update, has_rate
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 from autolr.verdicts import LRBounds
@@ -51,6 +51,7 @@ class LRFinder(keras.callbacks.Callback):
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr` or there are fewer than 2 steps; when training
             begins, if the model is not built or its learning rate is not a number.
+        RuntimeError: In the second step, if another callback sets the rate; the model is put back.
 
     Example:
     ```python
@@ -142,6 +143,13 @@ class LRFinder(keras.callbacks.Callback):
             raise ValueError(
                 "The model's training step must report a loss called `loss` for a range test to record. "
                 f"Received: logs with {sorted(logs or {})}."
+            )
+        if len(self._recorded) == 1 and not has_rate(self.model.optimizer, self._lrs[1]):
+            if self._before is not None:
+                self._before.restore()
+            raise RuntimeError(
+                "Something else sets the learning rate, too, within the step: `LRFinder` would not see what its own "
+                "rates do. Leave the other out: a schedule's callback perhaps, behind it in the list."
             )
         self._call_losses.append(float(logs["loss"]))
         if len(self._call_losses) < self._calls_per_point:

@@ -132,7 +132,7 @@ class RangeTest:
 
 def as_a_guess(bounds: LRBounds) -> LRBounds:
     """Bounds that a sweep of few points suggests: of 40, a tenth has a regret of 0.33 or more (`docs/bounds.md`)."""
-    doubt = f"Take the bounds for a guess: a decade of rates has fewer than {FINE} points."
+    doubt = f"Take the bounds for a guess all the same: a decade of rates has fewer than {FINE} points."
     return replace(bounds, confidence="low", reason=f"{STATUSES[bounds.status]} {doubt}")
 
 

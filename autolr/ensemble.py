@@ -147,7 +147,7 @@ def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
     if isinstance(snapshots, (str, os.PathLike)):
         paths = snapshot_paths(snapshots) if Path(snapshots).is_dir() else []
     else:
-        paths = [Path(path) for path in snapshots]
+        paths = [Path(path) for path in snapshots or ()]
     if not paths:
         hint = "They are written by `SGDRScheduler(snapshot_folder=...)` at the end of each cycle."
         raise invalid("snapshots", "be a folder with snapshots, or paths of them", snapshots, hint)

@@ -71,8 +71,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     Raises:
         ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is no whole
-            number of 2 or more, `rate_callbacks` is neither `"replace"` nor `"keep"`, `num_snapshots` is negative, or
-            `tail_average` is not in [0, 1).
+            number of 2 or more, `rate_callbacks` is neither `"replace"` nor `"keep"`, `reuse_bounds` is no bool,
+            `num_snapshots` is negative, or `tail_average` is not in [0, 1).
 
     Example:
     ```python
@@ -97,6 +97,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             raise invalid("range_test_share", "be in (0, 1]", range_test_share)
         if rate_callbacks not in ("replace", "keep"):
             raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
+        if not isinstance(reuse_bounds, bool):
+            raise invalid("reuse_bounds", "be True or False", reuse_bounds)
         check_tail_average(tail_average)
         self._options = Options(
             range_test_share=range_test_share,
@@ -182,9 +184,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
         except BaseException as error:
+            by_hand = isinstance(error, KeyboardInterrupt)
             if not compat_tuner.is_worker(self):  # the others go on
-                note_stop(self.project_dir)
-            if isinstance(error, KeyboardInterrupt):
+                note_stop(self.project_dir, "" if by_hand else f"{type(error).__name__}: {error}")
+            if by_hand:
                 progress.interrupted(str(self.project_dir))
             raise
         if self._roll is not None and self._roll.given_up is not None:

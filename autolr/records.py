@@ -95,10 +95,11 @@ class TrialRecord:
             raise RecordError(f"{path} is no trial record of autolr: {error}") from error
 
 
-def note_stop(folder: str | os.PathLike[str]) -> None:
-    """Note in a search's folder that it was cut off just now, where that can be written."""
+def note_stop(folder: str | os.PathLike[str], error: str = "") -> None:
+    """Note in a search's folder that it was cut off just now, by Ctrl-C or this error, where that can be written."""
     with contextlib.suppress(OSError):
-        write_atomically(Path(folder) / STOPPED, json.dumps({"stopped": datetime.now().isoformat()}))
+        content = {"stopped": datetime.now().isoformat(), "error": error}
+        write_atomically(Path(folder) / STOPPED, json.dumps(content))
 
 
 @contextlib.contextmanager

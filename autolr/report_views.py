@@ -135,7 +135,7 @@ class Overview:
         )
         many = " many" * (len(self.search.trials) > 40)  # then thick lines would run together
         for (place, trial), (low, high) in zip(found, pairs, strict=True):
-            at, kind = chart.x(place), ("span" if trial.bounds_status == "ok" else "span guess") + many
+            at, kind = chart.x(place), ("span" if trial.bounds_in_words == "ok" else "span guess") + many
             chart.paths.append((kind, f"M{at:g} {chart.y(low):g}V{chart.y(high):g}"))
         chart.x_ticks = _whole(chart.x)
         return chart

@@ -73,6 +73,13 @@ class Trial:
         return str(self.record.bounds["status"]) if self.record else ""
 
     @property
+    def bounds_in_words(self) -> str:
+        """Whether the bounds can be trusted: "ok", "a guess" (of low confidence), or their status; "" without any."""
+        if self.bounds_status != "ok" or self.record is None:
+            return self.bounds_status.replace("_", " ")
+        return "a guess" if self.record.bounds.get("confidence") == "low" else "ok"
+
+    @property
     def needs_a_look(self) -> bool:
         """Whether something is wrong with this trial, its range test or its files."""
         bad = self.status in ("FAILED", "INVALID", UNREADABLE)
@@ -198,6 +205,8 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = (time.time() if now is None else now) - last_write
     stopped = _last_write([folder / STOPPED]) == last_write
+    if stopped and (error := _read_json(folder / STOPPED)[0].get("error")):
+        problems.append(f"The search was ended by an error: {error}")
     return Search(
         name=folder.resolve().name,
         state=_state(trials, patient=not stopped and silence < _patience(display, folder)),

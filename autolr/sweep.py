@@ -78,9 +78,9 @@ def range_test(
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr`, `num_steps` is no whole number of 2 or more or
-            `burst_steps` none of 0 or more, `model` is no compiled model, `x` holds no sample, targets are missing and
-            the loss needs them, `validation_split` is not in [0, 1), or the model keeps an optimizer with a schedule as
-            its rate under a name of its own.
+            `burst_steps` none of 0 or more, `batch_size` none of 1 or more, `model` is no compiled model, `x` holds no
+            sample, targets are missing and the loss needs them, `validation_split` is not in [0, 1), or the model keeps
+            an optimizer with a schedule as its rate under a name of its own.
         RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`), or one that `fit` does not know.
@@ -95,6 +95,8 @@ def range_test(
     Reference:
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
+    if batch_size is not None:
+        check_count("batch_size", batch_size, "samples")
     return run_range_test(
         model,
         x,

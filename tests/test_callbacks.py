@@ -54,6 +54,11 @@ class InBatches(keras.utils.PyDataset):
         return X[:4], Y[:4]
 
 
+class SetsTheRate(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 0.01
+
+
 class TestLRFinder:
     def test_it_records_the_loss_of_each_batch_alone(self, data):
         x, y = data
@@ -186,6 +191,15 @@ class TestLRFinder:
         assert len(finder.result) == 5
         # Not a line of Keras's.
         assert {each.filename for each in told if each.category is AutoLRWarning} == {__file__}
+
+    @pytest.mark.parametrize("other", [SetsTheRate(), SGDRScheduler(1e-3, 1e-2, steps_per_epoch=12)])
+    def test_a_rate_that_another_callback_sets_is_refused(self, other):
+        model = one_weight()
+        before = model.get_weights()
+        with pytest.raises(RuntimeError, match=r"^Something else sets the learning rate, too"):
+            fit(model, LRFinder(), other)
+        assert_same_arrays(model.get_weights(), before)
+        fit(model, other, LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=12))  # in front of it, it has no effect
 
 
 class TestSGDRScheduler:

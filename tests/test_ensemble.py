@@ -218,7 +218,7 @@ def test_statistics_from_a_dataset_are_those_from_arrays(data, tmp_path):
 
 def test_what_is_missing_is_named(data, tmp_path):
     model = compiled(sequential())
-    for nothing in (tmp_path, tmp_path / "nowhere", []):
+    for nothing in (tmp_path, tmp_path / "nowhere", [], None):
         with pytest.raises(ValueError, match=r"^Argument `snapshots` must .*Received: .*SGDRScheduler"):
             snapshot_ensemble(model, nothing)
     trained(model, data, tmp_path)

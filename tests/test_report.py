@@ -29,7 +29,7 @@ from autolr.cli import main
 from autolr.cycles import fitted_edges
 from autolr.errors import RecordError
 from autolr.plots import plot_search
-from autolr.records import TrialRecord
+from autolr.records import TrialRecord, note_stop
 from autolr.report import literal, write_report
 from autolr.report_views import Overview, TrialView, number, rate
 from autolr.search_folder import find_project, read_search
@@ -254,6 +254,25 @@ def test_the_state_of_a_search(tmp_path, statuses, age, state):
     search = read_search(folder.done(age=age))
     assert search.state == state
     assert state in report(folder.path).text
+
+
+def test_a_search_that_an_error_ended_says_which(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", None, status="RUNNING")
+    folder.done(age=5)
+    note_stop(folder.path, "ValueError: it was <mistyped>")
+    search = read_search(folder.path)
+    assert search.state == "interrupted"
+    assert search.problems == ("The search was ended by an error: ValueError: it was <mistyped>",)
+    assert "ValueError: it was <mistyped>" in report(folder.path).text
+
+
+@pytest.mark.parametrize(("confidence", "words"), [("high", "ok"), ("low", "a guess")])
+def test_bounds_of_low_confidence_are_called_a_guess(tmp_path, confidence, words):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", bounds={"status": "ok", "confidence": confidence})
+    assert read_search(folder.done()).trials[0].bounds_in_words == words
+    assert f"bounds {words}" in report(folder.path).text
 
 
 def test_a_pause_is_no_long_trial(tmp_path):

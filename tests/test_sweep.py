@@ -244,11 +244,18 @@ def test_data_without_a_sample_are_refused_before_anything_is_touched(data, nest
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("start_lr", 0.0), ("start_lr", 20.0), ("end_lr", 1e-9), ("end_lr", float("nan")), ("num_steps", 1)],
+    [
+        ("start_lr", 0.0),
+        ("start_lr", 20.0),
+        ("end_lr", 1e-9),
+        ("end_lr", float("nan")),
+        ("num_steps", 1),
+        ("batch_size", "32"),
+    ],
 )
-def test_bad_rates_are_refused_before_anything_is_touched(data, argument, value):
+def test_bad_arguments_are_refused_before_anything_is_touched(data, argument, value):
     model = compiled(Subclassed())
-    with pytest.raises(ValueError, match=r"^Argument `(start_lr|end_lr|num_steps)` must .*Received: "):
+    with pytest.raises(ValueError, match=r"^Argument `(start_lr|end_lr|num_steps|batch_size)` must .*Received: "):
         range_test(model, *data, **{argument: value})
     assert not model.built
 

@@ -845,6 +845,7 @@ def test_with_auto_lr_takes_tuner_classes_only(wrong):
         ("range_test_steps", None),
         ("range_test_min_steps", "a"),
         ("num_snapshots", "a"),
+        ("reuse_bounds", "no"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument, value):
