@@ -168,6 +168,8 @@ def run_range_test(
 
     with quick_collection(fit):
         prepare(fit)
+        if not model.trainable_variables:
+            warn("The model has no trainable weights, so no learning rate changes it. Unfreeze a layer; compile again.")
         original = Snapshot.of(model, fit.x)
         try:
             with step_by_step(model) as changed:

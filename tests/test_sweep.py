@@ -260,6 +260,14 @@ def test_bad_arguments_are_refused_before_anything_is_touched(data, argument, va
     assert not model.built
 
 
+def test_a_model_without_trainable_weights_is_told_of(data):
+    model = sequential()
+    model.trainable = False
+    with pytest.warns(AutoLRWarning, match=r"^The model has no trainable weights"):
+        test = range_test(compiled(model), *data, num_steps=12, burst_steps=0)
+    assert not test.bounds().ok
+
+
 def test_a_training_step_without_a_loss_says_so_and_the_model_is_as_it_was(data):
     class Silent(keras.Sequential):
         def train_step(self, *inputs):
