@@ -102,7 +102,8 @@ class TunerSeams(_Tuner):
         name = str(super()._get_tuner_fname())
         is_local = "://" not in name
         if is_local and "KERASTUNER_ORACLE_IP" not in os.environ and not os.path.exists(name):
-            chiefs = [file for file in sorted(os.listdir(self.project_dir)) if re.fullmatch(r".*chief.*\.json", file)]
+            files = sorted(os.listdir(self.project_dir))
+            chiefs = [file for file in files if re.fullmatch(r"(?!\.).*chief.*\.json", file)]
             return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
         return name
 

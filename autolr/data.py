@@ -26,7 +26,8 @@ def is_array_data(x: Any) -> bool:
 
 def num_samples(x: Any) -> int:
     """Length of the first array of a nest; inputs that are optional may be None."""
-    return int(_shape(next(part for part in keras.tree.flatten(x) if part is not None))[0])
+    given = [part for part in keras.tree.flatten(x) if part is not None]
+    return int(_shape(given[0])[0])
 
 
 def is_empty(x: Any) -> bool:

@@ -186,7 +186,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         except BaseException as error:
             by_hand = isinstance(error, KeyboardInterrupt)
             if not compat_tuner.is_worker(self):  # the others go on
-                note_stop(self.project_dir, "" if by_hand else f"{type(error).__name__}: {error}")
+                what = f"{type(error).__name__}: {error}".partition("\n")[0]
+                note_stop(self.project_dir, "" if by_hand else what)
             if by_hand:
                 progress.interrupted(str(self.project_dir))
             raise

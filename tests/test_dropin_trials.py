@@ -21,6 +21,7 @@ from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup
+from autolr.search_folder import read_search
 from autolr.trial_bounds import judged
 from autolr.trial_callbacks import stop_within_cycles
 
@@ -677,6 +678,7 @@ def test_a_mistyped_objective_ends_the_search_in_its_first_epoch(tmp_path, data)
         kt.errors.FatalValueError, match=r"`objective`.*\(accuracy, .*'val_acc'\. Perhaps `val_accuracy`"
     ):
         search_for("val_acc", validation_split=0.25)
+    assert "`val_accuracy` is meant" in read_search(tmp_path / "search").problems[0]
     with pytest.raises(ValueError, match=r"objective='val_accuracy'\. Pass `validation_data` or `validation_split`"):
         search_for("val_accuracy")
     # The same search goes on with what was meant.
