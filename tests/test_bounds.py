@@ -246,6 +246,20 @@ def test_without_ten_finite_losses_the_bounds_stay_below_the_first_that_is_not(l
     assert (tuple(found) == (lrs[0], lrs[1])) if first == 0 else (lrs[0] <= found.min_lr < found.max_lr < lrs[first])
 
 
+def test_few_curves_of_pure_noise_pass():
+    rng, lrs = np.random.default_rng(0), np.geomspace(1e-6, 10, 100)
+    found = [find_bounds(lrs, rng.normal(size=100)) for _ in range(400)]
+    assert sum(each.status != "too_noisy" for each in found) < 0.06 * len(found)
+
+
+def test_weak_falls_do_not_part_the_bounds():
+    """`max_lr` moves with them and is never more than `max_ratio` times `min_lr`."""
+    rng, lrs = np.random.default_rng(0), np.geomspace(1e-6, 10, 100)
+    curve = trough(lrs, noise=0.0, seed=0, fall_at=1e-4, rise_at=1e-1)
+    found = [find_bounds(lrs, curve + rng.normal(scale=1.5 * np.ptp(curve[lrs < 1e-2]), size=100)) for _ in range(100)]
+    assert max(each.max_lr / each.min_lr for each in found) <= 3.85 * (1 + 1e-9)
+
+
 def test_a_loss_near_the_largest_number_has_diverged_as_an_infinite_one():
     lrs = np.geomspace(1e-6, 10, 100)
     found = [find_bounds(lrs, [2.3] * 5 + [huge] * 95) for huge in (1e150, np.inf)]

@@ -709,3 +709,13 @@ def test_an_objective_that_somebody_else_reports_is_taken(tmp_path, data, hyperm
     tuner = autolr.RandomSearch(hypermodel, kt.Objective("zeal", "max"), max_trials=1, directory=tmp_path)
     tuner.search(*data, epochs=2, verbose=0, callbacks=callbacks)
     assert tuner.oracle.get_best_trials()[0].score == 2
+
+
+def test_what_a_kill_has_left_of_a_chiefs_file_is_no_search(tmp_path, data):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / ".0a1b-chief.json").write_text("")
+    tuner = autolr.RandomSearch(
+        lambda hp: compiled(sequential()), "loss", max_trials=1, directory=tmp_path, project_name="search"
+    )
+    tuner.search(*data, epochs=1, verbose=0)
+    assert (tmp_path / "search" / "tuner0.json").exists()
