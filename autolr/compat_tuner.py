@@ -111,15 +111,15 @@ class TunerSeams(_Tuner):
 
     def complete_space(self) -> None:
         """Add to the search space what the build function has not declared."""
-        raise NotImplementedError  # a seam left open is a mistake in the class that has it: see above
+        raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
     def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run `execute`, one building and fitting of a trial's model, and return its results."""
-        raise NotImplementedError  # a seam left open is a mistake in the class that has it: see above
+        raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
     def on_model_built(self, hp: Any, model: Any) -> None:
         """Called with each model Keras Tuner builds, for whatever it is built."""
-        raise NotImplementedError  # a seam left open is a mistake in the class that has it: see above
+        raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
 
 def is_worker(tuner: Any) -> bool:

@@ -114,11 +114,11 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
         super().__init__(*args, **kwargs)
         # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
-        self._runs_as_ever = (
+        self._run_trial_is_keras_tuners = (
             super().run_trial.__module__.split(".")[0] == "keras_tuner"
             and type(self).run_trial is AutoLRMixin.run_trial
         )
-        if self.hypermodel is None and self._runs_as_ever:
+        if self.hypermodel is None and self._run_trial_is_keras_tuners:
             raise invalid(
                 "hypermodel",
                 "be a `HyperModel` or a function that builds a model",
@@ -216,12 +216,12 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             options=self._options,
             search=self._memory,
             objective=self.oracle.objective,
-            reported=ObjectiveCheck(self.oracle.objective) if self._scored_by_fit() else None,
+            objective_check=ObjectiveCheck(self.oracle.objective) if self._scored_by_fit() else None,
         )
 
     def _scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
-        return self._runs_as_ever and type(self.hypermodel).fit is kt.HyperModel.fit
+        return self._run_trial_is_keras_tuners and type(self.hypermodel).fit is kt.HyperModel.fit
 
     def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run an execution of a trial with its model's `fit` watched."""

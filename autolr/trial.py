@@ -63,7 +63,7 @@ class AssistedTrial:
         found: Its bounds, and where they come from, by what they depend on: every further `fit` that is set up alike
             uses them.
         objective: The search's, for the record.
-        reported: Has each `fit` report that; None where it need not.
+        objective_check: Ends a `fit` that does not report it; None where a `fit` need not.
         diary: What is said and written down of it.
     """
 
@@ -75,7 +75,7 @@ class AssistedTrial:
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     objective: Any = None
-    reported: keras.callbacks.Callback | None = None
+    objective_check: keras.callbacks.Callback | None = None
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
 
@@ -122,9 +122,9 @@ class AssistedTrial:
                 if _takes(original, "verbose"):
                     arguments = self._on_screen(arguments)
                 arguments = self.assist(model, arguments, trained=trained)
-                if self.reported is not None and arguments.get("validation_freq", 1) == 1:
+                if self.objective_check is not None and arguments.get("validation_freq", 1) == 1:
                     # Behind those that report, too.
-                    arguments["callbacks"] = [*callbacks_of(arguments), self.reported]
+                    arguments["callbacks"] = [*callbacks_of(arguments), self.objective_check]
                 trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
                 values = [arguments.pop(name) for name in positional]
                 return original(*values, **arguments)

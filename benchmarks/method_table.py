@@ -8,11 +8,12 @@
 three cycles, of 3, 5 and 8 epochs; or 28 with the fourth, of 12. Every epoch is tested; which of them counts is decided
 on the validation images, by the loss as in the source, or by the accuracy as the tuners do. In 16 epochs layers compute
 in bfloat16 and keep float32 weights (Keras's `mixed_bfloat16`), which takes little more than half of the time where the
-processor has instructions for it, and several times as long where not; in 28 they compute in float32. Each training
-leaves a file in `benchmarks/results/method_table/` (or `method_table-28/`) and is not run again: the command can be
-stopped and repeated, and several may share the seeds. A training of 16 epochs takes ten minutes on one core, one of 28
-half an hour (with `TF_ENABLE_ONEDNN_OPTS=1`, which TensorFlow sets by itself on some processors only). `--quick` takes
-2,000 images, and writes to `method_table-quick/`. `--table` shows what is there.
+processor has instructions for it; in 28 they compute in float32. Each training leaves a file in
+`benchmarks/results/method_table/` (or `method_table-28/`) and is not run again: the command can be stopped and
+repeated, and several may share the seeds. A training of 16 epochs takes ten minutes on one core that has such
+instructions, one of 28 fifty minutes on one that has not (with `TF_ENABLE_ONEDNN_OPTS=1`, which TensorFlow sets by
+itself on some processors only). `--quick` takes 2,000 images, and writes to `method_table-quick/`. `--table` shows what
+is there.
 """
 
 from __future__ import annotations
