@@ -21,8 +21,8 @@ from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, STATUSES, LRBounds
 
 # Standard errors by which a fall or a rise stands out. Of curves of pure noise, three or four in a hundred pass.
 _DOUBTFUL, _CERTAIN = 3.0, 4.5
-# Standard errors of a fall that counts for nothing, and of one that decides alone.
-_WEAK, _STRONG = 1.0, 7.0
+# Standard errors: a fall of so many decides by 1 - 1/e, of four times as many by 98 %. 4 to 6 score alike.
+_TRUSTED = 5.0
 _BELOW_ONSET = 1.25  # decades that training diverges below the onset of the rise; 1.0 to 1.5 score alike
 _HUGE = 1e100  # as good as infinite; its square is still a number
 _MIN_POINTS = 10
@@ -30,7 +30,7 @@ _MAX_POINTS = 500  # of longer sweeps, neighbours are averaged: the search for t
 
 
 def find_bounds(
-    lrs: ArrayLike, losses: ArrayLike, *, min_level: float = 0.5, max_ratio: float = 3.85, margin: float = 3.0
+    lrs: ArrayLike, losses: ArrayLike, *, min_level: float = 0.5, max_ratio: float = 4.0, margin: float = 3.0
 ) -> LRBounds:
     """Learning-rate bounds from any recorded range test, also one recorded by another tool.
 
@@ -41,8 +41,8 @@ def find_bounds(
        #21141).
     3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
     4. `max_lr` is `max_ratio` times that, but at most the `margin`-th part of the rate at which the loss rises.
-    5. The weaker the fall, the more the rise alone decides: below seven standard errors of the noise, `max_lr` moves
-       (in log-rate) towards a twentieth of the rate at which the loss leaves its starting level; at one it is there.
+    5. The weaker the fall, the more the rise decides: in log-rate, a fall of `z` standard errors of the noise counts
+       `1 - exp(-z / 5)`, and for the rest a twentieth of the rate at which the loss leaves its starting level.
     6. `min_lr` stays between half of `max_lr` and its `max_ratio`-th part, and at least halfway (in log-rate) from the
        sweep's start to it.
 
@@ -77,7 +77,7 @@ def find_bounds(
     """
     if not 0 < min_level < 1:
         raise invalid("min_level", "be between 0 and 1, exclusive", min_level, "The default is 0.5.")
-    for name, value, default in (("max_ratio", max_ratio, 3.85), ("margin", margin, 3)):
+    for name, value, default in (("max_ratio", max_ratio, 4), ("margin", margin, 3)):
         if not 1 < value < math.inf:
             raise invalid(name, "be a finite number above 1", value, f"The default is {default}.")
     rates, x, y = _prepare(lrs, losses)
@@ -122,7 +122,7 @@ def find_bounds(
         low = half_fall(x, trough, min_level)
         cliff = below(x[trough.right if trough.rise >= _DOUBTFUL else -1], math.log10(margin))
         # The weaker the fall, the more the rise alone decides.
-        trust = float(np.clip((trough.fall - _WEAK) / (_STRONG - _WEAK), 0, 1)) if rose else 1.0
+        trust = 1 - math.exp(-max(trough.fall, 0.0) / _TRUSTED) if rose else 1.0
         high += trust * (min(low + ratio, cliff) - high)
     if trough is None or not fell:
         return answer("never_fell" if onset - _BELOW_ONSET >= x[0] else "diverged_at_once", high)
