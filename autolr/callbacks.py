@@ -13,7 +13,7 @@ from autolr import compat
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import check_count, invalid, is_finite, warn
-from autolr.optimizers import batches_per_update, has_rate
+from autolr.optimizers import batches_per_update, has_rate, iterations_of
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 from autolr.verdicts import LRBounds
@@ -114,10 +114,12 @@ class LRFinder(keras.callbacks.Callback):
         # Keras calls back once per execution, and the optimizer may gather the gradients of several batches for one
         # update: a rate is held, and the mean loss recorded, for as many batches as are whole ones of both.
         execution, update = int(self.model.steps_per_execution or 1), batches_per_update(self.model.optimizer)
+        execution = min(execution, (self.params or {}).get("steps") or execution)  # none goes on into the next epoch
         batches = math.lcm(execution, update)
         self._calls_per_point, self._updates_per_point = batches // execution, batches // update
         self._call_losses: list[float] = []
         self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
+        self._iterations = iterations_of(self.model.optimizer)
         # The loss Keras reports is the mean since the epoch began, which lags (keras #17167): forget it each step.
         # Resetting its tracker alone is much cheaper than resetting all metrics, among which a training step of the
         # user's own may have its own tracker.
@@ -174,10 +176,12 @@ class LRFinder(keras.callbacks.Callback):
     def finish(self) -> RangeTest:
         """The curve as far as it was recorded, also when training was interrupted."""
         done = len(self._recorded)
+        # The last execution of an epoch may be a short one; but not every optimizer counts its updates.
+        updates = iterations_of(self.model.optimizer) - self._iterations
         self._result = RangeTest(
             lrs=self._lrs[:done],
             losses=np.array(self._recorded),
             diverged=self._diverged,
-            steps_spent=done * self._updates_per_point,
+            steps_spent=updates or done * self._updates_per_point,
         )
         return self._result

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
+from autolr.errors import invalid
 from autolr.trough import batch_noise
 from autolr.verdicts import STATUSES, LRBounds
 
@@ -112,7 +113,14 @@ class RangeTest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RangeTest:
-        """The curve that `to_dict` was called on."""
+        """The curve that `to_dict` was called on.
+
+        Raises:
+            ValueError: If a value is missing.
+        """
+        missing = [name for name in ("lrs", "losses", "diverged", "steps_spent") if name not in values]
+        if missing:
+            raise invalid("values", f"have {', '.join(missing)}", sorted(values), "Give what `to_dict` returns.")
         return cls(
             lrs=np.array(values["lrs"], dtype=np.float64),
             losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),

@@ -129,6 +129,14 @@ class TestLRFinder:
         assert finder.result.steps_spent == 10
         np.testing.assert_allclose(finder.result.lrs, [1e-4, 1e-2])
 
+    @pytest.mark.parametrize(("several", "points", "steps"), [(50, 4, 20), (3, 6, 15)])
+    def test_an_execution_ends_with_its_epoch(self, several, points, steps):
+        """Five batches an epoch: executions of 5, or of 3 and 2."""
+        finder, model = LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=20), one_weight(steps_per_execution=several)
+        fit(model, finder, epochs=100)
+        assert len(finder.result) == points
+        assert finder.result.steps_spent == steps
+
     def test_a_second_run_starts_afresh(self):
         finder, model = LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=7), one_weight()
         fit(model, finder)

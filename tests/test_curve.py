@@ -76,6 +76,13 @@ def test_a_curve_survives_strict_json_bit_for_bit(points, diverged):
     np.testing.assert_array_equal(again.losses, test.losses, strict=True)
 
 
+def test_values_that_are_no_curve_are_refused():
+    with pytest.raises(
+        ValueError, match=r"must have losses, steps_spent\. Received: values=\['diverged', 'lrs'\]\. Give"
+    ):
+        RangeTest.from_dict({"lrs": [0.1], "diverged": False})
+
+
 def test_bounds_are_those_of_find_bounds():
     test = falling_then_rising()
     assert test.bounds() == find_bounds(test.lrs, test.losses)
