@@ -63,7 +63,7 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
     """Make the moving statistics those of the weights as they are: means over all batches, each weighted by its size.
 
     Args:
-        model: The model; nothing else of it changes.
+        model: The model; of the rest of it, only seeds of layers such as dropout move on.
         batches: Its inputs, batch by batch.
 
     Returns:

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.budget import DEFAULTS
 from autolr.training import TrainingLog
-from autolr.trial_values import MAX_LR, MIN_LR, PREFIX
+from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, PREFIX
 from autolr.verdicts import LRBounds
 
 

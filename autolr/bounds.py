@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autolr.errors import invalid
+from autolr.errors import invalid, is_finite
 from autolr.trough import Floats, find_onset, find_trough, half_fall, smooth
 from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, STATUSES, LRBounds
 
@@ -75,10 +75,10 @@ def find_bounds(
 
     Reference: [Smith, 2015](https://arxiv.org/abs/1506.01186), section 3.3.
     """
-    if not 0 < min_level < 1:
+    if not (is_finite(min_level) and 0 < min_level < 1):
         raise invalid("min_level", "be between 0 and 1, exclusive", min_level, "The default is 0.5.")
     for name, value, default in (("max_ratio", max_ratio, 4), ("margin", margin, 3)):
-        if not 1 < value < math.inf:
+        if not (is_finite(value) and value > 1):
             raise invalid(name, "be a finite number above 1", value, f"The default is {default}.")
     rates, x, y = _prepare(lrs, losses)
     logs = np.log10(rates)  # not of single rates: in an array, the last digit may be another

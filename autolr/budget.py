@@ -10,15 +10,7 @@ from autolr.bursts import BURST_STEPS, FEWEST, LOOKS
 from autolr.callbacks import DEFAULT_NUM_STEPS
 from autolr.data import count_steps
 from autolr.sgdr import Schedule
-
-DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
-
-# Share of a trial's steps in which the rate rises from `min_lr`. What a model trains well at may be too high for its
-# first steps, and cost more than them (`docs/schedules.md`).
-WARMUP = 0.1
-
-# Share of a trial's steps over which weights are averaged when a cycle ends, at most half of the cycle.
-TAIL_AVERAGE = 0.1
+from autolr.trial_values import WARMUP
 
 RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted

@@ -34,7 +34,7 @@ def last_written(folder: str) -> float:
         return 0.0
 
 
-class Roll:
+class WorkerWatch:
     """Notes when each worker was last heard of, and gives up those of which nothing was for too long.
 
     A worker is heard of when it asks for a trial, ends one, or has written something to its trial's folder, as it does

@@ -183,7 +183,3 @@ def _handler(page: _Page) -> type[BaseHTTPRequestHandler]:
             """Say nothing: a page that asks every other second would fill the terminal."""
 
     return Handler
-
-
-if __name__ == "__main__":
-    sys.exit(main())

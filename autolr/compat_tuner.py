@@ -17,7 +17,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from autolr.records import written_aside
-from autolr.trial_values import PREFIX
+from autolr.trial_values import PARENT, PREFIX
 
 if TYPE_CHECKING:
     # The mixin goes in front of any tuner class; to a type checker it looks like the most general one.
@@ -43,7 +43,7 @@ def ignore_found_values(oracle: Any) -> None:
     def populate_with_choices(self: Any, trial_id: str) -> dict[str, Any]:
         response: dict[str, Any] = type(self).populate_space(self, trial_id)
         values = response.get("values")
-        if values and "tuner/trial_id" not in values:
+        if values and PARENT not in values:
             response["values"] = without_found(values)
         return response
 
@@ -68,7 +68,7 @@ class TunerSeams(_Tuner):
         )
 
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
-        model = self._try_build_later_rung(hp) if hp.values.get("tuner/trial_id") else super()._try_build(hp)
+        model = self._try_build_later_rung(hp) if hp.values.get(PARENT) else super()._try_build(hp)
         self.on_model_built(hp, model)
         return model
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
 from autolr.errors import invalid
+from autolr.records import strict
 from autolr.trough import batch_noise
 from autolr.verdicts import STATUSES, LRBounds
 
@@ -105,10 +106,10 @@ class RangeTest:
         """Plain values for strict JSON, which knows no NaN or infinity: those become the strings "nan" and "inf"."""
         return {
             "lrs": [float(rate) for rate in self.lrs],
-            "losses": [_strict(loss) for loss in self.losses],
+            "losses": [strict(float(loss)) for loss in self.losses],
             "diverged": self.diverged,
             "steps_spent": self.steps_spent,
-            "bursts": [[burst.lr, _strict(burst.change), burst.steps] for burst in self.bursts],
+            "bursts": [[burst.lr, strict(float(burst.change)), burst.steps] for burst in self.bursts],
         }
 
     @classmethod
@@ -142,7 +143,3 @@ def as_a_guess(bounds: LRBounds) -> LRBounds:
     """Bounds that a sweep of few points suggests: of 40, a tenth has a regret of 0.33 or more (`docs/bounds.md`)."""
     doubt = f"Take the bounds for a guess all the same: a decade of rates has fewer than {FINE} points."
     return replace(bounds, confidence="low", reason=f"{STATUSES[bounds.status]} {doubt}")
-
-
-def _strict(number: float) -> float | str:
-    return float(number) if math.isfinite(number) else str(float(number))

@@ -79,5 +79,6 @@ def place(step: npt.ArrayLike, edges: IntArray) -> tuple[Any, Any]:
     """Which cycle each step is in, and what fraction of it is done; before the first edge and past the last, at it."""
     at = np.asarray(step)
     cycle = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(edges) - 2)
-    done = (at - edges[cycle]) / (edges[cycle + 1] - edges[cycle])
+    # Under gradient accumulation a cycle may be shorter than a step.
+    done = (at - edges[cycle]) / np.maximum(edges[cycle + 1] - edges[cycle], 1)
     return cycle, np.clip(done, 0.0, 1.0)

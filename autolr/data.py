@@ -68,7 +68,10 @@ def count_steps(
     if hasattr(x, "cardinality"):
         batches = int(x.cardinality())
         return batches if batches > 0 else None
-    return len(x) if hasattr(x, "__len__") else None
+    try:
+        return len(x)
+    except TypeError:  # a `DataLoader` has the method, but not always the number
+        return None
 
 
 def holding_nan(**arrays: Any) -> list[str]:

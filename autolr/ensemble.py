@@ -109,7 +109,8 @@ def averaged_weights(
         A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`.
 
     Raises:
-        ValueError: If there are no snapshots, the model has not been built, or `x` is needed and not given or empty.
+        ValueError: If there are no snapshots, the model has not been built, `batch_size` is no whole number of 1 or
+            more, or `x` is needed and not given or empty.
 
     Example:
     ```python
@@ -121,6 +122,7 @@ def averaged_weights(
         Izmailov et al., 2018, [Averaging Weights Leads to Wider Optima and Better
         Generalization](https://arxiv.org/abs/1803.05407).
     """
+    batch_size = check_count("batch_size", batch_size)
     paths = _resolve(snapshots, last)
     averaged = _with_weights(model, paths[-1])
     normalizers = normalizers_of(averaged)

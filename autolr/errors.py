@@ -7,9 +7,9 @@ import math
 import warnings
 from typing import Any
 
-MOST = 2**53  # up to here a float holds every whole number
+MAX_EXACT_INT = 2**53  # up to here a float holds every whole number
 LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorflow"}
-LONGEST = 300  # characters of a value in a message, whose end says what to try
+MAX_SHOWN = 300  # characters of a value in a message, whose end says what to try
 
 
 class AutoLRWarning(UserWarning):
@@ -48,8 +48,8 @@ def invalid(argument: str, constraint: str, received: Any, hint: str = "") -> Va
     'Argument `num_steps` must be a positive integer. Received: num_steps=0. The default is 100.'
     """
     shown = repr(received)
-    if len(shown) > LONGEST:
-        shown = f"{shown[:LONGEST]}..."
+    if len(shown) > MAX_SHOWN:
+        shown = f"{shown[:MAX_SHOWN]}..."
     message = f"Argument `{argument}` must {constraint}. Received: {argument}={shown}."
     return ValueError(f"{message} {hint}" if hint else message)
 
@@ -64,7 +64,7 @@ def is_finite(value: Any) -> bool:
 
 def is_count(value: Any, *, least: int = 1) -> bool:
     """Whether a value is a whole number of so much at least, of whatever type, and not absurdly large."""
-    return not isinstance(value, bool) and is_finite(value) and least <= value <= MOST and value == int(value)
+    return not isinstance(value, bool) and is_finite(value) and least <= value <= MAX_EXACT_INT and value == int(value)
 
 
 def check_count(argument: str, value: Any, unit: str = "", *, least: int = 1, hint: str = "") -> int:

@@ -13,7 +13,7 @@ import keras
 from autolr import compat
 
 CONTAINERS = (list, tuple, set, frozenset)
-LONGEST = 1000  # items of a container that is looked into: longer ones are data
+MAX_ITEMS = 1000  # items of a container that is looked into: longer ones are data
 # Whose objects are looked into, though their class is Keras's.
 OF_KERAS = (keras.Layer, keras.losses.Loss, keras.metrics.Metric, keras.random.SeedGenerator, keras.utils.PyDataset)
 LIBRARIES = {"keras", "tensorflow", "tensorflow_probability", "jax", "jaxlib", "numpy", "scipy", "pandas", "builtins"}
@@ -50,7 +50,7 @@ def _within(it: Any) -> Iterable[Any]:
     """What an object holds."""
     if isinstance(it, (dict, *CONTAINERS)):
         values: Iterable[Any] = it.values() if isinstance(it, dict) else it
-        return values if len(it) <= LONGEST else ()
+        return values if len(it) <= MAX_ITEMS else ()
     if isinstance(it, functools.partial):
         return [it.func, it.args, it.keywords]
     if isinstance(it, MethodType):

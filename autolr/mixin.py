@@ -15,14 +15,8 @@ import keras_tuner as kt
 from autolr import compat_tuner
 from autolr.averaging import check_tail_average
 from autolr.best_ends import best_ends
-from autolr.budget import (
-    MIN_RANGE_TEST_STEPS,
-    RANGE_TEST_SHARE,
-    RANGE_TEST_STEPS,
-    TAIL_AVERAGE,
-    describe,
-)
-from autolr.chief import Roll, is_chief
+from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
+from autolr.chief import WorkerWatch, is_chief
 from autolr.ensemble import average, check_last, compiled_like, without_compiled_parts
 from autolr.errors import RecordError, check_count, invalid, is_finite
 from autolr.objective_check import ObjectiveCheck
@@ -32,7 +26,7 @@ from autolr.records import note_stop
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
-from autolr.trial_values import MAX_LR, MIN_LR
+from autolr.trial_values import MAX_LR, MIN_LR, TAIL_AVERAGE
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):
@@ -100,7 +94,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if not isinstance(reuse_bounds, bool):
             raise invalid("reuse_bounds", "be True or False", reuse_bounds)
         check_tail_average(tail_average)
-        self._options = Options(
+        # Names that no tuner class of a user's has.
+        self._autolr_options = Options(
             range_test_share=range_test_share,
             range_test_steps=check_count("range_test_steps", range_test_steps, least=2),
             range_test_min_steps=check_count("range_test_min_steps", range_test_min_steps, least=2),
@@ -109,16 +104,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             num_snapshots=check_count("num_snapshots", num_snapshots, least=0),
             tail_average=float(tail_average),
         )
-        self._memory = SearchMemory()
-        self._assisted: AssistedTrial | None = None
-        self._helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
+        self._autolr_memory = SearchMemory()
+        self._autolr_trial: AssistedTrial | None = None
+        self._autolr_helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
         super().__init__(*args, **kwargs)
         # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
-        self._run_trial_is_keras_tuners = (
+        self._autolr_run_trial_is_keras_tuners = (
             super().run_trial.__module__.split(".")[0] == "keras_tuner"
             and type(self).run_trial is AutoLRMixin.run_trial
         )
-        if self.hypermodel is None and self._run_trial_is_keras_tuners:
+        if self.hypermodel is None and self._autolr_run_trial_is_keras_tuners:
             raise invalid(
                 "hypermodel",
                 "be a `HyperModel` or a function that builds a model",
@@ -130,7 +125,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             compat_tuner.write_whole(self.oracle, kt.Oracle)
             compat_tuner.mend_after_reload(self.oracle)
             compat_tuner.give_up_afterwards(self.oracle)
-        self._roll = Roll(self.oracle) if is_chief() else None
+        self._autolr_watch = WorkerWatch(self.oracle) if is_chief() else None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class whose tuner comes before the mixin: it would run without AutoLR, and say nothing."""
@@ -152,7 +147,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if add_schedule(space, may_add=self.oracle.allow_new_entries):
             self.oracle.update_space(space)
         for parameter in fading(space):
-            self._memory.warn_once(
+            self._autolr_memory.warn_once(
                 "fading",
                 "Hyperparameter `lr_decay` is taken for the schedule's: what each restart multiplies the peak by. "
                 f"Received: {parameter}, whose later cycles hardly train. One of your own needs another name.",
@@ -166,7 +161,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
         missing = missing_in(self.oracle.get_space())
         if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
-            self._memory.warn_once(
+            self._autolr_memory.warn_once(
                 "begun without",
                 f"The search in {self.project_dir} was begun without AutoLR. Its trials are helped, and hold "
                 f"{', '.join(f'`{name}`' for name in missing)} at the default. To search "
@@ -177,12 +172,15 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
         # What was found on one call's data says nothing about another's.
         progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
-        self._memory = SearchMemory(warned=self._memory.warned, progress=progress, streams=self._memory.streams)
+        before = self._autolr_memory
+        self._autolr_memory = SearchMemory(warned=before.warned, progress=progress, streams=before.streams)
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         self.save()
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
+            if self._autolr_watch is not None and self._autolr_watch.given_up is not None:
+                raise self._autolr_watch.given_up
         except BaseException as error:
             by_hand = isinstance(error, KeyboardInterrupt)
             if not compat_tuner.is_worker(self):  # the others go on
@@ -191,68 +189,66 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             if by_hand:
                 progress.interrupted(str(self.project_dir))
             raise
-        if self._roll is not None and self._roll.given_up is not None:
-            raise self._roll.given_up
 
     def on_trial_begin(self, trial: Any) -> None:
         """Show which trial it is."""
-        self._memory.progress.begin(trial, self.oracle)
+        self._autolr_memory.progress.begin(trial, self.oracle)
         super().on_trial_begin(trial)
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a trial; its executions share the bounds that the first of them found."""
-        assisted = self._assisted = self._assist(trial)
+        assisted = self._autolr_trial = self._assist(trial)
         try:
             return super().run_trial(trial, *args, **kwargs)
         finally:
             assisted.detach()  # a user's own `run_trial` may have built models, too
-            self._assisted = None
+            self._autolr_trial = None
 
     def _assist(self, trial: Any) -> AssistedTrial:
         return AssistedTrial(
             trial=trial,
             folder_of=self.get_trial_dir,
             checkpoint_of=lambda trial_id: compat_tuner.checkpoint_of(self, trial_id),
-            options=self._options,
-            search=self._memory,
+            options=self._autolr_options,
+            search=self._autolr_memory,
             objective=self.oracle.objective,
             objective_check=ObjectiveCheck(self.oracle.objective) if self._scored_by_fit() else None,
         )
 
     def _scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
-        return self._run_trial_is_keras_tuners and type(self.hypermodel).fit is kt.HyperModel.fit
+        return self._autolr_run_trial_is_keras_tuners and type(self.hypermodel).fit is kt.HyperModel.fit
 
     def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run an execution of a trial with its model's `fit` watched."""
         # A user's own `run_trial` may come here without ours.
-        outer = self._assisted
+        outer = self._autolr_trial
         assisted = outer if outer is not None and outer.trial is trial else self._assist(trial)
-        self._assisted = assisted
+        self._autolr_trial = assisted
         try:
             return execute()
         finally:
             assisted.detach()
-            self._assisted = outer
+            self._autolr_trial = outer
             if assisted.fitted:
-                self._helped = trial
+                self._autolr_helped = trial
 
     def on_model_built(self, hp: Any, model: Any) -> None:
         """Watch the `fit` of a model that is built for a trial."""
         # Keras Tuner also builds models to explore the space or to load weights: those are not trained.
-        if self._assisted is not None and hp is self._assisted.trial.hyperparameters:
-            self._assisted.attach(model)
+        if self._autolr_trial is not None and hp is self._autolr_trial.trial.hyperparameters:
+            self._autolr_trial.attach(model)
 
     def on_trial_end(self, trial: Any) -> None:
         """Say so if the trial was trained where AutoLR could not see it."""
-        if trial.status == "COMPLETED" and self._helped is not trial:
-            self._memory.warn_once(
+        if trial.status == "COMPLETED" and self._autolr_helped is not trial:
+            self._autolr_memory.warn_once(
                 "unseen",
                 f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
                 "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
             )
         super().on_trial_end(trial)
-        self._memory.progress.end(trial, self.oracle)
+        self._autolr_memory.progress.end(trial, self.oracle)
 
     def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.

@@ -63,8 +63,10 @@ def usual_rate(optimizer: Any) -> float:
 
 def has_rate(optimizer: Any, rate: float) -> bool:
     """Whether the rate of the next update is this one, as far as the digits of its type tell."""
-    digits = 2 if keras.backend.standardize_dtype(parts(optimizer)[0].learning_rate.dtype).endswith("float16") else 6
-    return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits)
+    dtype = keras.backend.standardize_dtype(parts(optimizer)[0].learning_rate.dtype)
+    digits = 2 if dtype.endswith("float16") else 6
+    smallest = 6e-8 if dtype == "float16" else 0.0  # rates near it have hardly a digit
+    return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits, abs_tol=smallest)
 
 
 PROPORTIONAL = (

@@ -1,4 +1,4 @@
-"""Pictures of a range test and of a schedule, with matplotlib. Axes in, Axes out; nothing is shown or printed."""
+"""Pictures of a range test, a schedule and a search, with matplotlib. Axes in, Axes out; nothing is shown."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def plot_schedule(
         edges: Steps on which the cycles begin, and that on which the last one ends, as a trial's record holds them.
             `SGDRScheduler.preview` draws a schedule that has not been trained with.
         min_lr: Rate that each cycle falls to.
-        max_lr: Rate at the start of the first cycle.
+        max_lr: Highest rate of the first cycle.
         lr_decay: What each restart multiplies the peak by.
         shape: Of a cycle, as in `autolr.sgdr_lr`. Defaults to a cosine.
         steps_per_epoch: Optimizer steps in an epoch, to label the axis in epochs. Defaults to 1: steps.
@@ -190,6 +190,7 @@ def plot_schedule(
         The axes.
 
     Raises:
+        ValueError: If there are fewer than two edges, or they do not rise.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -198,6 +199,9 @@ def plot_schedule(
     ```
     """
     schedule = Schedule(min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape, warmup=warmup, fit_budget=True)
+    steps = np.asarray(edges)
+    if steps.ndim != 1 or len(steps) < 2 or not (np.issubdtype(steps.dtype, np.integer) and np.all(np.diff(steps) > 0)):
+        raise invalid("edges", "be two or more whole numbers, rising", edges, "For instance `[0, 375, 1000]`.")
     return draw_schedule(schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total_steps, ax=ax)
 
 
@@ -299,7 +303,7 @@ def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
         own = [trial for trial in trials if str(trial.values.get("optimizer", "all trials")) == group]
         for at, trial in zip(place + (np.arange(len(own)) - (len(own) - 1) / 2) * 0.6 / len(own), own, strict=True):
             bounds = trial.record.bounds if trial.record else {}
-            good = bounds["status"] == "ok"
+            good = trial.bounds_in_words == "ok"
             ax.plot(
                 [at, at],
                 [bounds["min_lr"], bounds["max_lr"]],
@@ -308,8 +312,8 @@ def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
                 linestyle="-" if good else ":",
             )
     ax.plot([], [], color=BLUE, linewidth=3, label="min_lr to max_lr of a trial")
-    if any(trial.bounds_status != "ok" for trial in trials):
-        ax.plot([], [], color=ORANGE, linewidth=1.5, linestyle=":", label="status other than ok")
+    if any(trial.bounds_in_words != "ok" for trial in trials):
+        ax.plot([], [], color=ORANGE, linewidth=1.5, linestyle=":", label="a guess, or a status other than ok")
     ax.set_yscale("log")
     ax.set_ylabel("learning rate (log scale)")
     ax.set_xticks(range(len(groups)), groups)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from autolr.errors import MOST, RecordError, is_count
+from autolr.errors import MAX_EXACT_INT, RecordError, is_count
 from autolr.records import TrialRecord
 
 LEAST_RATE, MOST_RATE = 1e-30, 1e30  # beyond them a picture's scale is no number any more
@@ -40,7 +40,7 @@ def _is_sound(record: TrialRecord) -> bool:
     sound &= LEAST_RATE < bounds["min_lr"] <= bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule.get("warmup", 0) < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
-    sound &= edges[0] >= 0 and edges[-1] < MOST and all(a < b for a, b in itertools.pairwise(edges))
+    sound &= edges[0] >= 0 and edges[-1] < MAX_EXACT_INT and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (_is_whole(per_epoch) and per_epoch > 0)
     per_update = schedule.get("batches_per_update", 1)
     sound &= isinstance(per_update, int) and per_update > 0

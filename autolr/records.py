@@ -132,8 +132,9 @@ def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -
 
 
 def _strict(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for strict JSON, which knows no NaN or infinity: those become the strings "nan", "inf" and "-inf"."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+    return {name: strict(value) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def strict(number: float) -> float | str:
+    """A number for strict JSON, which knows no NaN or infinity: those become the strings "nan", "inf" and "-inf"."""
+    return number if math.isfinite(number) else str(number)

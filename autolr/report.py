@@ -13,15 +13,14 @@ import time
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import autolr
 from autolr.records import write_atomically
 from autolr.report_views import Overview, TrialView, number, own, rate, value
 from autolr.search_folder import Search, Source, read_search
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 def write_report(directory: Source, path: str | os.PathLike[str]) -> Path:
@@ -87,10 +86,6 @@ def render(search: Search, *, version: str = "") -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise ImportError("Reports need Jinja2. Install it with: pip install jinja2") from error
     environment = Environment(
         loader=PackageLoader("autolr"),
         autoescape=True,

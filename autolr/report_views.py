@@ -13,8 +13,9 @@ import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.charts import Chart, Scale, box, padded, thinned
-from autolr.search_folder import FOUND_PREFIX, TUNER_PREFIX, Search, Trial
+from autolr.search_folder import Search, Trial
 from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, planned_schedule, training_chart
+from autolr.trial_values import PREFIX, TUNER_PREFIX
 
 NOTHING = "\u2013"  # a dash, where there is no value
 _MAX_DOTS, _MAX_CORNERS = 250, 120  # of a curve; more cannot be told apart in a chart this wide
@@ -38,7 +39,7 @@ def value(x: Any) -> str:
 
 def own(values: Any) -> dict[str, Any]:
     """The values the search chose, without those found by autolr or set by Keras Tuner for itself."""
-    return {name: x for name, x in values.items() if not name.startswith((FOUND_PREFIX, TUNER_PREFIX))}
+    return {name: x for name, x in values.items() if not name.startswith((PREFIX, TUNER_PREFIX))}
 
 
 @dataclass
@@ -175,7 +176,7 @@ class TrialView:
         return [
             ("Hyperparameters", own(values)),
             ("Metrics, best of the trial", metrics),
-            ("Found by autolr", {name: x for name, x in values.items() if name.startswith(FOUND_PREFIX)}),
+            ("Found by autolr", {name: x for name, x in values.items() if name.startswith(PREFIX)}),
             ("Set by Keras Tuner", {name: x for name, x in values.items() if name.startswith(TUNER_PREFIX)}),
         ]
 

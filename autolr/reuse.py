@@ -9,16 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.budget import DEFAULTS
 from autolr.data import count_steps, first_batch, is_array_data
 from autolr.optimizers import parts
 from autolr.random_state import undrawn
 from autolr.snapshot import variables_of_data
-from autolr.trial_values import PREFIX
+from autolr.trial_values import DEFAULTS, PREFIX, TUNER_PREFIX
 
 # What a trial's schedule, the found bounds and the budget are called: none of them is there yet in a range test.
 SCHEDULE = tuple(DEFAULTS)
-NOT_MEASURED = (PREFIX, "tuner/")
+NOT_MEASURED = (PREFIX, TUNER_PREFIX)
 
 
 def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     Args:
         min_lr: Rate that each cycle falls to.
-        max_lr: Rate at the start of the first cycle.
+        max_lr: Highest rate of the first cycle.
         cycle_length: Epochs in the first cycle. Defaults to 10. In a shorter training the rate does not come down to
             `min_lr`, unless `fit_budget` is set.
         mult_factor: After each cycle it becomes `ceil(length * mult_factor)` epochs long. Defaults to 2.
@@ -181,10 +181,13 @@ class SGDRScheduler(keras.callbacks.Callback):
             epochs: Epochs of the training.
             steps_per_epoch: Optimizer steps in an epoch. Defaults to 100, enough for a smooth line.
             ax: Axes to draw on. Defaults to those of a new figure.
+
+        Raises:
+            ValueError: If an argument is no whole number of 1 or more.
         """
         from autolr.plots import draw_schedule  # needs matplotlib, and sits above this file
 
-        total = epochs * steps_per_epoch
+        total = check_count("epochs", epochs) * check_count("steps_per_epoch", steps_per_epoch)
         edges = self.schedule.edges(total, steps_per_epoch)
         return draw_schedule(self.schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total, ax=ax)
 

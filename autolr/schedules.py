@@ -28,7 +28,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         min_lr: Rate that each cycle falls to.
-        max_lr: Rate at the start of the first cycle.
+        max_lr: Highest rate of the first cycle.
         steps_per_epoch: Optimizer steps in an epoch.
         cycle_length: Epochs in the first cycle. Defaults to 10.
         mult_factor: After each cycle it becomes `ceil(length * mult_factor)` epochs long. Defaults to 2.

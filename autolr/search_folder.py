@@ -21,8 +21,8 @@ from typing import Any, Protocol
 from autolr.errors import RecordError
 from autolr.record_check import read_record
 from autolr.records import FILE_NAME, STOPPED, TrialRecord, holds
+from autolr.trial_values import PREFIX
 
-FOUND_PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # values that are no choice of the search
 UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
 
 # A search says nothing while a trial trains. It counts as interrupted after this long, or, where trials take longer,
@@ -141,7 +141,8 @@ class Search:
     @property
     def ranked(self) -> list[Trial]:
         """The completed trials with a score, best first."""
-        scored = [trial for trial in self.trials if trial.status == "COMPLETED" and trial.score is not None]
+        completed = [trial for trial in self.trials if trial.status == "COMPLETED"]
+        scored = [trial for trial in completed if trial.score is not None and not math.isnan(trial.score)]
         return sorted(scored, key=lambda trial: trial.score or 0.0, reverse=self.direction == "max")
 
     @property
@@ -205,11 +206,13 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = (time.time() if now is None else now) - last_write
     stopped = _last_write([folder / STOPPED]) == last_write
-    if stopped and (error := _read_json(folder / STOPPED)[0].get("error")):
+    error = _read_json(folder / STOPPED)[0].get("error") if stopped else None
+    if error:
         problems.append(f"The search was ended by an error: {error}")
+    given_up = bool(error) if assisted else None
     return Search(
         name=folder.resolve().name,
-        state=_state(trials, patient=not stopped and silence < _patience(display, folder)),
+        state=_state(trials, patient=not stopped and silence < _patience(display, folder), given_up=given_up),
         objective=objective,
         direction=direction,
         trials=trials,
@@ -232,14 +235,14 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     record = None
     try:
         record = read_record(folder)
-        if values and not holds(values, record.values, FOUND_PREFIX):
+        if values and not holds(values, record.values, PREFIX):
             record = None
             problems.append("The record of autolr in its folder belongs to other hyperparameter values: it is stale.")
     except (RecordError, RecursionError) as error:  # the latter of nonsense nested very deep
         # The folder's own path says nothing to whom the report is sent.
         why = str(error).replace(f"{folder}{os.sep}", "")
         # One that has just begun has none yet; those of plain Keras Tuner never have.
-        if state.get("status") != "RUNNING" and (assisted or any(key.startswith(FOUND_PREFIX) for key in values)):
+        if state.get("status") != "RUNNING" and (assisted or any(key.startswith(PREFIX) for key in values)):
             problems.append(why)
     return Trial(
         trial_id=name,
@@ -291,15 +294,18 @@ def _objective(trials: Sequence[Trial]) -> tuple[str, str] | None:
     return name, scored[0].directions[name]
 
 
-def _state(trials: Sequence[Trial], *, patient: bool) -> str:
+def _state(trials: Sequence[Trial], *, patient: bool, given_up: bool | None) -> str:
+    """What a search is, by its trials and whether an error has ended it (None if nobody would have noted that)."""
     ended = [trial.status for trial in trials if trial.status not in ("RUNNING", "INVALID")]  # INVALID: to be retried
     pending = len(ended) < len(trials)
     if patient and (pending or not trials):
         return "running"
     if not trials:
         return "empty"
-    # Keras Tuner gives up at the third failure in a row; by itself it does not write down that this one has failed.
-    if (ended[-2:] == ["FAILED"] * 2 and (pending or ended[-3:-2] == ["FAILED"])) or set(ended) == {"FAILED"}:
+    # By default Keras Tuner gives up at the third failure in a row; by itself it does not write down that this one has
+    # failed.
+    in_a_row = ended[-2:] == ["FAILED"] * 2 and (pending or ended[-3:-2] == ["FAILED"])
+    if (in_a_row and given_up is not False) or set(ended) == {"FAILED"}:
         return "failed"
     return "interrupted" if pending else "finished"
 

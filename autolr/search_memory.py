@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, TAIL_AVERAGE
 from autolr.data import Replay, replayable
 from autolr.errors import warn
 from autolr.progress import Lines
@@ -16,13 +15,13 @@ from autolr.verdicts import LRBounds
 class Options:
     """What the user of a tuner may choose: see `autolr.AutoLRMixin`."""
 
-    range_test_share: float = RANGE_TEST_SHARE
-    range_test_steps: int = RANGE_TEST_STEPS
-    range_test_min_steps: int = MIN_RANGE_TEST_STEPS
-    rate_callbacks: str = "replace"
-    reuse_bounds: bool = False
-    num_snapshots: int = 3
-    tail_average: float = TAIL_AVERAGE
+    range_test_share: float
+    range_test_steps: int
+    range_test_min_steps: int
+    rate_callbacks: str
+    reuse_bounds: bool
+    num_snapshots: int
+    tail_average: float
 
 
 @dataclass

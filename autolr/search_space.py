@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autolr.budget import DEFAULTS, trial_schedule
+from autolr.budget import trial_schedule
+from autolr.trial_values import DEFAULTS
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
 # cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autolr.cycles import IntArray, cycle_edges, fitted_edges, place
-from autolr.errors import MOST, check_count, invalid, is_count, is_finite
+from autolr.errors import MAX_EXACT_INT, check_count, invalid, is_count, is_finite
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Schedule:
 
     Attributes:
         min_lr: Rate that each cycle falls to.
-        max_lr: Rate at the start of the first cycle.
+        max_lr: Highest rate of the first cycle.
         cycle_length: Epochs in the first cycle.
         mult_factor: Growth of the cycles, as in `cycle_edges`.
         lr_decay: What each restart multiplies the peak by.
@@ -116,7 +116,8 @@ class Schedule:
             raise invalid("warmup", f"be shorter than the training, {steps / per_epoch:g} epochs", self.warmup)
         if self.shape == "one_cycle":
             edges = np.array(
-                [0, steps - ramp if self.fit_budget else min(self.cycle_length * per_epoch, MOST)], dtype=np.int64
+                [0, steps - ramp if self.fit_budget else min(self.cycle_length * per_epoch, MAX_EXACT_INT)],
+                dtype=np.int64,
             )
         else:
             edges = (fitted_edges if self.fit_budget else cycle_edges)(
@@ -219,7 +220,7 @@ def sgdr_lr(
     Args:
         step: Optimizer steps done before this one, from 0; a number or an array of any shape.
         min_lr: Rate that each cycle falls to.
-        max_lr: Rate at the start of the first cycle.
+        max_lr: Highest rate of the first cycle.
         cycle_length: Epochs in the first cycle. Defaults to 10, as in the method's source.
         mult_factor: What each restart multiplies the cycle's length by, at least 1. Defaults to 2.
         lr_decay: What each restart multiplies the peak by, in (0, 1]. Defaults to 1: every peak the same.
@@ -267,8 +268,10 @@ def sgdr_lr(
         fit_budget=total_steps is not None,
     )
     at = np.asarray(step)
-    if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MOST):
-        raise invalid("step", f"be zero or more, and no more than {MOST}", step)
+    if at.size and not np.issubdtype(at.dtype, np.number):
+        raise invalid("step", "be a number or an array of numbers", step)
+    if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MAX_EXACT_INT):
+        raise invalid("step", f"be zero or more, and no more than {MAX_EXACT_INT}", step)
     furthest = math.ceil(at.max()) if at.size else 0
     end = furthest if total_steps is None else check_count("total_steps", total_steps)
     edges = schedule.edges(end, steps_per_epoch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import keras
 
 from autolr.optimizers import batches_per_update, batches_trained, current_rate, iterations_of
+from autolr.records import strict
 
 POINTS = 300  # of each line, about: more cannot be told apart on a page
 SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
@@ -155,9 +155,9 @@ def _line(name: str, points: Mapping[int, float]) -> dict[str, list[Any]]:
 
 
 def _number(value: Any) -> float | str | None:
-    """A number with six digits for strict JSON, which knows no NaN or infinity; None for what is no number."""
+    """A number with six digits, for strict JSON; None for what is no number."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return float(f"{number:.6g}") if math.isfinite(number) else str(number)
+    return strict(float(f"{number:.6g}"))

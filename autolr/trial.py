@@ -15,7 +15,7 @@ import keras
 
 from autolr import compat
 from autolr.boards import show
-from autolr.budget import DEFAULTS, WARMUP, describe, plan, trial_schedule
+from autolr.budget import describe, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
@@ -44,7 +44,7 @@ from autolr.training import TrainingLog
 from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
 from autolr.trial_callbacks import callbacks_of, stop_within_cycles, without_cycles_to_judge, without_rate_callbacks
 from autolr.trial_diary import Found, TrialDiary
-from autolr.trial_values import MAX_LR, MIN_LR, TAIL
+from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL, WARMUP
 
 SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last cycles
 
@@ -70,8 +70,8 @@ class AssistedTrial:
     trial: Any
     folder_of: Callable[[str], str]
     checkpoint_of: Callable[[str], str]
-    options: Options = field(default_factory=Options)
-    search: SearchMemory = field(default_factory=SearchMemory)
+    options: Options
+    search: SearchMemory
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     objective: Any = None

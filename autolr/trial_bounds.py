@@ -18,7 +18,7 @@ from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
 from autolr.sweep import run_range_test
 from autolr.trial_diary import Found, TrialDiary
-from autolr.trial_values import MAX_LR, MIN_LR
+from autolr.trial_values import MAX_LR, MIN_LR, PARENT
 from autolr.verdicts import STATUSES, LRBounds
 
 # The arguments of `fit` that decide what a training step sees.
@@ -27,7 +27,7 @@ TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", 
 
 def parent_of(trial: Any) -> str | None:
     """The trial of Hyperband's rung before, with whose weights this one goes on."""
-    return trial.hyperparameters.values.get("tuner/trial_id") or None
+    return trial.hyperparameters.values.get(PARENT) or None
 
 
 def find_trial_bounds(

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autolr.budget import DEFAULTS, TAIL_AVERAGE, WARMUP
 from autolr.errors import invalid
 
-PREFIX = "autolr/"  # of what is found, not chosen; Keras Tuner's own values begin with "tuner/" likewise
+DEFAULTS = {"cycle_length": 100, "mult_factor": 2.0, "lr_decay": 1.0}
+
+# Share of a trial's steps in which the rate rises from `min_lr`. What a model trains well at may be too high for its
+# first steps, and cost more than them (`docs/schedules.md`).
+WARMUP = 0.1
+
+# Share of a trial's steps over which weights are averaged when a cycle ends, at most half of the cycle.
+TAIL_AVERAGE = 0.1
+
+PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # of what is found and what Keras Tuner sets: no choices of the search
+PARENT = f"{TUNER_PREFIX}trial_id"  # the trial of Hyperband's rung before
 MIN_LR, MAX_LR, TAIL = f"{PREFIX}min_lr", f"{PREFIX}max_lr", f"{PREFIX}tail_average"
 
 NAMES = {"min_lr": MIN_LR, "max_lr": MAX_LR, "tail_average": TAIL, **{name: name for name in DEFAULTS}}

@@ -33,8 +33,9 @@ from search import FULL, shrink, test_error
 from task_data import fashion
 
 import autolr
-from autolr.budget import RANGE_TEST_SHARE, RANGE_TEST_STEPS, WARMUP, range_test_budget
+from autolr.budget import RANGE_TEST_SHARE, RANGE_TEST_STEPS, range_test_budget
 from autolr.records import write_atomically
+from autolr.trial_values import WARMUP
 
 RESULTS = Path(__file__).parent / "results" / "annealing"
 PIXELS = 14

@@ -24,8 +24,8 @@ from documents import fill
 
 import autolr
 from autolr.batchnorm import gather_statistics, normalizers_of
-from autolr.budget import TAIL_AVERAGE, WARMUP
 from autolr.records import write_atomically
+from autolr.trial_values import TAIL_AVERAGE, WARMUP
 
 RESULTS = Path(__file__).parent / "results" / "batchnorm.json"
 EPOCHS, SEEDS = 2, (0, 1, 2)

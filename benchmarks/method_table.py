@@ -37,10 +37,10 @@ from range_test import BATCH, method_cnn
 from scipy import stats
 
 import autolr
-from autolr.budget import TAIL_AVERAGE, WARMUP
 from autolr.cycle_ends import snapshot_paths
 from autolr.ensemble import snapshot_ensemble
 from autolr.records import write_atomically
+from autolr.trial_values import TAIL_AVERAGE, WARMUP
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "method_table.png"

@@ -19,6 +19,7 @@ import autolr.budget
 import autolr.records
 import autolr.search_space
 import autolr.trial
+import autolr.trial_values
 import autolr.tuners
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -72,7 +73,7 @@ class RateSearched(kt.HyperModel):
 def searched_cycles(hp: Any) -> dict[str, Any]:
     """The choices that autolr's tuners add to a search."""
     return {
-        name: hp.Choice(name, values, default=autolr.budget.DEFAULTS[name])
+        name: hp.Choice(name, values, default=autolr.trial_values.DEFAULTS[name])
         for name, values in autolr.search_space.CHOICES.items()
     }
 
@@ -118,7 +119,7 @@ class Scheduled(kt.HyperModel):
             high,
             fit_budget=self.fitted,
             warmup=warmup,
-            tail_average=autolr.budget.TAIL_AVERAGE,
+            tail_average=autolr.trial_values.TAIL_AVERAGE,
             restore_weights=False,
             **cycles,
         )
@@ -167,7 +168,7 @@ def make_tuner(
         hypermodel = Scheduled(build, fitted=arm == "wide", note=count)
     hp = kt.HyperParameters()
     if arm in ("one_cycle", "held"):
-        for name, value in (METHOD if arm == "held" else autolr.budget.DEFAULTS).items():
+        for name, value in (METHOD if arm == "held" else autolr.trial_values.DEFAULTS).items():
             hp.Fixed(name, value)
     size: dict[str, Any] = {"max_trials": trials}
     if tuner == "bayesian":

@@ -23,8 +23,8 @@ from documents import fill
 from search import FULL, test_error
 
 import autolr
-from autolr.budget import TAIL_AVERAGE, WARMUP
 from autolr.records import write_atomically
+from autolr.trial_values import TAIL_AVERAGE, WARMUP
 
 RESULTS = Path(__file__).parent / "results" / "short_trials"
 EPOCHS = (3, 9)  # a trial's, and those of the rung that goes on from it

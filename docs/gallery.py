@@ -17,10 +17,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 import autolr
-from autolr.budget import WARMUP
 from autolr.bursts import Burst
 from autolr.plots import draw_schedule
 from autolr.sgdr import Schedule
+from autolr.trial_values import WARMUP
 
 IMAGES = Path(__file__).parent / "img"
 RATES = np.geomspace(1e-6, 10, 120)

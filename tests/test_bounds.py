@@ -297,7 +297,7 @@ def test_malformed_curves_are_refused(lrs, losses, message):
 
 
 @pytest.mark.parametrize("name", ["min_level", "max_ratio", "margin"])
-@pytest.mark.parametrize("value", [0.0, -1.0, 1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0.0, -1.0, 1.0, float("nan"), float("inf"), "0.5", None])
 def test_malformed_parameters_are_refused(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}="):
         find_bounds(rates(), trough(rates()), **{name: value})

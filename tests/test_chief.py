@@ -12,7 +12,7 @@ import keras_tuner as kt
 import pytest
 
 from autolr import chief, compat_tuner
-from autolr.chief import PATIENCE, Roll, is_chief
+from autolr.chief import PATIENCE, WorkerWatch, is_chief
 
 
 class Clock:
@@ -47,7 +47,7 @@ def said():
 
 @pytest.fixture
 def roll(oracle, clock, said):
-    return Roll(oracle, say=said.append, clock=clock)
+    return WorkerWatch(oracle, say=said.append, clock=clock)
 
 
 def ended(oracle, trial):
@@ -156,7 +156,7 @@ def test_a_worker_that_comes_back_to_an_unended_trial_gets_another(oracle, roll,
 
 def test_hyperband_goes_on_without_the_worker(tmp_path, clock, said):
     oracle = oracle_in(tmp_path, kt.oracles.HyperbandOracle, max_epochs=4, factor=2)
-    Roll(oracle, say=said.append, clock=clock)
+    WorkerWatch(oracle, say=said.append, clock=clock)
     lost = oracle.create_trial("a")
     while (trial := oracle.create_trial("b")).status == "RUNNING":
         ended(oracle, trial)
@@ -223,7 +223,7 @@ def failed(oracle, trial):
 def test_after_too_many_failures_the_workers_are_told_to_leave_and_the_chief_knows_why(oracle, clock, said):
     compat_tuner.give_up_afterwards(oracle)
     oracle.max_consecutive_failed_trials = 2
-    roll = Roll(oracle, say=said.append, clock=clock)
+    roll = WorkerWatch(oracle, say=said.append, clock=clock)
     other = oracle.create_trial("b")
     failed(oracle, oracle.create_trial("a"))
     assert roll.given_up is None

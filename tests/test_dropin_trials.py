@@ -156,9 +156,9 @@ def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_pat
         first.setdefault(units, record)
     assert any(record.source != "range test" for record in found)
     # Another call of `search` may have other data.
-    assert outcome.tuner._memory.found
+    assert outcome.tuner._autolr_memory.found
     outcome.tuner.search(verbose=0)
-    assert not outcome.tuner._memory.found
+    assert not outcome.tuner._autolr_memory.found
 
 
 class Batches(keras.utils.PyDataset):
@@ -193,10 +193,18 @@ class DataSet:
         return (self[index] for index in range(len(self)))
 
 
+class Stream(DataSet):
+    """As a `DataLoader` over data of unknown size: its length is an error."""
+
+    def __len__(self):
+        raise TypeError("object of type 'Iterable' has no len()")
+
+
 def test_data_that_are_no_arrays_are_taken_as_batches():
     assert not is_array_data(DataSet())
     assert count_steps(DataSet()) == 12
     assert count_steps(iter(DataSet())) is None
+    assert count_steps(Stream()) is None
     assert [symbol.shape for symbol in first_batch(DataSet())] == [(8, 6), (8,)]
     assert holding_nan(x=DataSet()) == []
     for arrays in (np.zeros((3, 2)), {"a": tf.zeros((3, 2)), "b": [np.zeros(3), None]}):

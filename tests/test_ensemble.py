@@ -263,6 +263,12 @@ def assert_evaluates_alike(ensemble, model, x, y, **options):
     assert ensemble.evaluate(x, y, verbose=0, **options) == pytest.approx(listed, rel=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+def test_a_batch_size_that_is_none_is_refused(batch_size, data, tmp_path):
+    with pytest.raises(ValueError, match=r"`batch_size` must be .*Received: batch_size="):
+        averaged_weights(one_weight(), tmp_path, data[0], batch_size=batch_size)
+
+
 @pytest.mark.parametrize("join", [snapshot_ensemble, averaged_weights])
 def test_the_weights_of_losses_survive(join, tmp_path):
     model = several_ends()

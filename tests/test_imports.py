@@ -18,7 +18,7 @@ PACKAGE = Path(autolr.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 WITHOUT_KERAS = [
-    *("errors", "cycles", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "plots"),
+    *("errors", "cycles", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "trial_values", "plots"),
     *("record_check", "search_folder", "charts", "training_chart", "report_views", "report", "cli"),
 ]
 WITH_KERAS_TUNER = {"mixin", "objective_check", "tuners"}

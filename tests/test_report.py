@@ -238,9 +238,8 @@ def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
         (["COMPLETED", "INVALID"], 3600, "interrupted"),
         (["COMPLETED", "FAILED"], 5, "finished"),
         (["FAILED", "FAILED", "FAILED"], 5, "failed"),
-        # What three failures in a row leave behind: the third is not written down.
-        (["COMPLETED", "FAILED", "FAILED", "RUNNING"], 3600, "failed"),
-        (["COMPLETED", "FAILED", "FAILED", "FAILED"], 5, "failed"),  # AutoLR does
+        # A search may be told to bear more failures than three.
+        (["COMPLETED", "FAILED", "FAILED", "FAILED"], 5, "finished"),
         (["FAILED", "FAILED", "FAILED", "COMPLETED"], 5, "finished"),
         ([], 5, "running"),
         ([], 3600, "empty"),
@@ -254,6 +253,25 @@ def test_the_state_of_a_search(tmp_path, statuses, age, state):
     search = read_search(folder.done(age=age))
     assert search.state == state
     assert state in report(folder.path).text
+
+
+@pytest.mark.parametrize("by", ["autolr", "plain Keras Tuner"])
+@pytest.mark.parametrize("last", ["RUNNING", "FAILED"])  # the third failure is not written down, but by AutoLR
+def test_a_search_given_up_has_failed(tmp_path, by, last):
+    folder = Folder(tmp_path / "s")
+    for n, status in enumerate(["COMPLETED", "FAILED", "FAILED", last]):
+        folder.trial(str(n), 0.9 if status == "COMPLETED" else None, status=status, record=by == "autolr")
+    folder.done(age=3600)
+    if by == "autolr":
+        note_stop(folder.path, "RuntimeError: Number of consecutive failures exceeded the limit of 3.")
+    assert read_search(folder.path).state == "failed"
+
+
+def test_a_score_that_is_no_number_wins_nothing(tmp_path):
+    folder = Folder(tmp_path / "s")
+    for n, score in enumerate([0.9, math.nan, 0.95]):
+        folder.trial(str(n), score)
+    assert [trial.score for trial in read_search(folder.done()).ranked] == [0.95, 0.9]
 
 
 def test_a_search_that_an_error_ended_says_which(tmp_path):
@@ -874,7 +892,7 @@ class Watched:
     """`autolr report --watch` as a process of its own, on a port that was free."""
 
     def __init__(self, path: Path, *arguments: str):
-        command = [sys.executable, "-m", "autolr.cli", "report", str(path), "--watch", "--port", "0", *arguments]
+        command = [sys.executable, "-m", "autolr", "report", str(path), "--watch", "--port", "0", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.line = self.process.stdout.readline()
         self.url = re.search(r"http://127\.0\.0\.1:\d+/", self.line)[0]

@@ -10,11 +10,12 @@ import pytest
 from helpers import RateSpy, assert_same_arrays, compiled, one_weight, rate_of, sequential
 
 from autolr import AutoLRWarning, SGDRScheduler, sgdr_lr
-from autolr.budget import DEFAULTS, describe, plan
+from autolr.budget import describe, plan
 from autolr.cycle_ends import snapshot_paths
 from autolr.momentum import CycledMomentum
 from autolr.optimizers import has_rate
 from autolr.training import TrainingLog
+from autolr.trial_values import DEFAULTS
 
 SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}
 METHOD = {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}
@@ -344,6 +345,12 @@ def test_steps_per_epoch_may_be_any_number_that_is_whole():
         assert schedule.history["lr"][4] == pytest.approx(schedule.schedule.peak(1))
 
 
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, "3"])
+def test_a_preview_needs_epochs(epochs):
+    with pytest.raises(ValueError, match=r"`epochs` must be a .*Received: epochs="):
+        SGDRScheduler(**SCHEDULE).preview(epochs)
+
+
 def test_an_epoch_without_steps_cannot_be_previewed():
     with pytest.raises(ValueError, match=r"^Argument `steps_per_epoch` must"):
         SGDRScheduler(**SCHEDULE).preview(3, steps_per_epoch=0)
@@ -409,6 +416,10 @@ def test_a_rate_of_few_digits_is_nobody_elses(floats):
     try:
         model = one_weight(learning_rate=0.01)
         assert has_rate(model.optimizer, 0.01)
+        assert not has_rate(model.optimizer, 0.02)
+        model.optimizer.learning_rate = 1e-7  # a range test's first: in half precision hardly a number
+        assert has_rate(model.optimizer, 1e-7)
+        model.optimizer.learning_rate = 0.01
         with warnings.catch_warnings():
             warnings.simplefilter("error", AutoLRWarning)
             schedule = SGDRScheduler(**SCHEDULE)

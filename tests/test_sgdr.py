@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_the_factor_is_taken_as_written(length, factor, next_length):
     # In binary floating point 10 * 1.1 is 11.000000000000002, whose ceiling is 12.
     edges = cycle_edges(length, cycle_length=length, mult_factor=factor, steps_per_epoch=1)
     assert np.diff(edges).tolist() == [length, next_length]
+
+
+@pytest.mark.parametrize("step", ["a", ["1"], None, [None]])
+def test_steps_that_are_no_numbers_are_refused(step):
+    with pytest.raises(ValueError, match=r"`step` must be a number or an array of numbers. Received: step="):
+        sgdr_lr(step, **METHOD)
+
+
+def test_a_cycle_shorter_than_a_step_has_a_rate():
+    """As two cycles of one batch each are, if four batches make a step."""
+    schedule = Schedule(min_lr=0.1, max_lr=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.all(np.isfinite(schedule.rates(np.arange(4), np.array([0, 1, 1, 2]))))
 
 
 def test_powers_of_three_restart_on_the_step():

@@ -79,7 +79,11 @@ class FirstComeOracle(kt.Oracle):
 
 
 class UsersTuner(AutoLRMixin, kt.RandomSearch):
-    """A user's own, with hooks of its own."""
+    """A user's own, with hooks and attributes of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._memory, self._options, self._watch, self._helped = [], {}, None, "mine"
 
     def on_trial_begin(self, trial):
         self.begun = [*getattr(self, "begun", []), trial.trial_id]
