@@ -29,7 +29,8 @@ def check_assignable_rate(model: keras.Model) -> None:
     if not isinstance(source, keras.Variable):
         raise ValueError(
             "The model must be compiled with a number as its learning rate for a callback to set it. "
-            f"Received: learning_rate={source!r}. Compile with a float, for instance the optimizer's default."
+            f"Received: learning_rate={source!r}. Compile with a float, for instance the optimizer's default: "
+            "a build function can leave the schedule out."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from autolr.errors import check_count
+from autolr.errors import check_count, invalid
 from autolr.scheduler import SGDRScheduler
 
 
@@ -27,7 +27,8 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
             `min_delta`, `baseline`, `verbose`, `start_from_epoch` (in epochs).
 
     Raises:
-        ValueError: If `patience` is no whole number of 0 or more; when training begins, without a scheduler.
+        ValueError: If `scheduler` is something else, or `patience` is no whole number of 0 or more; when training
+            begins, without a scheduler.
 
     Example:
     ```python
@@ -45,6 +46,8 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
         restore_best_weights: bool = True,
         **options: Any,
     ) -> None:
+        if not (scheduler is None or isinstance(scheduler, SGDRScheduler)):
+            raise invalid("scheduler", "be the `SGDRScheduler` of the same `fit`", scheduler)
         patience = check_count("patience", patience, least=0)
         super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
         self.scheduler = scheduler

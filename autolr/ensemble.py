@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
     Reference:
         Huang et al., 2017, [Snapshot Ensembles: Train 1, get M for free](https://arxiv.org/abs/1704.00109).
     """
+    _check_model(model)
     members = [_with_weights(model, path) for path in _resolve(snapshots, last)]
     return compiled_like(model, average(members, name=f"{model.name}_ensemble"))
 
@@ -74,6 +76,31 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
     ensemble.trainable = False
     return ensemble
+
+
+def with_own_layers(loaded: Sequence[tuple[keras.Model, Path]]) -> list[keras.Model]:
+    """Models that have no layer in common; where they had one, copies.
+
+    A layer that a build function takes from outside, adapted or trained before, is in every model it builds. Such a
+    layer's weights are the last model's, and Keras saves it once, but looks for it in each model.
+
+    Args:
+        loaded: Models, each with the file of the weights it is to have.
+    """
+    found = Counter(id(layer) for model, _ in loaded for layer in {*all_layers(model)})
+    return [
+        _copy(model, path) if any(found[id(layer)] > 1 for layer in all_layers(model)) else model
+        for model, path in loaded
+    ]
+
+
+def _copy(model: keras.Model, path: Path) -> keras.Model:
+    """A copy with the weights in a file; the model itself, with a warning, if it cannot be copied."""
+    try:
+        return _with_weights(model, path)
+    except ValueError as error:
+        warn(f"Models of the ensemble have layers in common, so it may be wrong, and not load when saved. {error}")
+        return model
 
 
 def without_compiled_parts(model: keras.Model) -> keras.Model:
@@ -122,6 +149,7 @@ def averaged_weights(
         Izmailov et al., 2018, [Averaging Weights Leads to Wider Optima and Better
         Generalization](https://arxiv.org/abs/1803.05407).
     """
+    _check_model(model)
     batch_size = check_count("batch_size", batch_size)
     paths = _resolve(snapshots, last)
     averaged = _with_weights(model, paths[-1])
@@ -136,6 +164,11 @@ def averaged_weights(
     if normalizers and not gather_statistics(averaged, _batches(x, batch_size)):
         raise without_samples(x)
     return compiled_like(model, averaged)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise invalid("model", "be the Keras model that was trained", model, "It comes first, then its snapshots.")
 
 
 def check_last(last: int | None) -> None:
@@ -158,6 +191,17 @@ def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
 
 def _with_weights(model: keras.Model, path: Path) -> keras.Model:
     """A model like this one, with the weights in a file."""
+    copy = _like(model)
+    copy.load_weights(path)
+    return copy
+
+
+def _like(model: keras.Model) -> keras.Model:
+    """A model like this one, with layers of its own.
+
+    Raises:
+        ValueError: If it has not been built, or its config is not enough.
+    """
     if not model.built:
         raise invalid("model", "be built", model, "Call it on a batch of data first.")
     try:
@@ -173,7 +217,6 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
         raise invalid("model", "be such that it can be made again from its config", model, hint) from error
     if not copy.built:
         copy(_inputs_like(model))
-    copy.load_weights(path)
     return copy
 
 

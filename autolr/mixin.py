@@ -5,6 +5,7 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from autolr.averaging import check_tail_average
 from autolr.best_ends import best_ends
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import WorkerWatch, is_chief
-from autolr.ensemble import average, check_last, compiled_like, without_compiled_parts
+from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
 from autolr.errors import RecordError, check_count, invalid, is_finite
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
@@ -288,14 +289,19 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         best = compat_tuner.best_completed_trials(self.oracle, check_count("num_trials", num_trials))
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        members, like = [], None
+        ends: list[list[Path]] = []
+        loaded: list[tuple[Any, Path]] = []
         for trial in best:
             folder = Path(self.get_trial_dir(trial.trial_id))
-            ends = best_ends(folder, folder / SNAPSHOTS, last=last)
-            models = [self._model_at(trial, end) for end in ends] or [self._model_at(trial)]
-            like = like or models[0]
-            members.append(average(models, name=f"{models[0].name}_ensemble") if ends else models[0])
-        return without_compiled_parts(compiled_like(like, average(members, name="best_trials_ensemble")))
+            ends.append(best_ends(folder, folder / SNAPSHOTS, last=last))
+            best_epoch = Path(compat_tuner.checkpoint_of(self, trial.trial_id))
+            loaded += [(self._model_at(trial, end), end) for end in ends[-1]] or [(self._model_at(trial), best_epoch)]
+        models = iter(with_own_layers(loaded))
+        members = []
+        for own in ends:
+            of_trial = list(itertools.islice(models, max(len(own), 1)))
+            members.append(average(of_trial, name=f"{of_trial[0].name}_ensemble") if own else of_trial[0])
+        return without_compiled_parts(compiled_like(loaded[0][0], average(members, name="best_trials_ensemble")))
 
     def _model_at(self, trial: Any, end: Path | None = None) -> Any:
         """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.

@@ -11,6 +11,8 @@ import keras_tuner as kt
 
 from autolr.errors import invalid
 
+NONE = "default_objective"  # what Keras Tuner calls one that was not given
+
 
 class ObjectiveCheck(keras.callbacks.Callback):
     """Ends a search for a value that its training does not report.
@@ -33,12 +35,14 @@ class ObjectiveCheck(keras.callbacks.Callback):
         reported = sorted(logs or {})
         if self._objective.has_value(reported):
             return
+        there = f"be a value that training reports ({', '.join(reported)})"
         wanted = getattr(self._objective, "objectives", [self._objective])
         name = next(each.name for each in wanted if each.name not in reported)
+        if name == NONE:
+            raise kt.errors.FatalValueError(str(invalid("objective", there, None, "Pass one to the tuner.")))
         if name.startswith("val_") and name.removeprefix("val_") in reported:
             hint = "Pass `validation_data` or `validation_split` to `search`."
         else:
             close = difflib.get_close_matches(name, reported, n=1)
             hint = f"Perhaps `{close[0]}` is meant." if close else "Name one of these."
-        there = f"be a value that training reports ({', '.join(reported)})"
         raise kt.errors.FatalValueError(str(invalid("objective", there, name, hint)))

@@ -56,6 +56,7 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         The axes.
 
     Raises:
+        ValueError: If `test` is none.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -63,6 +64,9 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     autolr.plot_range_test(autolr.range_test(model, x, y)).figure.savefig("range_test.png")
     ```
     """
+    if not hasattr(test, "lrs"):
+        hint = "That is what `autolr.range_test` returns, and the `result` of an `LRFinder`."
+        raise invalid("test", "be a `RangeTest`", test, hint)
     ax = new_axes(ax)
     bounds = test.bounds() if bounds is None else bounds
     smooth = smooth_losses(test.lrs, test.losses)

@@ -12,7 +12,16 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.data import Replay, Unannounced, first_batch, is_array_data, replayable, source_of, without_samples
+from autolr.data import (
+    Replay,
+    Unannounced,
+    count_steps,
+    first_batch,
+    is_array_data,
+    replayable,
+    source_of,
+    without_samples,
+)
 from autolr.errors import invalid
 from autolr.optimizers import scope_of, takes_a_number, with_number_as_rate
 from autolr.random_state import undrawn
@@ -39,7 +48,13 @@ class Fit:
 
     @classmethod
     def on(cls, model: keras.Model, x: Any, y: Any = None, **arguments: Any) -> Fit:
-        """With the arguments of `fit`."""
+        """With the arguments of `fit`.
+
+        Data that end are passed over as often as a range test takes, so how many steps are called an epoch is left out:
+        Keras would end it at the end of the data, and say that they ran out.
+        """
+        if count_steps(x) is not None:
+            arguments.pop("steps_per_epoch", None)
         return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:

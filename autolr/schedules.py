@@ -48,7 +48,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Example:
     ```python
-    schedule = autolr.SGDRSchedule(0.01, 0.5, steps_per_epoch=len(x) // 64, cycle_length=3)
+    schedule = autolr.SGDRSchedule(0.01, 0.5, steps_per_epoch=math.ceil(len(x) / 64), cycle_length=3)
     model.compile(keras.optimizers.SGD(schedule), "mse")
     ```
 

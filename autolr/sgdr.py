@@ -86,6 +86,8 @@ class Schedule:
         if 0 < warmup < 1 and not self.fit_budget:
             hint = "The end is known with `total_steps`, or `fit_budget=True` for a callback."
             raise invalid("warmup", "be a whole number of epochs where the training's end is unknown", warmup, hint)
+        if not isinstance(self.fit_budget, bool):
+            raise invalid("fit_budget", "be True or False", self.fit_budget)
         # Python's own numbers: NumPy's would not go into a model's configuration.
         for name in ("min_lr", "max_lr", "mult_factor", "lr_decay"):
             object.__setattr__(self, name, float(getattr(self, name)))

@@ -104,10 +104,12 @@ class AssistedTrial:
                 try:
                     arguments = dict(signature.bind(model, *args, **kwargs).arguments)
                 except TypeError as error:
-                    self.diary.warn(
-                        "signature",
-                        f"The model's `fit` takes other arguments than Keras's ({error}). It trains without AutoLR.",
-                    )
+                    if type(model).fit is not keras.Model.fit or own:  # Keras's own will say what is wrong itself
+                        self.diary.warn(
+                            "signature",
+                            f"The model's `fit` takes other arguments than Keras's ({error}). It trains without "
+                            "AutoLR.",
+                        )
                     return original(*args, **kwargs)
                 if not _takes(original, "callbacks"):
                     self.diary.warn(

@@ -69,6 +69,81 @@ def test_the_best_ensemble_averages_the_ends_of_the_best_trials_cycles(tmp_path,
     assert not np.allclose(predictions[0], predictions[-1])
 
 
+def inside(share):
+    """A build function with a layer from outside, as is usual for what is adapted or trained beforehand."""
+
+    def build_around(hp):
+        model = keras.Sequential([keras.Input((4,)), share, keras.layers.Dense(hp.Choice("units", [4, 8]))])
+        model.add(keras.layers.Dense(1))
+        model.compile("sgd", "mse")
+        hp.Fixed("cycle_length", 1)
+        hp.Fixed("mult_factor", 1.0)
+        hp.Fixed("lr_decay", 1.0)
+        return model
+
+    return build_around
+
+
+def adapted(data):
+    layer = keras.layers.Normalization()
+    layer.adapt(data[0])
+    return layer
+
+
+def frozen_base(data):
+    base = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu")])
+    base.trainable = False
+    return base
+
+
+def trained_base(data):
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("share", [adapted, frozen_base, trained_base])
+@pytest.mark.parametrize("num_trials", [1, 2])
+def test_layers_that_models_have_in_common_are_each_ones_own_in_an_ensemble(tmp_path, data, share, num_trials):
+    x, y = data
+    keras.utils.set_random_seed(2)
+    search = tuner(tmp_path, max_trials=2, build=inside(share(data)))
+    search.search(x, y, validation_split=0.25, epochs=3, batch_size=8, verbose=0)
+    ensemble = search.get_best_ensemble(num_trials)
+    trials = []
+    for trial in search.oracle.get_best_trials(num_trials):
+        folder = tmp_path / "search" / f"trial_{trial.trial_id}"
+        ends = []
+        for path in best_ends(folder, folder / "cycles"):
+            model = search.load_model(trial)
+            model.load_weights(path)
+            ends.append(model.predict(x, verbose=0))
+        trials.append(np.mean(ends, axis=0))
+    found = ensemble.predict(x, verbose=0)
+    np.testing.assert_allclose(found, np.mean(trials, axis=0), rtol=1e-4, atol=1e-5)
+    ensemble.save(tmp_path / "ensemble.keras")
+    again = keras.saving.load_model(tmp_path / "ensemble.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), found, rtol=1e-6)
+
+
+def test_a_vocabulary_from_outside_is_saved_with_an_ensemble(tmp_path):
+    texts = np.array(["good film", "bad film", "good plot", "bad plot"] * 16)[:, None]
+    words = keras.layers.TextVectorization(output_mode="multi_hot")
+    words.adapt(texts)
+
+    def of_texts(hp):
+        model = keras.Sequential([keras.Input((1,), dtype="string"), words, keras.layers.Dense(hp.Choice("n", [2, 3]))])
+        model.add(keras.layers.Dense(1))
+        model.compile("sgd", "mse")
+        return model
+
+    search = tuner(tmp_path, max_trials=2, build=of_texts)
+    y = np.char.startswith(texts[:, 0], "good").astype("float32")
+    search.search(tf.constant(texts), y, validation_data=(tf.constant(texts), y), epochs=2, verbose=0)
+    ensemble = search.get_best_ensemble(2)
+    ensemble.save(tmp_path / "ensemble.keras")
+    again = keras.saving.load_model(tmp_path / "ensemble.keras")
+    np.testing.assert_allclose(again.predict(tf.constant(texts)), ensemble.predict(tf.constant(texts)), rtol=1e-6)
+
+
 def test_an_ensemble_of_several_trials_counts_each_the_same(tmp_path, data):
     x, y = data
     search = tuner(tmp_path, max_trials=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import warnings
 from pathlib import Path
 
 import keras
@@ -672,6 +673,20 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
             tuner.search(x, y, epochs=1, verbose=verbose, callbacks=[Interrupt()])
         hint = f"interrupted. To go on, make the tuner again and call `search`: {tmp_path}"
         assert (hint in capsys.readouterr().out) == said
+
+
+def test_a_search_without_an_objective_says_so(tmp_path, data):
+    search = autolr.RandomSearch(lambda hp: compiled(sequential()), max_trials=1, directory=tmp_path)
+    with pytest.raises(kt.errors.FatalValueError, match=r"`objective` must be .*Received: objective=None. Pass one"):
+        search.search(*data, validation_split=0.25, epochs=1, verbose=0)
+
+
+def test_a_mistyped_argument_is_keras_own_error_and_no_warning(tmp_path, data):
+    search = autolr.RandomSearch(lambda hp: compiled(sequential()), "val_loss", max_trials=1, directory=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoLRWarning)
+        search.search(*data, validation_split=0.25, epoch=1, verbose=0)
+    assert "unexpected keyword argument 'epoch'" in search.oracle.get_trial("0").message
 
 
 def test_a_mistyped_objective_ends_the_search_in_its_first_epoch(tmp_path, data):

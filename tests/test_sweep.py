@@ -541,3 +541,21 @@ def test_a_model_whose_loss_needs_no_targets_is_tested_without(data):
     model = Penalised()
     model.compile("sgd", loss="mse")  # which is not used
     assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
+
+
+@pytest.mark.parametrize("kind", ["arrays", "a data set"])
+def test_how_many_steps_an_epoch_has_does_not_end_data_that_end(data, kind):
+    """Keras would say that they ran out, and that is no fault of the user's."""
+    import tensorflow as tf
+
+    x, y = data
+    keras.utils.set_random_seed(7)
+    model = compiled(sequential())
+    if kind == "arrays":
+        arguments = {"x": x, "y": y, "batch_size": 8}
+    else:
+        arguments = {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(8)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*ran out of data")
+        test = range_test(model, **arguments, steps_per_epoch=3, num_steps=20, burst_steps=0)
+    assert len(test) == 20
