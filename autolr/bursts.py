@@ -31,7 +31,7 @@ class Look(NamedTuple):
 
 
 # Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
-# the second alone has erred more in one of three recordings, and in none less (`docs/bounds.md`).
+# the second alone has erred more in one of four recordings, and in none less (`docs/bounds.md`).
 LOOKS = (Look(24, 5), Look(48, 3))
 # Some models begin to learn late: longer ones as long as there is no fall beyond the noise, the first of them also
 # where it gathers pace.
