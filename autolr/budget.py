@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from autolr.bursts import BURST_STEPS, FEWEST, LOOKS
 from autolr.callbacks import DEFAULT_NUM_STEPS
+from autolr.cycles import cycle_lengths
 from autolr.data import count_steps
 from autolr.sgdr import Schedule
 from autolr.trial_values import WARMUP
@@ -91,9 +91,7 @@ def plan(choices: dict[str, Any], arguments: dict[str, Any], *, batches_per_upda
 
 def describe(schedule: dict[str, Any]) -> str:
     """A planned schedule in words."""
-    edges, per_epoch = schedule["edges"], schedule["steps_per_epoch"] or 1
-    # Warm-up is part of the first cycle.
-    lengths = [f"{(end - begin) / per_epoch:.3g}" for begin, end in itertools.pairwise([0, *edges[1:]])]
+    lengths = [f"{length:.3g}" for length in cycle_lengths(schedule["edges"], schedule["steps_per_epoch"])]
     shown = ", ".join([*lengths[:6], "..."] if len(lengths) > 6 else lengths)
     start = f", from epoch {schedule['initial_epoch']}" if schedule["initial_epoch"] else ""
     return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epoch{'s' * (shown != '1')}{start}"

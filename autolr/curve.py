@@ -119,7 +119,7 @@ class RangeTest:
         Raises:
             ValueError: If a value is missing.
         """
-        missing = [name for name in ("lrs", "losses", "diverged", "steps_spent") if name not in values]
+        missing = [name for name in ("lrs", "losses", "diverged", "steps_spent", "bursts") if name not in values]
         if missing:
             raise invalid("values", f"have {', '.join(missing)}", sorted(values), "Give what `to_dict` returns.")
         return cls(
@@ -127,9 +127,7 @@ class RangeTest:
             losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),
             diverged=values["diverged"],
             steps_spent=values["steps_spent"],
-            bursts=tuple(
-                Burst(float(rate), float(change), int(steps)) for rate, change, steps in values.get("bursts", ())
-            ),
+            bursts=tuple(Burst(float(rate), float(change), int(steps)) for rate, change, steps in values["bursts"]),
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -5,7 +5,9 @@ A cycle is half-open: the step on which the next one begins belongs to the next 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, cast
 
@@ -73,6 +75,17 @@ def fitted_edges(total_steps: int, *, cycle_length: int, mult_factor: float, ste
     exact = edges[: whole + 1].astype(object)
     grains = (2 * exact * (total_steps // grain) + exact[whole]) // (2 * exact[whole])
     return cast(IntArray, (grains * grain).astype(np.int64))
+
+
+def cycle_lengths(edges: Iterable[int], steps_per_epoch: int | None) -> list[float]:
+    """Lengths of the cycles in epochs, or in steps where it is not known how many an epoch has.
+
+    Args:
+        edges: Steps on which cycles begin, and the last one ends. Warm-up before the first is part of it.
+        steps_per_epoch: Steps in an epoch, if known.
+    """
+    ends = list(edges)[1:]
+    return [(end - begin) / (steps_per_epoch or 1) for begin, end in itertools.pairwise([0, *ends])]
 
 
 def place(step: npt.ArrayLike, edges: IntArray) -> tuple[Any, Any]:

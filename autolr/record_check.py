@@ -38,16 +38,16 @@ def _is_sound(record: TrialRecord) -> bool:
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
     sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
     sound &= LEAST_RATE < bounds["min_lr"] <= bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
-    sound &= 0 <= schedule.get("warmup", 0) < 1
+    sound &= 0 <= schedule["warmup"] < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
     sound &= edges[0] >= 0 and edges[-1] < MAX_EXACT_INT and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (_is_whole(per_epoch) and per_epoch > 0)
-    per_update = schedule.get("batches_per_update", 1)
+    per_update = schedule["batches_per_update"]
     sound &= isinstance(per_update, int) and per_update > 0
     if curve is not None:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
-        sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve.get("bursts", []))
+        sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve["bursts"])
         sound &= isinstance(curve["diverged"], bool) and all(a < b for a, b in itertools.pairwise(rates))
         sound &= all(LEAST_RATE < rate < MOST_RATE for rate in rates)
     sound &= isinstance(record.optimizer, str) and all(isinstance(text, str) for text in record.warnings)
@@ -64,8 +64,7 @@ def _is_whole(number: Any) -> bool:
 
 def _is_sound_training(training: Mapping[str, Any]) -> bool:
     rates, losses, epochs = training["rates"], training["losses"], training["epochs"]
-    sound = all(map(_is_whole, (training["fits"], training["steps"])))
-    sound &= _is_whole(training.get("steps_of_all", 0))
+    sound = all(map(_is_whole, (training["fits"], training["steps"], training["steps_of_all"])))
     sound &= all(0 <= float(lr) < math.inf for lr in rates["lr"]) and len(rates["step"]) == len(rates["lr"])
     sound &= len(losses["step"]) == len([float(loss) for loss in losses["loss"]])
     ends = [epoch["step"] for epoch in epochs]

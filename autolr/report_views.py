@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.charts import Chart, Scale, box, padded, thinned
+from autolr.cycles import cycle_lengths
 from autolr.search_folder import Search, Trial
 from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, planned_schedule, training_chart
 from autolr.trial_values import PREFIX, TUNER_PREFIX
@@ -191,8 +191,7 @@ class TrialView:
         if self.trial.record is None:
             return []
         schedule = self.trial.record.schedule
-        edges = [0, *schedule["edges"][1:]]  # warm-up is part of the first
-        return [(b - a) / (schedule["steps_per_epoch"] or 1) for a, b in itertools.pairwise(edges)]
+        return cycle_lengths(schedule["edges"], schedule["steps_per_epoch"])
 
     @cached_property
     def _curve(self) -> tuple[Any, Any, Any] | None:
@@ -244,7 +243,7 @@ class TrialView:
         chart.dots("raw", rates[some], losses[some])
         some = thinned(len(rates), _MAX_CORNERS)
         chart.line("smooth", rates[some], smooth[some])
-        for lr, *_ in self.trial.record.range_test.get("bursts", []):  # older records have none
+        for lr, *_ in self.trial.record.range_test["bursts"]:
             chart.paths.append(("burst", f"M{x(lr):g} {chart.BOTTOM}v-12"))
         chart.upright("low", bounds["min_lr"])
         chart.upright("high", bounds["max_lr"])

@@ -94,18 +94,18 @@ class Trial:
     def steps_trained(self) -> int | None:
         """Optimizer steps of its trainings; None if unknown.
 
-        As run, if a training is on record; older records hold the last execution's, and the others count as much. As
-        planned, in a record without one, for one execution: how many there were Keras Tuner does not write down.
+        As run, if a training is on record. As planned, in a record without one, for one execution:
+        how many there were Keras Tuner does not write down.
         """
         if self.record is None:
             return None
         training, schedule = self.record.training, self.record.schedule
         if training is not None:
-            return int(training.get("steps_of_all") or training["steps"] * training["fits"])
+            return int(training["steps_of_all"])
         if not schedule["steps_per_epoch"]:
             return None
         own = schedule["edges"][-1] - schedule["initial_epoch"] * schedule["steps_per_epoch"]
-        return max(0, int(own)) // int(schedule.get("batches_per_update", 1))
+        return max(0, int(own)) // int(schedule["batches_per_update"])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def planned_schedule(record: TrialRecord) -> Schedule:
         min_lr=record.bounds["min_lr"],
         max_lr=record.bounds["max_lr"],
         lr_decay=record.schedule["lr_decay"],
-        warmup=record.schedule.get("warmup", 0.1),  # of older records: a share, however large
+        warmup=record.schedule["warmup"],
         fit_budget=True,  # as trials' are; only then may warm-up be a share
     )
 

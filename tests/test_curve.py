@@ -78,7 +78,7 @@ def test_a_curve_survives_strict_json_bit_for_bit(points, diverged):
 
 def test_values_that_are_no_curve_are_refused():
     with pytest.raises(
-        ValueError, match=r"must have losses, steps_spent\. Received: values=\['diverged', 'lrs'\]\. Give"
+        ValueError, match=r"must have losses, steps_spent, bursts\. Received: values=\['diverged', 'lrs'\]\. Give"
     ):
         RangeTest.from_dict({"lrs": [0.1], "diverged": False})
 

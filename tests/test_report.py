@@ -52,7 +52,7 @@ def trained(steps: int = 600, num_epochs: int = 6, **changes) -> dict:
     """What a trial records of its training: rates on two cycles, a falling loss, and each epoch's logs."""
     at = list(range(2, steps + 1, max(2, steps // 300)))
     rates = [0.1 * (1 - (step % (steps // 2)) / steps) for step in at]
-    values = {"fits": 1, "steps": steps, "epochs": []}
+    values = {"fits": 1, "steps": steps, "steps_of_all": steps, "epochs": []}
     for n, accuracy in enumerate([0.5, 0.8, 0.9, 0.7, 0.6, 0.65][:num_epochs], 1):
         logs = {"loss": 1 / n, "val_loss": 1.2 / n, "val_accuracy": accuracy}
         values["epochs"].append({"epoch": n, "step": steps * n // num_epochs, "logs": logs})
@@ -87,7 +87,8 @@ class Folder:
             values.update({"autolr/min_lr": found["min_lr"], "autolr/max_lr": found["max_lr"]})
             edges = fitted_edges(600, cycle_length=2, mult_factor=1.5, steps_per_epoch=100)
             choices = {name: values[name] for name in ("cycle_length", "mult_factor", "lr_decay")}
-            schedule = {**choices, "epochs": 6, "initial_epoch": 0, "steps_per_epoch": 100, "edges": edges.tolist()}
+            planned = {"epochs": 6, "initial_epoch": 0, "steps_per_epoch": 100, "batches_per_update": 1}
+            schedule = {**choices, **planned, "warmup": 0.1, "edges": edges.tolist()}
             source = "range test"
             TrialRecord(name, values, found, schedule, test.to_dict(), source).write(folder)
         metrics = {}
@@ -625,7 +626,7 @@ def test_a_training_that_is_not_recorded_counts_as_planned(tmp_path):
 
 def test_a_training_that_stopped_early_counts_as_run(tmp_path):
     folder = Folder(tmp_path / "s")
-    rewrite(folder.trial("0"), training=trained(steps=250, fits=2))
+    rewrite(folder.trial("0"), training=trained(steps=250, fits=2, steps_of_all=500))
     assert read_search(folder.done()).trials[0].steps_trained == 500
 
 

@@ -258,5 +258,3 @@ def test_warm_up_belongs_to_the_first_cycle_in_words_and_is_drawn():
     assert 0.1 < rates[0] < 0.3
     assert epochs[int(np.argmax(rates))] == 0.8
     assert rates.max() == 1.0
-    del schedule["warmup"]  # as older records are
-    assert planned_line(SimpleNamespace(schedule=schedule, bounds={"min_lr": 0.1, "max_lr": 1.0}))[1][0] == rates[0]
