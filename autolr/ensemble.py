@@ -74,7 +74,10 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     together = zip(*map(keras.tree.flatten, each), strict=True)
     means = [keras.layers.Average(name=name)(list(outputs)) for name, outputs in zip(names, together, strict=True)]
     ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
+    flags = [(layer, layer.trainable) for layer in all_layers(ensemble)]
     ensemble.trainable = False
+    for layer, trainable in flags:  # one may be the user's, and in the next model that is built
+        layer.trainable = trainable
     return ensemble
 
 
@@ -87,20 +90,44 @@ def with_own_layers(loaded: Sequence[tuple[keras.Model, Path]]) -> list[keras.Mo
     Args:
         loaded: Models, each with the file of the weights it is to have.
     """
-    found = Counter(id(layer) for model, _ in loaded for layer in {*all_layers(model)})
+    found = Counter(id(layer) for model, _ in loaded for layer in {*all_layers(model)} if _is_saved(layer))
     return [
         _copy(model, path) if any(found[id(layer)] > 1 for layer in all_layers(model)) else model
         for model, path in loaded
     ]
 
 
+def _is_saved(layer: keras.Layer) -> bool:
+    """Whether a layer has what is saved with a model."""
+    return bool(layer.weights) or hasattr(layer, "get_vocabulary")
+
+
 def _copy(model: keras.Model, path: Path) -> keras.Model:
-    """A copy with the weights in a file; the model itself, with a warning, if it cannot be copied."""
+    """A copy with the weights in a file; the model itself, with a warning, if there can be none that predicts alike."""
+    model.load_weights(path)  # those of what is common to others are another's
     try:
-        return _with_weights(model, path)
-    except ValueError as error:
-        warn(f"Models of the ensemble have layers in common, so it may be wrong, and not load when saved. {error}")
-        return model
+        copy = _with_weights(model, path)
+        inputs = _some_inputs(model)
+        expected, found = (keras.tree.flatten(it(inputs, training=False)) for it in (model, copy))
+        alike = all(np.allclose(*map(keras.ops.convert_to_numpy, pair)) for pair in zip(expected, found, strict=True))
+        why = "A copy predicts something else: its layers have what neither their configs nor their weights tell."
+    except Exception as error:  # of the user's classes
+        alike, why = False, f"One cannot be copied ({type(error).__name__}: {error})."
+    if alike:
+        return copy
+    warn(f"Models of the ensemble have layers in common, so it may be wrong, and not load when saved. {why}")
+    return model
+
+
+def _some_inputs(model: keras.Model) -> Any:
+    def some(tensor: Any) -> Any:
+        shape = [2, *(size or 3 for size in tensor.shape[1:])]
+        if tensor.dtype == "string":
+            return keras.ops.convert_to_tensor(np.full(shape, "a b"))
+        values = np.random.default_rng(0).random(shape)
+        return keras.ops.convert_to_tensor(values.astype(tensor.dtype) if "int" not in tensor.dtype else values > 0.5)
+
+    return keras.tree.map_structure(some, _inputs_like(model))
 
 
 def without_compiled_parts(model: keras.Model) -> keras.Model:

@@ -203,8 +203,12 @@ def plot_schedule(
     ```
     """
     schedule = Schedule(min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape, warmup=warmup, fit_budget=True)
-    steps = np.asarray(edges)
-    if steps.ndim != 1 or len(steps) < 2 or not (np.issubdtype(steps.dtype, np.integer) and np.all(np.diff(steps) > 0)):
+    try:
+        steps = np.asarray(edges, dtype=np.float64)
+        rising = steps.ndim == 1 and len(steps) > 1 and np.all(steps % 1 == 0) and np.all(np.diff(steps) > 0)
+    except (TypeError, ValueError):
+        rising = False
+    if not rising:
         raise invalid("edges", "be two or more whole numbers, rising", edges, "For instance `[0, 375, 1000]`.")
     return draw_schedule(schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total_steps, ax=ax)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from autolr.data import (
     count_steps,
     first_batch,
     is_array_data,
+    num_samples,
     replayable,
     source_of,
     without_samples,
@@ -54,7 +56,10 @@ class Fit:
         Keras would end it at the end of the data, and say that they ran out.
         """
         if count_steps(x) is not None:
-            arguments.pop("steps_per_epoch", None)
+            steps = arguments.pop("steps_per_epoch", None)
+            if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
+                samples = math.floor(num_samples(x) * (1 - (arguments.get("validation_split") or 0)))
+                arguments["batch_size"] = math.ceil(samples / steps)
         return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:

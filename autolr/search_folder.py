@@ -206,13 +206,14 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = (time.time() if now is None else now) - last_write
     stopped = _last_write([folder / STOPPED]) == last_write
-    error = _read_json(folder / STOPPED)[0].get("error") if stopped else None
-    if error:
+    error = _read_json(folder / STOPPED)[0].get("error")
+    if stopped and error:
         problems.append(f"The search was ended by an error: {error}")
-    given_up = bool(error) if assisted else None
     return Search(
         name=folder.resolve().name,
-        state=_state(trials, patient=not stopped and silence < _patience(display, folder), given_up=given_up),
+        state=_state(
+            trials, patient=not stopped and silence < _patience(display, folder), bears_failures=assisted and not error
+        ),
         objective=objective,
         direction=direction,
         trials=trials,
@@ -294,8 +295,8 @@ def _objective(trials: Sequence[Trial]) -> tuple[str, str] | None:
     return name, scored[0].directions[name]
 
 
-def _state(trials: Sequence[Trial], *, patient: bool, given_up: bool | None) -> str:
-    """What a search is, by its trials and whether an error has ended it (None if nobody would have noted that)."""
+def _state(trials: Sequence[Trial], *, patient: bool, bears_failures: bool) -> str:
+    """What a search is, by its trials and whether it would have been noted if it had been given up for them."""
     ended = [trial.status for trial in trials if trial.status not in ("RUNNING", "INVALID")]  # INVALID: to be retried
     pending = len(ended) < len(trials)
     if patient and (pending or not trials):
@@ -305,7 +306,7 @@ def _state(trials: Sequence[Trial], *, patient: bool, given_up: bool | None) -> 
     # By default Keras Tuner gives up at the third failure in a row; by itself it does not write down that this one has
     # failed.
     in_a_row = ended[-2:] == ["FAILED"] * 2 and (pending or ended[-3:-2] == ["FAILED"])
-    if (in_a_row and given_up is not False) or set(ended) == {"FAILED"}:
+    if (in_a_row and not bears_failures) or set(ended) == {"FAILED"}:
         return "failed"
     return "interrupted" if pending else "finished"
 

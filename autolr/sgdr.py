@@ -86,12 +86,13 @@ class Schedule:
         if 0 < warmup < 1 and not self.fit_budget:
             hint = "The end is known with `total_steps`, or `fit_budget=True` for a callback."
             raise invalid("warmup", "be a whole number of epochs where the training's end is unknown", warmup, hint)
-        if not isinstance(self.fit_budget, bool):
+        if self.fit_budget not in (True, False):
             raise invalid("fit_budget", "be True or False", self.fit_budget)
         # Python's own numbers: NumPy's would not go into a model's configuration.
         for name in ("min_lr", "max_lr", "mult_factor", "lr_decay"):
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "cycle_length", cycle_length)
+        object.__setattr__(self, "fit_budget", bool(self.fit_budget))
         object.__setattr__(self, "warmup", float(warmup) if 0 < warmup < 1 else int(warmup))
 
     @property
@@ -270,8 +271,9 @@ def sgdr_lr(
         fit_budget=total_steps is not None,
     )
     at = np.asarray(step)
-    if at.size and not np.issubdtype(at.dtype, np.number):
+    if at.size and at.dtype.kind in "USO":
         raise invalid("step", "be a number or an array of numbers", step)
+    at = at if at.dtype.kind in "iuf" else at.astype(np.float64)  # truth values, and kinds NumPy does not know
     if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MAX_EXACT_INT):
         raise invalid("step", f"be zero or more, and no more than {MAX_EXACT_INT}", step)
     furthest = math.ceil(at.max()) if at.size else 0

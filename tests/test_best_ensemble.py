@@ -124,6 +124,56 @@ def test_layers_that_models_have_in_common_are_each_ones_own_in_an_ensemble(tmp_
     np.testing.assert_allclose(again.predict(x, verbose=0), found, rtol=1e-6)
 
 
+class Scaled(keras.Layer):
+    """With a number that is in no config, and no weight."""
+
+    factor = 1.0
+
+    def call(self, x):
+        return self.factor * x
+
+
+def scaled(data):
+    layer = Scaled()
+    layer.factor = 5.0
+    return layer
+
+
+def scaled_dense(data):
+    return keras.Sequential([keras.Input((4,)), scaled(data), keras.layers.Dense(3, trainable=False)])
+
+
+@pytest.mark.parametrize(("share", "warned"), [(scaled, False), (scaled_dense, True)])
+def test_what_no_copy_can_have_stays_in_an_ensemble(tmp_path, data, share, warned):
+    x, y = data
+    search = tuner(tmp_path, build=inside(share(data)))
+    search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", autolr.AutoLRWarning)
+        found = search.get_best_ensemble().predict(x, verbose=0)
+    assert any("layers in common" in str(warning.message) for warning in caught) == warned
+    trial = search.oracle.get_best_trials(1)[0]
+    folder = tmp_path / "search" / f"trial_{trial.trial_id}"
+    ends = []
+    for path in best_ends(folder, folder / "cycles"):
+        model = search.load_model(trial)
+        model.load_weights(path)
+        ends.append(model.predict(x, verbose=0))
+    np.testing.assert_allclose(found, np.mean(ends, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_trials", [1, 2])
+def test_an_ensemble_leaves_layers_from_outside_trainable(tmp_path, data, num_trials):
+    x, y = data
+    base = trained_base(data)
+    search = tuner(tmp_path, max_trials=2, build=inside(base), num_snapshots=0)
+    search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    ensemble = search.get_best_ensemble(num_trials)
+    assert not ensemble.trainable_variables
+    assert base.trainable
+    assert len(search.hypermodel.build(search.get_best_hyperparameters()[0]).trainable_variables) == 6
+
+
 def test_a_vocabulary_from_outside_is_saved_with_an_ensemble(tmp_path):
     texts = np.array(["good film", "bad film", "good plot", "bad plot"] * 16)[:, None]
     words = keras.layers.TextVectorization(output_mode="multi_hot")

@@ -36,7 +36,7 @@ def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-@pytest.mark.parametrize("edges", [[], [0], [0, 5, 3], [0.5, 2.0], "abc", None])
+@pytest.mark.parametrize("edges", [[], [0], [0, 5, 3], [0.5, 2.0], "abc", None, np.array([0, 200, 100], np.uint8)])
 def test_edges_that_are_none_are_refused(edges):
     with pytest.raises(ValueError, match=r"`edges` must be two or more whole numbers, rising. Received: edges="):
         plot_schedule(edges, min_lr=0.1, max_lr=1.0)

@@ -268,6 +268,16 @@ def test_a_search_given_up_has_failed(tmp_path, by, last):
     assert read_search(folder.path).state == "failed"
 
 
+def test_a_copy_of_a_search_given_up_has_failed(tmp_path):
+    """Whatever its files' times are."""
+    folder = Folder(tmp_path / "s")
+    for n, status in enumerate(["COMPLETED", "FAILED", "FAILED", "FAILED"]):
+        folder.trial(str(n), 0.9 if status == "COMPLETED" else None, status=status)
+    note_stop(folder.path, "RuntimeError: Number of consecutive failures exceeded the limit of 3.")
+    folder.done()
+    assert read_search(folder.path).state == "failed"
+
+
 def test_a_score_that_is_no_number_wins_nothing(tmp_path):
     folder = Folder(tmp_path / "s")
     for n, score in enumerate([0.9, math.nan, 0.95]):

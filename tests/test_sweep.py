@@ -543,6 +543,25 @@ def test_a_model_whose_loss_needs_no_targets_is_tested_without(data):
     assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
 
 
+@pytest.mark.parametrize("split", [0.0, 0.25])
+def test_steps_of_an_epoch_decide_the_batches_of_arrays_as_in_training(data, split):
+    """Keras makes as many batches as steps where no size is given."""
+    x, y = data
+    sizes = []
+
+    class Sized(keras.Sequential):
+        def train_step(self, data):
+            sizes.append(data[0].shape[0])
+            return super().train_step(data)
+
+    model = Sized([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", LOSS, run_eagerly=True)
+    model.fit(x, y, steps_per_epoch=4, validation_split=split, epochs=1, verbose=0)
+    expected, sizes[:] = set(sizes), []
+    range_test(model, x, y, steps_per_epoch=4, validation_split=split, num_steps=12, burst_steps=0)
+    assert set(sizes) == expected == {round(16 * (1 - split))}
+
+
 @pytest.mark.parametrize("kind", ["arrays", "a data set"])
 def test_how_many_steps_an_epoch_has_does_not_end_data_that_end(data, kind):
     """Keras would say that they ran out, and that is no fault of the user's."""
