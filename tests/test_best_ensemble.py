@@ -100,8 +100,14 @@ def trained_base(data):
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 
 
-@pytest.mark.parametrize("share", [adapted, frozen_base, trained_base])
-@pytest.mark.parametrize("num_trials", [1, 2])
+@pytest.mark.parametrize(
+    ("share", "num_trials"),
+    [
+        (adapted, 1),
+        (trained_base, 2),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(adapted, 2), (trained_base, 1), (frozen_base, 1)]),
+    ],
+)
 def test_layers_that_models_have_in_common_are_each_ones_own_in_an_ensemble(tmp_path, data, share, num_trials):
     x, y = data
     keras.utils.set_random_seed(2)
@@ -162,7 +168,7 @@ def test_what_no_copy_can_have_stays_in_an_ensemble(tmp_path, data, share, warne
     np.testing.assert_allclose(found, np.mean(ends, axis=0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_trials", [1, 2])
+@pytest.mark.parametrize("num_trials", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_ensemble_leaves_layers_from_outside_trainable(tmp_path, data, num_trials):
     x, y = data
     base = trained_base(data)
