@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import keras
 import keras_tuner as kt
@@ -84,6 +85,17 @@ def inside(share):
     return build_around
 
 
+def mean_of_ends(search, trial, x):
+    """What the ends of a trial's cycles predict in the mean, one after the other."""
+    folder = Path(search.get_trial_dir(trial.trial_id))
+    predictions = []
+    for path in best_ends(folder, folder / "cycles"):
+        model = search.load_model(trial)
+        model.load_weights(path)
+        predictions.append(model.predict(x, verbose=0))
+    return np.mean(predictions, axis=0)
+
+
 def adapted(data):
     layer = keras.layers.Normalization()
     layer.adapt(data[0])
@@ -114,15 +126,7 @@ def test_layers_that_models_have_in_common_are_each_ones_own_in_an_ensemble(tmp_
     search = tuner(tmp_path, max_trials=2, build=inside(share(data)))
     search.search(x, y, validation_split=0.25, epochs=3, batch_size=8, verbose=0)
     ensemble = search.get_best_ensemble(num_trials)
-    trials = []
-    for trial in search.oracle.get_best_trials(num_trials):
-        folder = tmp_path / "search" / f"trial_{trial.trial_id}"
-        ends = []
-        for path in best_ends(folder, folder / "cycles"):
-            model = search.load_model(trial)
-            model.load_weights(path)
-            ends.append(model.predict(x, verbose=0))
-        trials.append(np.mean(ends, axis=0))
+    trials = [mean_of_ends(search, trial, x) for trial in search.oracle.get_best_trials(num_trials)]
     found = ensemble.predict(x, verbose=0)
     np.testing.assert_allclose(found, np.mean(trials, axis=0), rtol=1e-4, atol=1e-5)
     ensemble.save(tmp_path / "ensemble.keras")
@@ -158,14 +162,8 @@ def test_what_no_copy_can_have_stays_in_an_ensemble(tmp_path, data, share, warne
         warnings.simplefilter("always", autolr.AutoLRWarning)
         found = search.get_best_ensemble().predict(x, verbose=0)
     assert any("layers in common" in str(warning.message) for warning in caught) == warned
-    trial = search.oracle.get_best_trials(1)[0]
-    folder = tmp_path / "search" / f"trial_{trial.trial_id}"
-    ends = []
-    for path in best_ends(folder, folder / "cycles"):
-        model = search.load_model(trial)
-        model.load_weights(path)
-        ends.append(model.predict(x, verbose=0))
-    np.testing.assert_allclose(found, np.mean(ends, axis=0), rtol=1e-4, atol=1e-5)
+    expected = mean_of_ends(search, search.oracle.get_best_trials(1)[0], x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_trials", [1, pytest.param(2, marks=pytest.mark.slow)])
