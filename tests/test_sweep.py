@@ -543,6 +543,7 @@ def test_a_model_whose_loss_needs_no_targets_is_tested_without(data):
     assert len(range_test(model, data[0], batch_size=12, num_steps=12, burst_steps=0)) >= 10
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a training step of TensorFlow's")
 @pytest.mark.parametrize("split", [0.0, 0.25])
 def test_steps_of_an_epoch_decide_the_batches_of_arrays_as_in_training(data, split):
     """Keras makes as many batches as steps where no size is given."""
