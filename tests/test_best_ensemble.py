@@ -153,7 +153,9 @@ def scaled_dense(data):
     return keras.Sequential([keras.Input((4,)), scaled(data), keras.layers.Dense(3, trainable=False)])
 
 
-@pytest.mark.parametrize(("share", "warned"), [(scaled, False), (scaled_dense, True)])
+@pytest.mark.parametrize(
+    ("share", "warned"), [pytest.param(scaled, False, marks=pytest.mark.slow), (scaled_dense, True)]
+)
 def test_what_no_copy_can_have_stays_in_an_ensemble(tmp_path, data, share, warned):
     x, y = data
     search = tuner(tmp_path, build=inside(share(data)))
@@ -178,6 +180,7 @@ def test_an_ensemble_leaves_layers_from_outside_trainable(tmp_path, data, num_tr
     assert len(search.hypermodel.build(search.get_best_hyperparameters()[0]).trainable_variables) == 6
 
 
+@pytest.mark.slow
 def test_a_vocabulary_from_outside_is_saved_with_an_ensemble(tmp_path):
     texts = np.array(["good film", "bad film", "good plot", "bad plot"] * 16)[:, None]
     words = keras.layers.TextVectorization(output_mode="multi_hot")
