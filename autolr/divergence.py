@@ -9,7 +9,7 @@ import numpy as np
 WINDOW = 5  # steps in the running median: two outliers in a row neither end a sweep nor hide that it should end
 MIN_STEPS = 2 * WINDOW
 OUTLIERS = 4  # differences that two losses which stand alone make
-ROUNDING = 10 * float(np.finfo(np.float32).eps)
+ROUNDING = float(np.finfo(np.float32).eps) / 2  # of a loss, which is a number of single precision
 NOISE_FACTOR = 10.0  # rises of the median by chance stay far below ten standard deviations of a single loss
 
 

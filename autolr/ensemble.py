@@ -111,7 +111,7 @@ def _copy(model: keras.Model, path: Path) -> keras.Model:
         expected, found = (keras.tree.flatten(it(inputs, training=False)) for it in (model, copy))
         alike = all(np.allclose(*map(keras.ops.convert_to_numpy, pair)) for pair in zip(expected, found, strict=True))
         why = "A copy predicts something else: its layers have what neither their configs nor their weights tell."
-    except Exception as error:  # of the user's classes
+    except Exception as error:  # whatever the user's classes raise: the model itself still predicts
         alike, why = False, f"One cannot be copied ({type(error).__name__}: {error})."
     if alike:
         return copy

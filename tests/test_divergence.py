@@ -38,12 +38,12 @@ def test_noise_moves_the_end_by_little(seed):
 
 @given(st.floats(1e-6, 1e6), st.floats(-1e4, 1e4), st.integers(0, 20))
 def test_scale_and_shift_of_the_loss_do_not_matter(scale, shift, seed):
-    assume(abs(shift) < 1e4 * scale)  # else the curve drowns in what single precision rounds off
+    assume(abs(shift) < 1e6 * scale)  # else the curve drowns in rounding
     losses = sweep(noise=0.05, seed=seed)
     assert first_divergence(scale * losses + shift) == first_divergence(losses)
 
 
-@pytest.mark.parametrize("digit", [np.spacing(np.float32(1)), np.spacing(np.float16(1)) / 100])
+@pytest.mark.parametrize("digit", [np.spacing(np.float32(1)), 3e-7])
 def test_the_last_digit_of_equal_losses_is_no_divergence(digit):
     """Losses of half precision are equal for many steps."""
     losses = [1.0] * 12 + [1.0 + float(digit)] * 3

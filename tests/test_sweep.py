@@ -304,7 +304,7 @@ def test_an_already_trained_model_is_noticed_and_not_spoilt(optimizer):
     bounds = range_test(model, *train, batch_size=32).bounds()
     assert (bounds.status, bounds.confidence) == ("small_fall", "low")
     assert "already trained" in bounds.reason
-    assert bounds.max_lr < fresh.max_lr
+    assert bounds.max_lr < fresh.max_lr / 3
     model.fit(
         *train,
         batch_size=32,

@@ -614,14 +614,14 @@ def test_arguments_chosen_by_a_hypermodels_fit_are_those_planned_with(tmp_path, 
 
 
 class TwoFits(kt.HyperModel):
-    """Trains on one loss, then on another that is a thousand times as large."""
+    """Trains on one loss, then on another that is a hundred thousand times as large."""
 
     def build(self, hp):
         return build_one(hp)
 
     def fit(self, hp, model, *args, **kwargs):
         model.fit(*args, **{**kwargs, "epochs": 2, "batch_size": 8})
-        model.compile("sgd", "sparse_categorical_crossentropy", loss_weights=[1000.0])
+        model.compile("sgd", "sparse_categorical_crossentropy", loss_weights=[1e5])
         return model.fit(*args, **{**kwargs, "epochs": 3, "batch_size": 16})
 
 
@@ -635,7 +635,7 @@ def test_another_loss_has_bounds_of_its_own_and_the_record_is_of_the_last_traini
     assert [text for text in found.said if "in place of the compiled rate" in text] == [found.said[2]]
     assert len([line for line in found.said if "range test: " in line]) == 2
     first, second = found.rates
-    assert max(second) < max(first)  # a hundredth and less, but where the first is a guess
+    assert max(second) < max(first) / 30
     assert second == rates_of(record.schedule, record.bounds)
     assert (record.training["fits"], record.training["steps"], record.training["steps_of_all"]) == (2, 9, 2 * 6 + 9)
 
