@@ -159,9 +159,10 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
 
     Returns:
         Bounds whose `max_lr` is the rate at which the longest bursts learned most, by a parabola in log-rate through
-        the best and its neighbours, with `min_lr` as far below it as before. If the lowest rate did best and did not
-        help either, `max_lr` is that rate, or the sweep's if it is lower: a model that is already trained is not to be
-        spoilt.
+        the best and its neighbours, with `min_lr` as far below it as before. A model that is already trained is not to
+        be spoilt: after a small fall `max_lr` is at most the one of these rates that did best in the mean of all
+        lengths, and if the lowest rate did best and did not help either, it is that rate, or the sweep's if that is
+        lower.
     """
     if not bursts:
         return bounds
@@ -181,8 +182,12 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
         max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
     if all(math.isinf(burst.change) for burst in bursts):
         status = "diverged_at_once"
+    elif fall > noise:
+        status = "ok"
     else:
-        status = "ok" if fall > noise else "small_fall"
+        status = "small_fall"
+        if chosen:
+            max_lr = min(max_lr, _steadiest(bursts, among=chosen[-1][0]))
     rates_chosen = [tried[best].lr for tried, best in chosen]
     steady = len(chosen) == len(lengths) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
     confident = "high" if steady else "medium"
@@ -196,6 +201,18 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
         f"rates, {rates}, {found}; the sweep alone suggested {bounds.max_lr:.1e} ({bounds.status}). {ADVICE[status]}",
         confidence=confident if status == "ok" else "low",
     )
+
+
+def _steadiest(bursts: Sequence[Burst], *, among: Sequence[Burst]) -> float:
+    """The rate that did best in the mean of its bursts of all lengths: within the noise, the longest may do so by luck.
+
+    A trained model's loss may fall a trifle in the end at a rate that raised it at first.
+    """
+
+    def change(rate: float) -> float:
+        return float(np.mean([burst.change for burst in bursts if math.isclose(burst.lr, rate)]))
+
+    return min(among, key=lambda burst: (change(burst.lr), burst.lr)).lr
 
 
 def _vertex(changes: list[float]) -> float:

@@ -59,7 +59,7 @@ def test_live(task: object, seed: int) -> dict:
     for name, options in (("default", {}), ("plain", PLAIN)):
         began = time.perf_counter()
         test = autolr.range_test(model, data.x_train, data.y_train, batch_size=task.batch_size, **options)
-        found[name] = {**test.to_dict(), "bounds": test.bounds().to_dict(), "seconds": time.perf_counter() - began}
+        found[name] = {**test.to_dict(), "seconds": time.perf_counter() - began}
     return {"seed": seed, **found}
 
 
@@ -88,9 +88,8 @@ def suggested(rule: Callable, curve: dict) -> float | None:
     return rate if np.isfinite(rate) and rate > 0 else None
 
 
-def without_bursts_of(steps: int, recorded: dict) -> autolr.LRBounds:
-    """The bounds that a recorded range test would have found without bursts so long or longer."""
-    test = autolr.RangeTest.from_dict(recorded)
+def without_bursts_of(steps: int, test: autolr.RangeTest) -> autolr.LRBounds:
+    """The bounds that a range test would have found without bursts so long or longer."""
     return replace(test, bursts=tuple(burst for burst in test.bursts if burst.steps < steps)).bounds()
 
 
@@ -102,13 +101,14 @@ def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]
     for path in sorted(folder.glob("*.json")):
         grid = json.loads((grids / path.name).read_text())["grid"]
         runs = json.loads(path.read_text())
-        ours = [regret(grid, run["default"]["bounds"]["max_lr"]) for run in runs]
-        fresh = [regret(with_fresh_statistics(grid), run["default"]["bounds"]["max_lr"]) for run in runs]
+        tests = [autolr.RangeTest.from_dict(run["default"]) for run in runs]
+        found = [test.bounds() for test in tests]
+        ours = [regret(grid, bounds.max_lr) for bounds in found]
+        fresh = [regret(with_fresh_statistics(grid), bounds.max_lr) for bounds in found]
         regrets["autolr.range_test"] += ours
         regrets[FRESH] += fresh
         for steps, name in SHORTER.items():
-            regrets[name] += [regret(grid, without_bursts_of(steps, run["default"]).max_lr) for run in runs]
-        rates = np.log10([run["default"]["bounds"]["max_lr"] for run in runs])
+            regrets[name] += [regret(grid, without_bursts_of(steps, test).max_lr) for test in tests]
         for run in runs:
             for name, rule in rules.items():
                 rate = suggested(rule, run["plain"])
@@ -118,11 +118,11 @@ def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]
                 "task": path.stem,
                 "regrets": ours,
                 "fresh": fresh,
-                "spread": float(np.std(rates)),
-                "steps": [run["default"]["steps_spent"] for run in runs],
-                "statuses": [run["default"]["bounds"]["status"] for run in runs],
-                "max_lrs": [run["default"]["bounds"]["max_lr"] for run in runs],
-                "confidences": [run["default"]["bounds"]["confidence"] for run in runs],
+                "spread": float(np.std(np.log10([bounds.max_lr for bounds in found]))),
+                "steps": [test.steps_spent for test in tests],
+                "statuses": [bounds.status for bounds in found],
+                "max_lrs": [bounds.max_lr for bounds in found],
+                "confidences": [bounds.confidence for bounds in found],
                 "best": min(grid, key=lambda point: np.mean(point["val_loss"]))["lr"],
             }
         )

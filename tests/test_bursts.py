@@ -91,6 +91,20 @@ def test_a_fall_within_the_noise_is_a_small_one():
     assert bounds.max_lr == pytest.approx(8e-3)
 
 
+def test_after_a_small_fall_a_rate_that_raised_the_loss_at_first_is_not_taken():
+    """A trained model: the highest rate does best in the end, by next to nothing, after it had done harm."""
+    changes = {24: (-0.02, -0.01, 0.2), 48: (-0.02, -0.01, 0.1), 96: (-0.02, -0.03, -0.04)}
+    rates = (1e-3, 1e-3 * FACTOR, 1e-2)
+    bursts = [
+        Burst(rate, change, steps) for steps, of in changes.items() for rate, change in zip(rates, of, strict=True)
+    ]
+    assert confirm(SWEEP, bursts, noise=0.01).max_lr == pytest.approx(1e-2)  # a fall: the longest decide
+    assert confirm(SWEEP, bursts, noise=0.1).max_lr == pytest.approx(1e-3)
+    # Another rate's luck is none of it: no burst at the others, no bolder choice than that of the longest.
+    bolder = [Burst(burst.lr, -burst.lr if burst.steps < 96 else burst.lr - 0.1, burst.steps) for burst in bursts]
+    assert confirm(SWEEP, bolder, noise=1.0).max_lr == confirm(SWEEP, bolder, noise=0.0).max_lr == pytest.approx(1e-3)
+
+
 def test_a_model_that_diverges_at_every_rate_has_diverged():
     bounds = confirm(SWEEP, search(lambda rate, steps: math.inf))
     assert (bounds.status, bounds.confidence) == ("diverged_at_once", "low")
