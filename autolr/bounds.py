@@ -11,6 +11,7 @@ placed from the two sides of the trough instead, and from the far side alone if 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -145,7 +146,7 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
         Array of shape `(num_steps,)`; NaN where the loss is not finite.
     """
     rates, x, y = _prepare(lrs, losses)
-    raw = np.asarray(losses, float)
+    raw = _numbers("losses", losses)
     finite = np.isfinite(raw)
     if np.count_nonzero(finite) < _MIN_POINTS:
         return np.where(finite, raw, np.nan)
@@ -159,7 +160,10 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
 
 def _numbers(name: str, values: ArrayLike) -> Floats:
     try:
-        return np.asarray(values, float)
+        given: Any = np.ma.asarray(values)
+        if np.iscomplexobj(given):
+            raise TypeError("complex")
+        return np.ma.filled(given.astype(float), np.nan)  # what is masked was not seen
     except (TypeError, ValueError):
         raise invalid(name, "be a list or an array of numbers", values, "Give one value per step.") from None
 

@@ -166,33 +166,28 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     """
     if not bursts:
         return bounds
-    chosen: list[tuple[list[Burst], int]] = []
-    lengths = sorted({burst.steps for burst in bursts})
-    for steps in lengths:
-        tried = sorted(burst for burst in bursts if burst.steps == steps)
-        best = _best(tried)
-        if best is not None:
-            chosen.append((tried, best))
-    if chosen:
-        tried, last = chosen[-1]
-        inner = 0 < last < len(tried) - 1
-        shift = _vertex([burst.change for burst in tried[last - 1 : last + 2]]) if inner else 0.0
-        max_lr, fall = tried[last].lr * FACTOR**shift, -tried[last].change
+    looks = [sorted(burst for burst in bursts if burst.steps == steps) for steps in sorted({b.steps for b in bursts})]
+    bests = [_best(tried) for tried in looks]
+    longest, best = looks[-1], bests[-1]
+    if best is not None:
+        inner = 0 < best < len(longest) - 1
+        shift = _vertex([burst.change for burst in longest[best - 1 : best + 2]]) if inner else 0.0
+        max_lr, fall = longest[best].lr * FACTOR**shift, -longest[best].change
     else:
         max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
-    if all(math.isinf(burst.change) for burst in bursts):
+    if all(math.isinf(burst.change) for burst in longest):
         status = "diverged_at_once"
     elif fall > noise:
         status = "ok"
     else:
         status = "small_fall"
-        if chosen:
-            max_lr = min(max_lr, _steadiest(bursts, among=chosen[-1][0]))
-    rates_chosen = [tried[best].lr for tried, best in chosen]
-    steady = len(chosen) == len(lengths) > 1 and all(math.isclose(rate, rates_chosen[0]) for rate in rates_chosen)
+        if best is not None:
+            max_lr = min(max_lr, _steadiest(bursts, among=longest))
+    chosen = [tried[at].lr for tried, at in zip(looks, bests, strict=True) if at is not None]
+    steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
-    found = "those near max_lr learned most" if chosen else "none helped"
+    found = "none helped" if best is None else "those near max_lr learned most"
     return LRBounds(
         min_lr=max_lr * bounds.min_lr / bounds.max_lr,
         max_lr=max_lr,

@@ -72,7 +72,11 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     # Two outputs of one layer have one name, which no two layers can have.
     names = [name if names.count(name) == 1 else None for name in names]
     together = zip(*map(keras.tree.flatten, each), strict=True)
-    means = [keras.layers.Average(name=name)(list(outputs)) for name, outputs in zip(names, together, strict=True)]
+    # In the precision of the predictions, whatever the policy: half of it rounds them, or ends at 65,504.
+    means = [
+        keras.layers.Average(name=name, dtype=outputs[0].dtype)(list(outputs))
+        for name, outputs in zip(names, together, strict=True)
+    ]
     ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
     flags = [(layer, layer.trainable) for layer in all_layers(ensemble)]
     ensemble.trainable = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import keras
@@ -20,10 +20,11 @@ LIBRARIES = {"keras", "tensorflow", "tensorflow_probability", "jax", "jaxlib", "
 
 
 def held_variables(*roots: Any) -> list[Any]:
-    """Variables that objects have as attributes, also deep within lists, dictionaries, closures or objects of the user.
+    """Variables that objects hold or refer to, also deep within lists, dictionaries, functions or objects of the user.
 
     A stateful RNN keeps its states out of Keras's sight, a loss its own variables and seeds, and a model may have a
-    plain `tf.Variable` or a `tf.random.Generator` that its `train_step` moves. Those that Keras lists are among them.
+    plain `tf.Variable` or a `tf.random.Generator` that its `train_step` moves, as its own, as its class's, or as one of
+    its module's that the step refers to by name. Those that Keras lists are among them.
 
     Args:
         *roots: A model, its loss, what it is trained on.
@@ -48,18 +49,37 @@ def held_variables(*roots: Any) -> list[Any]:
 
 def _within(it: Any) -> Iterable[Any]:
     """What an object holds."""
-    if isinstance(it, (dict, *CONTAINERS)):
-        values: Iterable[Any] = it.values() if isinstance(it, dict) else it
-        return values if len(it) <= MAX_ITEMS else ()
-    if isinstance(it, functools.partial):
-        return [it.func, it.args, it.keywords]
-    if isinstance(it, MethodType):
-        return [it.__self__]
+    held: Iterable[Any] = ()
     strange = _library(it if isinstance(it, (FunctionType, type)) else type(it)) not in LIBRARIES
-    if isinstance(it, FunctionType):
-        return compat.closure_of(it).values() if strange else ()
-    looked_into = not isinstance(it, type) and (strange or isinstance(it, OF_KERAS))
-    return list(_attributes(it).values()) if looked_into else ()
+    if isinstance(it, (dict, *CONTAINERS)):
+        if len(it) <= MAX_ITEMS:
+            held = it.values() if isinstance(it, dict) else it
+    elif isinstance(it, functools.partial):
+        held = it.func, it.args, it.keywords
+    elif isinstance(it, MethodType):
+        held = it.__self__, it.__func__
+    elif isinstance(it, (property, staticmethod, classmethod)):
+        held = (it.fget if isinstance(it, property) else it.__func__,)
+    elif hasattr(type(it), "python_function"):  # decorated by `tf.function`
+        held = (it.python_function,)
+    elif isinstance(it, FunctionType):
+        held = [*compat.closure_of(it).values(), *_globals_of(it)] if strange else ()
+    elif isinstance(it, type):
+        held = list(vars(it).values()) if strange else ()
+    elif strange or isinstance(it, OF_KERAS):
+        held = [*_attributes(it).values(), *type(it).__mro__]
+    return held
+
+
+def _globals_of(function: FunctionType) -> list[Any]:
+    """What a function, or one within it, refers to of its module by name."""
+    names: set[str] = set()
+    waiting = [function.__code__]
+    while waiting:
+        code = waiting.pop()
+        names.update(code.co_names)
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return [function.__globals__[name] for name in names & function.__globals__.keys()]
 
 
 def _attributes(it: Any) -> dict[str, Any]:

@@ -64,14 +64,16 @@ class Fit:
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:
         """Train for so many epochs, unless the callback ends it."""
+        # Keras must not evaluate the share held out in between. A model's own `fit` may not take that argument.
+        frequency = {"validation_freq": NEVER} if self.arguments.get("validation_split") else {}
         try:
             self.model.fit(
                 self.x.replay() if isinstance(self.x, Replay) else self.x,
                 self.y,
                 epochs=epochs,
-                validation_freq=NEVER,  # Keras must not evaluate the share held out in between
                 callbacks=[callback],
                 verbose=0,
+                **frequency,
                 **self.arguments,
             )
         except ValueError as error:

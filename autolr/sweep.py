@@ -148,8 +148,9 @@ def run_range_test(
         raise without_samples(x)
     if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
         warn(
-            f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. No learning rate helps a "
-            "model trained on it: what a range test finds means nothing. Leave those samples out, or fill them in."
+            f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. Unless the model or its loss "
+            "leaves them out, no learning rate helps: what a range test finds means nothing then. Leave those samples "
+            "out, or fill them in."
         )
     if has_proportional_weights(model.optimizer):
         warn(f"{PROPORTIONAL} Choose its rate by training at several.")

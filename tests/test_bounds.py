@@ -287,6 +287,7 @@ def test_rates_whose_product_no_float_can_hold(lrs):
         ([1e-3, np.inf], [1.0, 2.0], "finite"),
         (["low", "high"], [1.0, 2.0], "`lrs` must be a list or an array of numbers.*Received: lrs="),
         ([1e-3, 1e-2], (loss for loss in [1.0, 2.0]), "`losses` must be a list or an array of numbers.*Received"),
+        ([1e-3, 1e-2], [1.0 + 1j, 2.0], "`losses` must be a list or an array of numbers.*Received"),
         ([1e-3, 1e-2], [[1.0], 2.0], "`losses` must be a list or an array of numbers.*Received"),
     ],
 )
@@ -350,3 +351,13 @@ def test_errors_of_long_arrays_end_with_what_to_try():
         with pytest.raises(ValueError, match="Received") as caught:
             find_bounds(wrong, lrs)
         assert len(str(caught.value)) < 500
+
+
+def test_masked_losses_are_those_of_bad_batches():
+    lrs = np.geomspace(1e-6, 10, 100)
+    losses = np.where(lrs < 1e-3, 2.3, np.where(lrs < 1, 0.5, 9.0)) + np.random.default_rng(0).normal(size=100) * 0.01
+    masked = np.ma.masked_array(losses, mask=(np.arange(100) >= 10) & (np.arange(100) < 30))
+    nan = np.where(masked.mask, np.nan, losses)
+    masked.data[masked.mask] = -1e6
+    assert find_bounds(lrs, masked) == find_bounds(lrs, nan)
+    np.testing.assert_array_equal(smooth_losses(lrs, masked), smooth_losses(lrs, nan))

@@ -111,6 +111,14 @@ def test_a_model_that_diverges_at_every_rate_has_diverged():
     assert bounds.max_lr < 1e-3
 
 
+def test_longer_bursts_that_all_diverged_overrule_brief_ones():
+    brief = [Burst(rate, -rate, 24) for rate in (1e-3, 3e-3, 9e-3)]
+    bounds = confirm(SWEEP, brief + [Burst(burst.lr, math.inf, 48) for burst in brief])
+    assert (bounds.status, bounds.confidence) == ("diverged_at_once", "low")
+    assert bounds.max_lr == pytest.approx(1e-3)
+    assert "none helped" in bounds.reason
+
+
 def test_no_bursts_change_nothing():
     assert confirm(SWEEP, []) == SWEEP
 

@@ -127,6 +127,21 @@ def test_the_ensemble_averages_predictions_and_survives_saving(build, data, tmp_
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), ensemble.predict(x, verbose=0))
 
 
+def test_predictions_are_averaged_in_their_own_precision(tmp_path):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        head = keras.layers.Dense(1, dtype="float32", bias_initializer=keras.initializers.Constant(1e5))
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), head])
+        x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+        save_snapshot(model, tmp_path, 1, keep=1)
+        ensemble = snapshot_ensemble(model, tmp_path)
+        assert ensemble.predict(x, verbose=0).dtype == np.float32
+        np.testing.assert_array_equal(ensemble.predict(x, verbose=0), model.predict(x, verbose=0))
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
 def test_several_inputs_and_outputs(tmp_path):
     model, rng = several_ends(), np.random.default_rng(0)
     model.compile("sgd", ["mse", "mse"])

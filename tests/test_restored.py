@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -86,6 +87,30 @@ class DrawsGlobally(layers.Layer):
         return x + 0.1 * tf.random.get_global_generator().normal(tf.shape(x))
 
 
+class DrawsByName(layers.Layer):
+    """Noise from a generator of its module, scaled by a variable of its class, both moved by a function it calls."""
+
+    scale: ClassVar[list] = []
+
+    def call(self, x, training=False):
+        return drawn(type(self).scale, x) if training else x
+
+
+GENERATORS: dict = {}
+
+
+def drawn(scale, x):
+    scale[0].assign(0.9 * scale[0])
+    return x + scale[0] * GENERATORS["ours"].normal(keras.ops.shape(x))
+
+
+def drawing_by_name():
+    import tensorflow as tf
+
+    GENERATORS["ours"], DrawsByName.scale = tf.random.Generator.from_seed(3), [tf.Variable(1.0, trainable=False)]
+    return compiled(small(DrawsByName()))
+
+
 class DrawsUnseeded(keras.Sequential):
     """Noise from Keras's generator for all that have no seed, which is made when it is first asked."""
 
@@ -162,6 +187,7 @@ MODELS = {
     "a variable in a dictionary": lambda: compiled(small(Fading(lambda it: {"deep": [it]}))),
     "a variable in a helper object": lambda: compiled(small(Fading(Box))),
     "TensorFlow's global generator": lambda: compiled(small(DrawsGlobally())),
+    "what it refers to by name": drawing_by_name,
     "Keras's global generator": lambda: compiled(small(cls=DrawsUnseeded)),
     "draws in tracing": lambda: compiled(small(DrawsInTracing())),
     "a part of the variables that is trained": lambda: compiled_with(small(cls=TrainsItsTop), LOSS),
@@ -199,6 +225,7 @@ def assert_same(one, other):
 
 
 QUICK = {
+    "what it refers to by name",
     "the seed of a loss",
     "a variable in a helper object",
     "Keras's global generator",

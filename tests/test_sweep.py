@@ -260,6 +260,15 @@ def test_bad_arguments_are_refused_before_anything_is_touched(data, argument, va
     assert not model.built
 
 
+def test_a_model_may_have_a_fit_of_its_own_that_takes_no_more_than_it_must(data):
+    class FitsItself(keras.Sequential):
+        def fit(self, x, y=None, *, batch_size=None, epochs=1, verbose="auto", callbacks=None):
+            return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks)
+
+    own = FitsItself([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    assert len(range_test(compiled(own), *data, batch_size=16, num_steps=12, burst_steps=0)) > 5
+
+
 def test_a_model_without_trainable_weights_is_told_of(data):
     model = sequential()
     model.trainable = False
