@@ -36,7 +36,7 @@ def new_axes(ax: Axes | None) -> Axes:
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise ImportError("Plots need matplotlib. Install it with: pip install 'keras-autolr[plots]'") from error
+        raise ImportError("Plots need matplotlib. Install it with: pip install matplotlib") from error
     axes: Axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")[1]
     return axes
 

@@ -69,6 +69,11 @@ def test_the_tables_of_bounds_are_those_of_the_range_tests_recorded():
     assert shown("python benchmarks/bounds.py --split dev --seeds 2", "bounds.md") == rules
 
 
+def test_the_table_of_bursts_is_the_one_that_was_made():
+    made = (ROOT / "benchmarks" / "results" / "bursts" / "table.md").read_text(encoding="utf-8")
+    assert shown("python benchmarks/bursts.py", "bounds.md") == made.strip()
+
+
 def test_regret_with_fresh_statistics_worked_out_by_hand():
     """Rates 1e-3, 1e-2 and 1e-1: stale statistics make the last look best, fresh ones the one in the middle."""
     stale, fresh = [2.0, 1.5, 1.0], [2.0, 1.0, 1.5]
