@@ -20,7 +20,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
 
     Args:
         scheduler: The `SGDRScheduler` of the same `fit`. Not needed in an AutoLR search, where each trial has its own.
-        patience: Training ends when so many cycles in a row have ended without an improvement. Defaults to 1: the first.
+        patience: Training ends when so many cycles in a row have brought no improvement. Defaults to 1: the first such.
         restore_best_weights: Whether to put back the weights of the best end of a cycle. Defaults to True; then the
             scheduler's `restore_weights` is not needed and does nothing.
         **options: The other arguments of `keras.callbacks.EarlyStopping`: `monitor` (default `"val_loss"`), `mode`,
