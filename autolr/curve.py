@@ -139,5 +139,8 @@ class RangeTest:
 
 def as_a_guess(bounds: LRBounds) -> LRBounds:
     """Bounds that a sweep of few points suggests: of 40, a tenth has a regret of 0.33 or more (`docs/bounds.md`)."""
-    doubt = f"Take the bounds for a guess all the same: a decade of rates has fewer than {FINE} points."
+    doubt = (
+        f"Take the bounds for a guess all the same: a decade of rates has fewer than {FINE} points. Sweep more slowly "
+        "(`num_steps`; in a tuner, longer trials or a larger `range_test_share`)."
+    )
     return replace(bounds, confidence="low", reason=f"{STATUSES[bounds.status]} {doubt}")

@@ -65,6 +65,11 @@ class Overview:
         return [trial for trial in self.search.trials if trial.needs_a_look]
 
     @cached_property
+    def guesses(self) -> int:
+        """How many of the others have bounds of low confidence."""
+        return sum(trial.bounds_in_words == "a guess" and not trial.needs_a_look for trial in self.search.trials)
+
+    @cached_property
     def steps(self) -> tuple[int, int]:
         """Optimizer steps of range tests and of trainings, of the trials where both are known."""
         known = [(trial.steps_tested, trial.steps_trained) for trial in self.search.trials]

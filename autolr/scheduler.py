@@ -144,6 +144,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._warned_of_another = False
         self._tail: TailAverage | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.schedule}>"
+
     @property
     def cycle_end_weights(self) -> list[Any] | None:
         """Weights at the end of the latest whole cycle; see the class."""

@@ -282,14 +282,19 @@ def search(data: dict[str, np.ndarray], out: Path, options: argparse.Namespace) 
     model.save(out / "winner.keras")
     draw_winner(done[0], schedule, history, out)
     _, accuracy = model.evaluate(data["x_test"], data["y_test"], verbose=0)
-    print(f"\nTest error of the winner: {100 * (1 - accuracy):.2f} %")
+    print(f"\nTest error of the winner, so trained: {100 * (1 - accuracy):.2f} %")
     if len(done) > 1:
         several = min(IN_ENSEMBLE, len(done))
         ensemble = tuner.get_best_ensemble(num_trials=several)
         ensemble.save(out / "ensemble.keras")
         _, accuracy = ensemble.evaluate(data["x_test"], data["y_test"], verbose=0)
-        print(f"Test error of the best {several} trials' ensemble: {100 * (1 - accuracy):.2f} %")
-    print(f"Took {time.monotonic() - began:.0f} s. Pictures, the winner and the whole search are in {out}")
+        print(
+            f"Test error of the best {several} trials' ensemble, as the search left them: {100 * (1 - accuracy):.2f} %"
+        )
+    print(
+        f"Took {time.monotonic() - began:.0f} s. Pictures, the winner and the whole search are in {out}; a page of it:"
+    )
+    print(f"  autolr report {out / 'search'}")
 
 
 def print_table(trials: list[Any], out: Path) -> None:

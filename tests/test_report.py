@@ -302,6 +302,8 @@ def test_bounds_of_low_confidence_are_called_a_guess(tmp_path, confidence, words
     folder.trial("0", bounds={"status": "ok", "confidence": confidence})
     assert read_search(folder.done()).trials[0].bounds_in_words == words
     assert f"bounds {words}" in report(folder.path).text
+    guessed = report(folder.done()).text
+    assert ("; 1 with bounds that are a guess" in guessed) == (words == "a guess")
 
 
 def test_a_pause_is_no_long_trial(tmp_path):

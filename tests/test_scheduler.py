@@ -438,3 +438,9 @@ def test_one_epoch_is_told_in_the_singular():
 @pytest.mark.parametrize("warmup", [0, 0.1])
 def test_a_training_of_no_epochs_is_none(warmup):
     one_weight().fit(X, Y, epochs=0, callbacks=[SGDRScheduler(0.01, 0.1, warmup=warmup, fit_budget=True)], verbose=0)
+
+
+def test_a_scheduler_shows_its_schedule():
+    assert repr(SGDRScheduler(0.01, 0.5, cycle_length=3)).startswith(
+        "<SGDRScheduler: Schedule(min_lr=0.01, max_lr=0.5, c"
+    )
