@@ -37,13 +37,14 @@ def held_variables(*roots: Any) -> list[Any]:
         if id(it) in seen:
             continue
         seen.add(id(it))
-        kind = type(it)
-        if hasattr(kind, "assign") and hasattr(kind, "dtype"):  # asked of the class: a property may raise
-            found.append(it)
-        elif kind.__name__ == "Generator" and kind.__module__.startswith("tensorflow"):
-            found.append(it.state)
-        else:
-            waiting += _within(it)
+        with contextlib.suppress(Exception):  # one that can't be looked into: lazy, a proxy of nothing yet
+            kind = type(it)
+            if hasattr(kind, "assign") and hasattr(kind, "dtype"):  # asked of the class: a property may raise
+                found.append(it)
+            elif kind.__name__ == "Generator" and kind.__module__.startswith("tensorflow"):
+                found.append(it.state)
+            else:
+                waiting += _within(it)
     return found
 
 
@@ -85,7 +86,12 @@ def _globals_of(function: FunctionType) -> list[Any]:
 def _attributes(it: Any) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # without any, or one that pretends to be another object and is not ready
-        attributes = vars(it)
+        attributes.update(vars(it))
+    for kind in type(it).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            with contextlib.suppress(AttributeError):  # not set
+                attributes[name] = getattr(it, name)
     return attributes
 
 

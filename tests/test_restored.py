@@ -62,6 +62,15 @@ class Box:
         self.value = value
 
 
+class Slot:
+    """The same, without a dictionary."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+
 class Fading(layers.Layer):
     """Multiplies by a variable that Keras does not know of, and lets it fall."""
 
@@ -72,7 +81,7 @@ class Fading(layers.Layer):
         self.held = hold(tf.Variable(1.0, trainable=False))
 
     def call(self, x, training=False):
-        factor = self.held.value if isinstance(self.held, Box) else self.held["deep"][0]
+        factor = self.held.value if isinstance(self.held, (Box, Slot)) else self.held["deep"][0]
         if training:
             factor.assign(0.9 * factor)
         return x * factor
@@ -186,6 +195,7 @@ MODELS = {
     "states of stacked cells": lambda: compiled(stacked_cells()),
     "a variable in a dictionary": lambda: compiled(small(Fading(lambda it: {"deep": [it]}))),
     "a variable in a helper object": lambda: compiled(small(Fading(Box))),
+    "a variable in a slot": lambda: compiled(small(Fading(Slot))),
     "TensorFlow's global generator": lambda: compiled(small(DrawsGlobally())),
     "what it refers to by name": drawing_by_name,
     "Keras's global generator": lambda: compiled(small(cls=DrawsUnseeded)),
@@ -418,3 +428,34 @@ def test_a_model_with_a_train_function_of_its_own_is_tested(data, wrapped):
     model = compiled(OwnFunction([layers.Dense(4), layers.Dense(3, "softmax")]))
     assert len(range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
     assert int(model.optimizer.iterations) == 0
+
+
+class Unready:
+    """A proxy that stands for nothing yet."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+class Refuses(type):
+    """Raises what `hasattr` does not expect."""
+
+    def __getattr__(cls, name):
+        raise RuntimeError(name)
+
+
+class Refused(metaclass=Refuses):
+    """Its class has no attribute that one may ask for."""
+
+
+ODD = [Unready(), Refused()]
+
+
+@ON_TENSORFLOW
+def test_objects_that_cannot_be_looked_into_do_no_harm(data):
+    class RefersToThem(keras.Sequential):
+        def train_step(self, batch):
+            assert len(ODD) == 2
+            return super().train_step(batch)
+
+    assert len(range_test(compiled(small(cls=RefersToThem)), *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
