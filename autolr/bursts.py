@@ -187,7 +187,8 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
-    found = "none helped" if best is None else "those near max_lr learned most"
+    most = "those near max_lr learned most" if status == "ok" else "those near max_lr did best on the whole"
+    found = "none helped" if best is None else most
     return LRBounds(
         min_lr=max_lr * bounds.min_lr / bounds.max_lr,
         max_lr=max_lr,

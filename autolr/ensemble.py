@@ -72,9 +72,8 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     # Two outputs of one layer have one name, which no two layers can have.
     names = [name if names.count(name) == 1 else None for name in names]
     together = zip(*map(keras.tree.flatten, each), strict=True)
-    # In the precision of the predictions, whatever the policy: half of it rounds them, or ends at 65,504.
     means = [
-        keras.layers.Average(name=name, dtype=outputs[0].dtype)(list(outputs))
+        keras.layers.Average(name=name, dtype=_precision(outputs[0].dtype))(list(outputs))
         for name, outputs in zip(names, together, strict=True)
     ]
     ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
@@ -83,6 +82,11 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     for layer, trainable in flags:  # one may be the user's, and in the next model that is built
         layer.trainable = trainable
     return ensemble
+
+
+def _precision(dtype: str) -> str:
+    """To average predictions in: theirs, whatever the global policy, but no half, which rounds, and ends at 65,504."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def with_own_layers(loaded: Sequence[tuple[keras.Model, Path]]) -> list[keras.Model]:

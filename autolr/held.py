@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+from collections import deque
 from collections.abc import Iterable
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import keras
 
 from autolr import compat
 
-CONTAINERS = (list, tuple, set, frozenset)
+CONTAINERS = (list, tuple, set, frozenset, deque)
+PLAIN = (int, float, complex, bool, str, bytes, type(None))
 MAX_ITEMS = 1000  # items of a container that is looked into: longer ones are data
 # Whose objects are looked into, though their class is Keras's.
 OF_KERAS = (keras.Layer, keras.losses.Loss, keras.metrics.Metric, keras.random.SeedGenerator, keras.utils.PyDataset)
@@ -24,7 +27,8 @@ def held_variables(*roots: Any) -> list[Any]:
 
     A stateful RNN keeps its states out of Keras's sight, a loss its own variables and seeds, and a model may have a
     plain `tf.Variable` or a `tf.random.Generator` that its `train_step` moves, as its own, as its class's, or as one of
-    its module's that the step refers to by name. Those that Keras lists are among them.
+    its module's that the step refers to by name. Those that Keras lists are among them; those of another module,
+    `helpers.counter` say, are not.
 
     Args:
         *roots: A model, its loss, what it is trained on.
@@ -34,7 +38,8 @@ def held_variables(*roots: Any) -> list[Any]:
     waiting = list(roots)
     while waiting:
         it = waiting.pop()
-        if id(it) in seen:
+        # By its type: a module may be lazy, and load itself when it is asked for anything.
+        if type(it) in PLAIN or issubclass(type(it), ModuleType) or id(it) in seen:
             continue
         seen.add(id(it))
         with contextlib.suppress(Exception):  # one that can't be looked into: lazy, a proxy of nothing yet
@@ -51,7 +56,10 @@ def held_variables(*roots: Any) -> list[Any]:
 def _within(it: Any) -> Iterable[Any]:
     """What an object holds."""
     held: Iterable[Any] = ()
-    strange = _library(it if isinstance(it, (FunctionType, type)) else type(it)) not in LIBRARIES
+    code = isinstance(it, (FunctionType, type))
+    library = _library(it if code else type(it))
+    # Python's own functions lead to all threads there are; its plain objects may hold what is the user's.
+    strange = library not in LIBRARIES and not (code and library in sys.stdlib_module_names)
     if isinstance(it, (dict, *CONTAINERS)):
         if len(it) <= MAX_ITEMS:
             held = it.values() if isinstance(it, dict) else it
@@ -59,14 +67,18 @@ def _within(it: Any) -> Iterable[Any]:
         held = it.func, it.args, it.keywords
     elif isinstance(it, MethodType):
         held = it.__self__, it.__func__
-    elif isinstance(it, (property, staticmethod, classmethod)):
-        held = (it.fget if isinstance(it, property) else it.__func__,)
+    elif isinstance(it, property):
+        held = it.fget, it.fset
+    elif isinstance(it, (staticmethod, classmethod)):
+        held = (it.__func__,)
     elif hasattr(type(it), "python_function"):  # decorated by `tf.function`
         held = (it.python_function,)
     elif isinstance(it, FunctionType):
-        held = [*compat.closure_of(it).values(), *_globals_of(it)] if strange else ()
+        held = (
+            [*compat.closure_of(it).values(), *_globals_of(it), it.__defaults__, it.__kwdefaults__] if strange else ()
+        )
     elif isinstance(it, type):
-        held = list(vars(it).values()) if strange else ()
+        held = [*vars(it).values(), *it.__mro__] if strange else ()
     elif strange or isinstance(it, OF_KERAS):
         held = [*_attributes(it).values(), *type(it).__mro__]
     return held

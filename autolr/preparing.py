@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,8 @@ class Fit:
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:
         """Train for so many epochs, unless the callback ends it."""
-        # Keras must not evaluate the share held out in between. A model's own `fit` may not take that argument.
-        frequency = {"validation_freq": NEVER} if self.arguments.get("validation_split") else {}
+        # Keras must not evaluate in between.
+        frequency = {"validation_freq": NEVER} if takes(self.model.fit, "validation_freq") else {}
         try:
             self.model.fit(
                 self.x.replay() if isinstance(self.x, Replay) else self.x,
@@ -94,6 +95,15 @@ class Fit:
             self.x.end()
         if not is_array_data(self.x):
             gc.collect()
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function, as a model's own `fit`, takes an argument of this name; one that does not tell may."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
 
 
 def prepare(fit: Fit) -> None:

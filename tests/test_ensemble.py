@@ -142,6 +142,15 @@ def test_predictions_are_averaged_in_their_own_precision(tmp_path):
         keras.config.set_dtype_policy(policy)
 
 
+def test_predictions_in_half_precision_are_averaged_in_single(tmp_path):
+    head = keras.layers.Dense(1, dtype="mixed_float16", bias_initializer=keras.initializers.Constant(30000))
+    model = keras.Sequential([keras.Input((6,)), head])
+    for cycle in (1, 2, 3):
+        save_snapshot(model, tmp_path, cycle, keep=3)
+    x = np.zeros((2, 6), "float32")
+    np.testing.assert_array_equal(snapshot_ensemble(model, tmp_path).predict(x, verbose=0), 30000)
+
+
 def test_several_inputs_and_outputs(tmp_path):
     model, rng = several_ends(), np.random.default_rng(0)
     model.compile("sgd", ["mse", "mse"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import threading
 from typing import ClassVar
 
 import keras
@@ -11,6 +13,7 @@ import pytest
 from helpers import LOSS, TrainsItsLossToo, assert_same_arrays, compiled, state_of
 
 from autolr import range_test
+from autolr.held import held_variables
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own, or traced by it")
 layers = keras.layers
@@ -448,14 +451,45 @@ class Refused(metaclass=Refuses):
     """Its class has no attribute that one may ask for."""
 
 
+def lazy_module(folder):
+    """A module whose code fails, and is not run before someone asks it for something."""
+    path = folder / "lazy_and_broken.py"
+    path.write_text("import not_installed_thing")
+    spec = importlib.util.spec_from_file_location("lazy_and_broken", path)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 ODD = [Unready(), Refused()]
 
 
 @ON_TENSORFLOW
-def test_objects_that_cannot_be_looked_into_do_no_harm(data):
+def test_objects_that_cannot_be_looked_into_do_no_harm(data, tmp_path):
+    lazy = lazy_module(tmp_path)
+
     class RefersToThem(keras.Sequential):
         def train_step(self, batch):
             assert len(ODD) == 2
+            assert lazy is not None
             return super().train_step(batch)
 
-    assert len(range_test(compiled(small(cls=RefersToThem)), *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
+    model = compiled(small(cls=RefersToThem))
+    assert len(range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
+
+
+def test_what_another_thread_works_on_is_not_put_back():
+    class NamesThreads(keras.Sequential):
+        def train_step(self, batch):
+            assert threading.Thread
+            return super().train_step(batch)
+
+    anothers, done = keras.Variable(0.0), threading.Event()
+    thread = threading.Thread(target=lambda variable: done.wait(), args=(anothers,))
+    thread.start()
+    try:
+        assert not any(variable is anothers for variable in held_variables(compiled(small(cls=NamesThreads))))
+    finally:
+        done.set()
+        thread.join()

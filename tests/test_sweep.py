@@ -269,6 +269,24 @@ def test_a_model_may_have_a_fit_of_its_own_that_takes_no_more_than_it_must(data)
     assert len(range_test(compiled(own), *data, batch_size=16, num_steps=12, burst_steps=0)) > 5
 
 
+def test_a_fit_that_brings_its_own_validation_does_not_validate_in_a_test(data):
+    class Validates(keras.Sequential):
+        evaluated = 0
+
+        def fit(self, x, y=None, **options):
+            return super().fit(x, y, **{"validation_data": (x, y), **options})
+
+        def evaluate(self, *args, **options):
+            self.evaluated += 1
+            return super().evaluate(*args, **options)
+
+    own = compiled(Validates([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]))
+    range_test(own, *data, batch_size=16, num_steps=12, burst_steps=0)
+    assert own.evaluated == 0
+    own.fit(*data, batch_size=16, verbose=0)
+    assert own.evaluated == 1
+
+
 def test_a_model_without_trainable_weights_is_told_of(data):
     model = sequential()
     model.trainable = False
