@@ -182,7 +182,7 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     else:
         status = "small_fall"
         if best is not None:
-            max_lr = min(max_lr, _steadiest(bursts, among=longest))
+            max_lr = min(max_lr, _best_on_the_whole(bursts, among=longest))
     chosen = [tried[at].lr for tried, at in zip(looks, bests, strict=True) if at is not None]
     steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
     confident = "high" if steady else "medium"
@@ -199,7 +199,7 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     )
 
 
-def _steadiest(bursts: Sequence[Burst], *, among: Sequence[Burst]) -> float:
+def _best_on_the_whole(bursts: Sequence[Burst], *, among: Sequence[Burst]) -> float:
     """The rate that did best in the mean of its bursts of all lengths: within the noise, the longest may do so by luck.
 
     A trained model's loss may fall a trifle in the end at a rate that raised it at first.

@@ -454,7 +454,7 @@ class Refused(metaclass=Refuses):
 def lazy_module(folder):
     """A module whose code fails, and is not run before someone asks it for something."""
     path = folder / "lazy_and_broken.py"
-    path.write_text("import not_installed_thing")
+    path.write_text(f"open({str(folder / 'ran')!r}, 'w').close()\nimport not_installed_thing")
     spec = importlib.util.spec_from_file_location("lazy_and_broken", path)
     spec.loader = importlib.util.LazyLoader(spec.loader)
     module = importlib.util.module_from_spec(spec)
@@ -477,6 +477,7 @@ def test_objects_that_cannot_be_looked_into_do_no_harm(data, tmp_path):
 
     model = compiled(small(cls=RefersToThem))
     assert len(range_test(model, *data, batch_size=16, num_steps=6, burst_steps=0)) >= 5
+    assert not (tmp_path / "ran").exists()  # the module
 
 
 def test_what_another_thread_works_on_is_not_put_back():
