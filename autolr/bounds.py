@@ -53,7 +53,8 @@ def find_bounds(
     Args:
         lrs: Learning rates, positive and strictly increasing, shape `(num_steps,)`. Best spaced evenly in log-rate.
         losses: The loss of each step's own batch, shape `(num_steps,)`. Not the epoch's running mean, which lags.
-            Infinite losses, and NaN after the last finite loss, mean divergence; other NaN, and what is masked, are left out.
+            Infinite losses, and NaN after the last finite loss, mean divergence; other NaN are left out. What is
+            masked counts as NaN.
         min_level: Share of the fall still to go at `min_lr`.
         max_ratio: Largest `max_lr / min_lr`, though 2 in any case; values from 3 to 5 score alike. A sweep sees a rate
             for a few steps, a cycle for hundreds: far above the rate that halves the fall, training is noisy or
