@@ -117,6 +117,22 @@ def padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:
     return low - gap, high + gap
 
 
+def loss_limits(losses: npt.NDArray[Any], smoothed: npt.NDArray[Any]) -> tuple[float, float]:
+    """The lowest and highest loss of a range test to show.
+
+    The blow-up at the end of the sweep is left above the picture: it would flatten the part one looks at.
+
+    Args:
+        losses: Recorded losses, at least one of them finite.
+        smoothed: The smoothed curve; not-a-number where there is none.
+    """
+    finite, line = losses[np.isfinite(losses)], smoothed[np.isfinite(smoothed)]
+    low, high = min(finite.min(), line.min(initial=np.inf)), max(finite.max(), line.max(initial=-np.inf))
+    begin = finite[: max(3, len(finite) // 5)].max()
+    enough = begin + 0.6 * (begin - low)
+    return float(low), float(enough if low < enough < high else high)
+
+
 def thinned(length: int, most: int) -> Any:
     """Indices of at most so many of `length` points, evenly, the first and the last among them."""
     return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)) if length else slice(0)

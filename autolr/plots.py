@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autolr.bounds import smooth_losses
+from autolr.charts import loss_limits
 from autolr.errors import invalid
 from autolr.search_folder import Search, Source, Trial, read_search
 from autolr.sgdr import Schedule
@@ -84,7 +85,9 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     ax.axvline(bounds.max_lr, color=ORANGE, linewidth=1.5, label=f"max_lr {bounds.max_lr:.2e}")
     ax.set_xscale("log")
     if np.any(finite):
-        _show_what_matters(ax, test.losses[finite], smooth[np.isfinite(smooth)])
+        low, high = loss_limits(test.losses, smooth)
+        if high < np.max(test.losses[finite]):
+            ax.set_ylim(low - 0.06 * (high - low), high)
     if bounds.ok:
         _draw_levels(ax, smooth[np.isfinite(smooth)])
     if test.bursts:
@@ -115,15 +118,6 @@ def _legend_below(ax: Axes) -> None:
         bbox_to_anchor=(0.5, 0),
         bbox_transform=ax.transAxes + under,
     )
-
-
-def _show_what_matters(ax: Axes, losses: Any, smooth: Any) -> None:
-    """Leave the blow-up at the end of the sweep above the picture: it would flatten the part one looks at."""
-    begin = losses[: max(3, len(losses) // 5)]
-    low = min(losses.min(), smooth.min() if smooth.size else losses.min())
-    high = begin.max() + 0.6 * (begin.max() - low)
-    if losses.max() > high > low:
-        ax.set_ylim(low - 0.06 * (high - low), high)
 
 
 def _draw_levels(ax: Axes, smooth: Any) -> None:
@@ -209,7 +203,8 @@ def plot_schedule(
     except (TypeError, ValueError):
         rising = False
     if not rising:
-        raise invalid("edges", "be two or more whole numbers, rising", edges, "For instance `[0, 375, 1000]`.")
+        hint = "For instance `[0, 375, 1000]`. A scheduler draws itself: `SGDRScheduler.preview`."
+        raise invalid("edges", "be two or more whole numbers, rising", edges, hint)
     return draw_schedule(schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total_steps, ax=ax)
 
 

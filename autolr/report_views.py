@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autolr.bounds import smooth_losses
-from autolr.charts import Chart, Scale, box, padded, thinned
+from autolr.charts import Chart, Scale, box, loss_limits, padded, thinned
 from autolr.cycles import cycle_lengths
 from autolr.search_folder import Search, Trial
 from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, planned_schedule, training_chart
@@ -220,13 +220,7 @@ class TrialView:
 
     @staticmethod
     def _scales(rates: Any, losses: Any, smooth: Any, x: tuple[int, int], y: tuple[int, int]) -> tuple[Scale, Scale]:
-        """Scales that leave the blow-up at the end above the picture: it would flatten the part one looks at."""
-        finite, line = losses[np.isfinite(losses)], smooth[np.isfinite(smooth)]
-        low = min(finite.min(), line.min(initial=np.inf))
-        begin = finite[: max(3, len(finite) // 5)].max()
-        high = min(max(finite.max(), line.max(initial=-np.inf)), begin + 0.6 * (begin - low))
-        high = high if high > low else float(finite.max())
-        return Scale(rates[0], rates[-1], *x, log=True), Scale(*padded(low, high), *y)
+        return Scale(rates[0], rates[-1], *x, log=True), Scale(*padded(*loss_limits(losses, smooth)), *y)
 
     @cached_property
     def range_test(self) -> Chart | None:
