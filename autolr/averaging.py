@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.batchnorm import TailStatistics
+from autolr.batchnorm import TailStatistics, normalizers_of
 from autolr.cycles import IntArray
 from autolr.errors import invalid, is_finite
 from autolr.optimizers import parts
@@ -23,8 +23,8 @@ class TailAverage:
     """The mean of a model's weights over the last steps of each cycle.
 
     A cycle ends at `min_lr`, where weights still move about the minimum they are near; their mean lies closer to it
-    than any of them. What is not a float is not averaged. The moving statistics of BatchNormalization become means over
-    these steps alone, too.
+    than any of them. The moving statistics of BatchNormalization become means over these steps alone, too. Other
+    weights that are not trained, as counts of steps, stay what they are.
 
     Args:
         edges: Where cycles begin and end, in batches.
@@ -39,7 +39,7 @@ class TailAverage:
             first = np.linspace(end - tail, end, count, endpoint=False).round().astype(int)
             self._due += [(due, end) for due in first.tolist() if due < end]
         self._passed: int | None = None  # how many of these are behind; None until training tells where it begins
-        self._mean: list[Any] = []
+        self._mean: list[tuple[Any, Any]] = []  # of each variable
         self._count = 0
         self._statistics: TailStatistics | None = None
 
@@ -55,50 +55,58 @@ class TailAverage:
 
     def _add(self, model: keras.Model) -> None:
         self._count += 1
-        weights = model.get_weights()
         if self._count == 1:
             # Copies: a backend may hand out views of the memory the next step writes to.
-            self._mean = [np.array(weight, np.float32 if _is_half(weight) else weight.dtype) for weight in weights]
+            self._mean = [(it, np.array(value, _gathered_in(value))) for it, value in averaged_values(model)]
             return
-        for mean, weight in zip(self._mean, weights, strict=True):
-            if is_float(mean):
-                with np.errstate(invalid="ignore"):
-                    # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
-                    np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
+        for (_, mean), (_, weight) in zip(self._mean, averaged_values(model), strict=True):
+            with np.errstate(invalid="ignore"):
+                # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
+                np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
 
     def close(self, model: keras.Model, done: int) -> None:
         """A cycle has ended after so many batches: give the model the mean of its weights, if any were sampled."""
         if self._statistics is not None:
             self._add(model)
             self._statistics.end(done)
-            give_mean(model, self._mean)
+            give_means(model, self._mean)
             self._statistics.mend()
         self._mean, self._count, self._statistics = [], 0, None
 
 
-def give_mean(model: keras.Model, means: list[Any]) -> None:
-    """Give a model mean weights. What is not a float, a count for instance, stays as it is."""
-    pairs = zip(means, model.get_weights(), strict=True)
-    model.set_weights([mean if is_float(weight) else weight for mean, weight in pairs])
+def averaged_values(model: keras.Model) -> list[tuple[Any, Any]]:
+    """The variables of a model of which a mean means something, with their values.
+
+    These are the weights that are trained, and the moving statistics of BatchNormalization, which belong to them. A
+    count, a threshold or a code book is a layer's own affair.
+    """
+    statistics = [
+        it for layer in normalizers_of(model) if layer.built for it in (layer.moving_mean, layer.moving_variance)
+    ]
+    variables = {id(it): it for it in [*model.trainable_variables, *statistics]}.values()
+    return [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def give_means(model: keras.Model, means: list[tuple[Any, Any]]) -> None:
+    """Give variables of a model their means."""
+    for variable, mean in means:
+        variable.assign(mean)
     for variable in model.trainable_variables:
         if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
             variable.assign(variable.constraint(variable))
 
 
-def is_float(weight: Any) -> bool:
-    """Whether an array can be averaged; NumPy does not count bfloat16 among its floats."""
-    return bool(np.issubdtype(weight.dtype, np.inexact)) or _is_half(weight)
-
-
-def _is_half(weight: Any) -> bool:
-    """Whether it has too few digits to gather a mean in: float16, and bfloat16, which NumPy does not know."""
-    return weight.dtype.itemsize == 2 and "float" in weight.dtype.name
+def _gathered_in(weight: Any) -> Any:
+    """The type to gather a mean in: float16 and bfloat16, which NumPy does not know, have too few digits."""
+    return np.float32 if weight.dtype.itemsize == 2 else weight.dtype
 
 
 def check_tail_average(share: float) -> None:
     """Raise `ValueError` unless weights can be averaged over such a share of a training."""
     if not (is_finite(share) and 0 <= share < 1):
-        raise invalid("tail_average", "be a share of the training, 0 or more and below 1", share)
+        raise invalid(
+            "tail_average", "be a share of the training, 0 or more and below 1", share, "The tuners take 0.1."
+        )
 
 
 def averages_itself(optimizer: Any) -> bool:

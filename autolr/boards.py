@@ -8,12 +8,15 @@ from typing import Any
 import keras
 
 from autolr import compat
+from autolr.errors import warn
 from autolr.training import TrainingLog
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, PREFIX
 from autolr.verdicts import LRBounds
 
 
-def show(callbacks: list[Any], log: TrainingLog, bounds: LRBounds, schedule: Mapping[str, Any]) -> list[Any]:
+def tensorboard_callbacks(
+    callbacks: list[Any], log: TrainingLog, bounds: LRBounds, schedule: Mapping[str, Any]
+) -> list[Any]:
     """Add AutoLR's values to the hparams that Keras Tuner logs; returns callbacks that write the learning rate.
 
     Args:
@@ -66,5 +69,6 @@ class RateWriter(keras.callbacks.Callback):
                     if step > self._written:
                         self._board.summary.scalar("learning_rate", rate, step=step)
                         self._written = step
-        except Exception:  # a picture less is no reason to fail a trial
+        except Exception as error:  # a picture less is no reason to fail a trial
             self._works = False
+            warn(f"The learning rate is no longer shown in TensorBoard ({type(error).__name__}: {error}).")

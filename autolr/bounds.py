@@ -26,7 +26,7 @@ _DOUBTFUL, _CERTAIN = 3.0, 4.5
 _TRUSTED = 5.0
 _BELOW_ONSET = 1.25  # decades that training diverges below the onset of the rise; 1.0 to 1.5 score alike
 _HUGE = 1e100  # as good as infinite; its square is still a number
-_MIN_POINTS = 10
+MIN_POINTS = 10
 _MAX_POINTS = 500  # of longer sweeps, neighbours are averaged: the search for the trough is quadratic
 
 
@@ -87,7 +87,7 @@ def find_bounds(
     ratio = math.log10(max_ratio)
 
     def answer(status: str, high: float, low: float | None = None, confidence: str = "low") -> LRBounds:
-        reason = f"{STATUSES[status]} {ADVICE[status].format(points=_MIN_POINTS)}"
+        reason = f"{STATUSES[status]} {ADVICE[status].format(points=MIN_POINTS)}"
         if len(rates) < 2:
             return LRBounds(*DEFAULT_BOUNDS, status, reason, confidence)
         high = min(high, logs[-1])
@@ -104,7 +104,7 @@ def find_bounds(
         return float(max(rate - decades, (x[0] + rate) / 2))
 
     finite = np.isfinite(y)
-    if np.count_nonzero(finite) < _MIN_POINTS:
+    if np.count_nonzero(finite) < MIN_POINTS:
         bad = ~(np.abs(_numbers("losses", losses)) <= _HUGE)
         if bad.any():
             first = logs[np.argmax(bad)]
@@ -149,7 +149,7 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
     rates, x, y = _prepare(lrs, losses)
     raw = _numbers("losses", losses)
     finite = np.isfinite(raw)
-    if np.count_nonzero(finite) < _MIN_POINTS:
+    if np.count_nonzero(finite) < MIN_POINTS:
         return np.where(finite, raw, np.nan)
     trough = find_trough(x, y)
     curve = y if trough is None else trough.losses

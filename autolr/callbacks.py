@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from autolr import compat
+from autolr.bounds import MIN_POINTS
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import check_count, invalid, is_finite, warn
@@ -76,11 +77,11 @@ class LRFinder(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if not (is_finite(start_lr) and start_lr > 0):
-            raise invalid("start_lr", "be a finite, positive number", start_lr)
+            raise invalid("start_lr", "be a finite, positive number", start_lr, f"The default is {DEFAULT_START_LR:g}.")
         if not (is_finite(end_lr) and end_lr > start_lr):
             raise ValueError(
                 "Argument `end_lr` must be finite and larger than `start_lr`. "
-                f"Received: start_lr={start_lr!r}, end_lr={end_lr!r}."
+                f"Received: start_lr={start_lr!r}, end_lr={end_lr!r}. The default of `end_lr` is {DEFAULT_END_LR:g}."
             )
         self.num_steps = check_count("num_steps", num_steps, least=2, hint=f"The default is {DEFAULT_NUM_STEPS}.")
         self.start_lr, self.end_lr = float(start_lr), float(end_lr)
@@ -120,6 +121,12 @@ class LRFinder(keras.callbacks.Callback):
         self._calls_per_point, self._updates_per_point = batches // execution, batches // update
         self._call_losses: list[float] = []
         self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
+        if len(self._lrs) < MIN_POINTS <= self.num_steps:
+            warn(
+                f"Of `num_steps={self.num_steps}` the range test makes {len(self._lrs)} points, too few to judge: "
+                f"Keras calls back once in {self._updates_per_point} steps. Raise `num_steps`, compile the model "
+                "without `steps_per_execution`, or use `autolr.range_test`, which takes single steps."
+            )
         self._iterations = iterations_of(self.model.optimizer)
         # The loss Keras reports is the mean since the epoch began, which lags (keras #17167): forget it each step.
         # Resetting its tracker alone is much cheaper than resetting all metrics, among which a training step of the

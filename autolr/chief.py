@@ -100,7 +100,8 @@ class WorkerWatch:
                 return
             now = self.clock()
             self.longest = max(self.longest, now - self._begun.get(worker, now))
-            self.heard[worker] = now
+            if worker:
+                self.heard[worker] = now
             try:
                 self._end(trial)
             except compat_tuner.GivenUpError as error:  # a worker that is told of it asks no more, and is waited for

@@ -15,7 +15,7 @@ from typing import Any
 
 import autolr
 from autolr.errors import RecordError
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 from autolr.report import render, write_report
 from autolr.search_folder import find_project, read_search
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from autolr.records import written_aside
+from autolr.files import written_aside
 from autolr.trial_values import PARENT, PREFIX
 
 if TYPE_CHECKING:
@@ -60,19 +60,19 @@ class TunerSeams(_Tuner):
 
     def _populate_initial_space(self) -> None:  # the space is known now, and not yet searched
         super()._populate_initial_space()
-        self.complete_space()
+        self._autolr_complete_space()
 
     def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # once for each execution
-        return self.around_execution(
+        return self._autolr_around_execution(
             trial, lambda: super(TunerSeams, self)._build_and_fit_model(trial, *args, **kwargs)
         )
 
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
-        model = self._try_build_later_rung(hp) if hp.values.get(PARENT) else super()._try_build(hp)
-        self.on_model_built(hp, model)
+        model = self._autolr_try_build_later_rung(hp) if hp.values.get(PARENT) else super()._try_build(hp)
+        self._autolr_on_model_built(hp, model)
         return model
 
-    def _try_build_later_rung(self, hp: Any) -> Any:
+    def _autolr_try_build_later_rung(self, hp: Any) -> Any:
         # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after, but for
         # a model with several optimizers, of which it warns. Not for each trial: Python forgets then which warnings of
         # others it has shown.
@@ -80,23 +80,23 @@ class TunerSeams(_Tuner):
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return super()._try_build(hp)
 
-    _writes_to = ""  # while the tuner's own file is written
+    _autolr_writes_to = ""  # while the tuner's own file is written
 
     def save(self) -> None:
         """Save as Keras Tuner does; a kill leaves no half of the tuner's own file, which it could not take up again."""
 
         def save_to(path: str) -> None:
-            self._writes_to = path
+            self._autolr_writes_to = path
             try:
                 super(TunerSeams, self).save()
             finally:
-                self._writes_to = ""
+                self._autolr_writes_to = ""
 
         _write_whole(self._get_tuner_fname(), save_to)
 
     def _get_tuner_fname(self) -> str:
-        if self._writes_to:
-            return self._writes_to
+        if self._autolr_writes_to:
+            return self._autolr_writes_to
         # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
         # chief looks for its own, and would begin anew over what a chief has left.
         name = str(super()._get_tuner_fname())
@@ -109,15 +109,15 @@ class TunerSeams(_Tuner):
 
     # What the seams are for; `AutoLRMixin` says it, and a class that does not is a mistake to be loud about.
 
-    def complete_space(self) -> None:
+    def _autolr_complete_space(self) -> None:
         """Add to the search space what the build function has not declared."""
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
-    def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
+    def _autolr_around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run `execute`, one building and fitting of a trial's model, and return its results."""
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
-    def on_model_built(self, hp: Any, model: Any) -> None:
+    def _autolr_on_model_built(self, hp: Any, model: Any) -> None:
         """Called with each model Keras Tuner builds, for whatever it is built."""
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 

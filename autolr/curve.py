@@ -13,7 +13,7 @@ import numpy.typing as npt
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
 from autolr.errors import invalid
-from autolr.records import strict
+from autolr.files import strict
 from autolr.trough import batch_noise
 from autolr.verdicts import STATUSES, LRBounds
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from autolr.errors import warn
-from autolr.records import written_aside
+from autolr.files import written_aside
 
 SUFFIX = ".weights.h5"
 

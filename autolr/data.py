@@ -15,6 +15,8 @@ import numpy as np
 from autolr.errors import invalid
 from autolr.random_state import python_state, set_python_state
 
+BATCH_SIZE = 32  # Keras's, of arrays
+
 
 def is_array_data(x: Any) -> bool:
     """Whether the data are arrays or tensors, or a nest of them, which Keras cuts into batches itself.
@@ -25,19 +27,22 @@ def is_array_data(x: Any) -> bool:
 
 
 def num_samples(x: Any) -> int:
-    """Length of the first array of a nest; inputs that are optional may be None."""
+    """Length of the first array of a nest; inputs that are optional may be None, and without any there is no sample."""
     given = [part for part in keras.tree.flatten(x) if part is not None]
-    return int(_shape(given[0])[0])
+    return int(_shape(given[0])[0]) if given else 0
 
 
 def is_empty(x: Any) -> bool:
-    """Whether data that are arrays hold no sample at all."""
-    return is_array_data(x) and any(part is not None and _shape(part)[:1] == (0,) for part in keras.tree.flatten(x))
+    """Whether data that are arrays hold no sample at all, or there is no array."""
+    if not is_array_data(x):
+        return False
+    given = [part for part in keras.tree.flatten(x) if part is not None]
+    return not given or any(_shape(part)[:1] == (0,) for part in given)
 
 
 def without_samples(x: Any) -> ValueError:
     """The error for data without a sample, which names the user's own."""
-    return invalid("x", "hold at least one sample", source_of(x), "Was everything filtered out?")
+    return invalid("x", "hold at least one sample", source_of(x), "Pass training data. Was everything filtered out?")
 
 
 def source_of(x: Any) -> Any:
@@ -61,7 +66,7 @@ def count_steps(
         training = num_samples(x)
         if validation_split:
             training = math.floor(training * (1 - validation_split))
-        return math.ceil(training / (batch_size or 32))
+        return math.ceil(training / (batch_size or BATCH_SIZE))
     if isinstance(x, keras.utils.PyDataset):
         batches = x.num_batches
         return None if batches is None else int(batches)
@@ -72,6 +77,13 @@ def count_steps(
         return len(x)
     except TypeError:  # a `DataLoader` has the method, but not always the number
         return None
+
+
+def is_endless(x: Any) -> bool:
+    """Whether data are known never to end, as of a `tf.data.Dataset` that is repeated."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches is None
+    return hasattr(x, "cardinality") and int(x.cardinality()) == -1  # `tf.data.INFINITE_CARDINALITY`
 
 
 def holding_nan(**arrays: Any) -> list[str]:
@@ -214,13 +226,19 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size:
     """
     if is_array_data(x):
         parts = (x, y) if sample_weight is None else (x, y, sample_weight)
-        size = min(batch_size or 32, num_samples(x))
+        size = min(batch_size or BATCH_SIZE, num_samples(x))
         return keras.tree.map_structure(lambda part: None if part is None else _symbol(part, size), parts)
     try:
         batch = _first(x)
     except StopIteration:
         raise without_samples(x) from None
     return keras.tree.map_structure(lambda part: None if part is None else _symbol(part), batch)
+
+
+def yields_targets(x: Any) -> bool:
+    """Whether what data give, batch by batch, is a tuple of inputs and more; of arrays, never."""
+    batch = () if is_array_data(x) else _first(x)
+    return isinstance(batch, tuple) and len(batch) > 1
 
 
 def _first(x: Any) -> Any:

@@ -47,8 +47,9 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
         **options: Any,
     ) -> None:
         if not (scheduler is None or isinstance(scheduler, SGDRScheduler)):
-            raise invalid("scheduler", "be the `SGDRScheduler` of the same `fit`", scheduler)
-        patience = check_count("patience", patience, least=0)
+            hint = "Other arguments are given by name, `patience=2` say."
+            raise invalid("scheduler", "be the `SGDRScheduler` of the same `fit`", scheduler, hint)
+        patience = check_count("patience", patience, least=0, hint="The default is 1.")
         super().__init__(patience=patience, restore_best_weights=restore_best_weights, **options)
         self.scheduler = scheduler
 
@@ -66,7 +67,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Judge, if a cycle or the training ends here."""
         assert self.scheduler is not None
-        if self.restore_best_weights:
+        if self.restore_best_weights and self.monitor in (logs or {}):  # else nothing will be put back here
             self.scheduler.leave_weights_alone()
         is_last = epoch + 1 == self.params["epochs"] or self.model.stop_training  # by a callback in front
         if self.scheduler.ends_cycle(epoch) or is_last:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from autolr.averaging import give_mean
+from autolr.averaging import averaged_values, give_means
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
-from autolr.data import is_array_data, num_samples, without_samples
+from autolr.data import is_array_data, is_endless, num_samples, without_samples
 from autolr.errors import check_count, invalid, warn
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -157,7 +158,8 @@ def averaged_weights(
 
     That helps where the snapshots lie in one basin, as those of the last short cycles of a training often do; across a
     barrier the average is worse than either. The moving statistics of BatchNormalization belong to the weights they
-    were gathered with, so they are gathered anew, in one pass over `x`.
+    were gathered with, so they are gathered anew, in one pass over `x`. Other weights that are not trained, as counts,
+    are the last snapshot's.
 
     Args:
         model: The model that was trained, or one built alike, as for `snapshot_ensemble`. It is not changed.
@@ -172,7 +174,7 @@ def averaged_weights(
 
     Raises:
         ValueError: If there are no snapshots, the model has not been built, `batch_size` is no whole number of 1 or
-            more, or `x` is needed and not given or empty.
+            more, or `x` is needed and not given, empty or without end.
 
     Example:
     ```python
@@ -185,20 +187,38 @@ def averaged_weights(
         Generalization](https://arxiv.org/abs/1803.05407).
     """
     _check_model(model)
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size, hint="Best that of training.")
     paths = _resolve(snapshots, last)
     averaged = _with_weights(model, paths[-1])
     normalizers = normalizers_of(averaged)
     if normalizers and x is None:
         raise invalid("x", "be data to gather the statistics of BatchNormalization on", x, "Pass the training data.")
-    sums = [np.zeros(weight.shape) for weight in averaged.weights]
-    for path in paths:
-        averaged.load_weights(path)
-        sums = [total + weight for total, weight in zip(sums, averaged.get_weights(), strict=True)]
-    give_mean(averaged, [total / len(paths) for total in sums])
+    if normalizers and is_endless(x):
+        raise invalid("x", "end, since all of it is read once", x, "Leave out `repeat()`, or `take` some batches.")
+    with _unfrozen(averaged):
+        variables = [variable for variable, _ in averaged_values(averaged)]
+        sums = [np.zeros(variable.shape) for variable in variables]
+        for path in paths:
+            averaged.load_weights(path)
+            sums = [total + value for total, (_, value) in zip(sums, averaged_values(averaged), strict=True)]
+        means = [total / len(paths) for total in sums]
+        give_means(averaged, list(zip(variables, means, strict=True)))
     if normalizers and not gather_statistics(averaged, _batches(x, batch_size)):
         raise without_samples(x)
     return compiled_like(model, averaged)
+
+
+@contextmanager
+def _unfrozen(model: keras.Model) -> Iterator[None]:
+    """Whatever was trained counts as trainable meanwhile, also where a layer has been frozen since."""
+    flags = [(layer, layer.trainable) for layer in (model, *all_layers(model))]
+    for layer, _ in flags:
+        layer.trainable = True
+    try:
+        yield
+    finally:
+        for layer, trainable in flags:  # outer ones first: theirs is handed on to those within
+            layer.trainable = trainable
 
 
 def _check_model(model: Any) -> None:
@@ -286,7 +306,8 @@ def _inputs_like(model: keras.Model) -> Any:
     else:  # a class of the user's own knows the shapes it was built with
         shapes = list(model.get_build_config().values())
         if len(shapes) != 1 or not all(size is None or isinstance(size, int) for size in shapes[0]):
-            raise invalid("model", "take one input, if it is of a class of your own", model)
+            hint = "Make it a functional model, with `keras.Model(inputs, outputs)`."
+            raise invalid("model", "take one input, if it is of a class of your own", model, hint)
         return keras.Input(batch_shape=(None, *shapes[0][1:]), dtype=model.input_dtype)
     return keras.tree.map_structure(
         lambda tensor: keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name), tensors

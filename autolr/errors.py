@@ -13,13 +13,13 @@ MAX_SHOWN = 300  # characters of a value in a message, whose end says what to tr
 
 
 class AutoLRWarning(UserWarning):
-    """Something about a trial's learning rate that a person should know; the trial goes on."""
+    """A warning about learning rates. Nothing is interrupted by it."""
 
 
 def warn(text: str) -> None:
     """Warn, and show the line of the innermost call that is neither autolr's nor one of Keras's libraries'.
 
-    Those between say nothing to whom the warning is for.
+    Frames of libraries would not help the reader.
     """
     modules = [str(frame.frame.f_globals.get("__name__", "")) for frame in inspect.stack(context=0)]
     # This function's own frame is the first, and has level 1.
@@ -31,7 +31,7 @@ class RecordError(ValueError):
     """A file that should hold a trial's record does not."""
 
 
-def invalid(argument: str, constraint: str, received: Any, hint: str = "") -> ValueError:
+def invalid(argument: str, constraint: str, received: Any, hint: str) -> ValueError:
     """A `ValueError` in Keras's grammar: argument, constraint, what was received, what to try.
 
     Args:
@@ -47,11 +47,13 @@ def invalid(argument: str, constraint: str, received: Any, hint: str = "") -> Va
     >>> str(invalid("num_steps", "be a positive integer", 0, "The default is 100."))
     'Argument `num_steps` must be a positive integer. Received: num_steps=0. The default is 100.'
     """
-    shown = repr(received)
-    if len(shown) > MAX_SHOWN:
-        shown = f"{shown[:MAX_SHOWN]}..."
-    message = f"Argument `{argument}` must {constraint}. Received: {argument}={shown}."
-    return ValueError(f"{message} {hint}" if hint else message)
+    return ValueError(f"Argument `{argument}` must {constraint}. Received: {argument}={shown(received)}. {hint}")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: of a long one the beginning, since the message's end says what to try."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def is_finite(value: Any) -> bool:
@@ -67,15 +69,15 @@ def is_count(value: Any, *, least: int = 1) -> bool:
     return not isinstance(value, bool) and is_finite(value) and least <= value <= MAX_EXACT_INT and value == int(value)
 
 
-def check_count(argument: str, value: Any, unit: str = "", *, least: int = 1, hint: str = "") -> int:
+def check_count(argument: str, value: Any, unit: str = "", *, hint: str, least: int = 1) -> int:
     """An argument that counts something, as an integer.
 
     Args:
         argument: Its name.
         value: What was received.
         unit: What it counts, if its name does not tell.
-        least: What it must be at least.
         hint: What to try, a whole sentence.
+        least: What it must be at least.
 
     Raises:
         ValueError: If it is not a whole number, or less.

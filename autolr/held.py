@@ -1,4 +1,4 @@
-"""Variables that training may move and Keras does not list: `model.variables` has only those that layers track."""
+"""What training may move and Keras does not list: `model.variables` has only the variables that layers track."""
 
 from __future__ import annotations
 
@@ -13,43 +13,48 @@ from typing import Any
 import keras
 
 from autolr import compat
+from autolr.random_state import OwnGenerator
 
 CONTAINERS = (list, tuple, set, frozenset, deque)
 PLAIN = (int, float, complex, bool, str, bytes, type(None))
 MAX_ITEMS = 1000  # items of a container that is looked into: longer ones are data
+MAX_OBJECTS = 50_000  # looked at, the nearest first: a model of a hundred layers has some thousands, data any number
 # Whose objects are looked into, though their class is Keras's.
 OF_KERAS = (keras.Layer, keras.losses.Loss, keras.metrics.Metric, keras.random.SeedGenerator, keras.utils.PyDataset)
 LIBRARIES = {"keras", "tensorflow", "tensorflow_probability", "jax", "jaxlib", "numpy", "scipy", "pandas", "builtins"}
 
 
 def held_variables(*roots: Any) -> list[Any]:
-    """Variables that objects hold or refer to, also deep within lists, dictionaries, functions or objects of the user.
+    """Variables and random generators that objects hold or refer to, deep within lists, functions or objects, too.
 
     A stateful RNN keeps its states out of Keras's sight, a loss its own variables and seeds, and a model may have a
     plain `tf.Variable` or a `tf.random.Generator` that its `train_step` moves, as its own, as its class's, or as one of
-    its module's that the step refers to by name. Those that Keras lists are among them; those of another module,
-    `helpers.counter` say, are not.
+    its module's that the step refers to by name. Data that augment themselves often have a generator of NumPy's or
+    Python's. Those that Keras lists are among them; those of another module, `helpers.counter` say, are not, nor those
+    that lie behind 50,000 other objects.
 
     Args:
         *roots: A model, its loss, what it is trained on.
     """
     found: list[Any] = []
-    seen: set[int] = set()
-    waiting = list(roots)
-    while waiting:
-        it = waiting.pop()
+    seen: dict[int, Any] = {}  # the objects, too: an identity is another's as soon as one is gone
+    waiting = deque(roots)
+    while waiting and len(seen) < MAX_OBJECTS:
+        it = waiting.popleft()
         # By its type: a module may be lazy, and load itself when it is asked for anything.
         if type(it) in PLAIN or issubclass(type(it), ModuleType) or id(it) in seen:
             continue
-        seen.add(id(it))
+        seen[id(it)] = it
         with contextlib.suppress(Exception):  # one that can't be looked into: lazy, a proxy of nothing yet
             kind = type(it)
             if hasattr(kind, "assign") and hasattr(kind, "dtype"):  # asked of the class: a property may raise
                 found.append(it)
+            elif isinstance(it, OwnGenerator.KINDS):
+                found.append(OwnGenerator(it))
             elif kind.__name__ == "Generator" and kind.__module__.startswith("tensorflow"):
                 found.append(it.state)
             else:
-                waiting += _within(it)
+                waiting.extend(_within(it))  # not `+=`, which TensorFlow's lists take for themselves
     return found
 
 

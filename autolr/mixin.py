@@ -89,20 +89,25 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         **kwargs: Any,
     ) -> None:
         if not (is_finite(range_test_share) and 0 < range_test_share <= 1):
-            raise invalid("range_test_share", "be in (0, 1]", range_test_share)
+            raise invalid("range_test_share", "be in (0, 1]", range_test_share, f"The default is {RANGE_TEST_SHARE:g}.")
         if rate_callbacks not in ("replace", "keep"):
-            raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks)
+            hint = '"replace" leaves callbacks that set the rate out of the trials.'
+            raise invalid("rate_callbacks", 'be "replace" or "keep"', rate_callbacks, hint)
         if not isinstance(reuse_bounds, bool):
-            raise invalid("reuse_bounds", "be True or False", reuse_bounds)
+            raise invalid("reuse_bounds", "be True or False", reuse_bounds, "The default is False.")
         check_tail_average(tail_average)
         # Names that no tuner class of a user's has.
         self._autolr_options = Options(
             range_test_share=range_test_share,
-            range_test_steps=check_count("range_test_steps", range_test_steps, least=2),
-            range_test_min_steps=check_count("range_test_min_steps", range_test_min_steps, least=2),
+            range_test_steps=check_count(
+                "range_test_steps", range_test_steps, least=2, hint=f"The default is {RANGE_TEST_STEPS}."
+            ),
+            range_test_min_steps=check_count(
+                "range_test_min_steps", range_test_min_steps, least=2, hint=f"The default is {MIN_RANGE_TEST_STEPS}."
+            ),
             rate_callbacks=rate_callbacks,
             reuse_bounds=reuse_bounds,
-            num_snapshots=check_count("num_snapshots", num_snapshots, least=0),
+            num_snapshots=check_count("num_snapshots", num_snapshots, least=0, hint="0 keeps none."),
             tail_average=float(tail_average),
         )
         self._autolr_memory = SearchMemory()
@@ -138,7 +143,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                 f"{', '.join(base.__name__ for base in cls.__bases__)}. Put `AutoLRMixin` first."
             )
 
-    def complete_space(self) -> None:
+    def _autolr_complete_space(self) -> None:
         """Add the schedule's hyperparameters to the space, but for those that are there.
 
         Raises:
@@ -198,14 +203,14 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a trial; its executions share the bounds that the first of them found."""
-        assisted = self._autolr_trial = self._assist(trial)
+        assisted = self._autolr_trial = self._autolr_assist(trial)
         try:
             return super().run_trial(trial, *args, **kwargs)
         finally:
             assisted.detach()  # a user's own `run_trial` may have built models, too
             self._autolr_trial = None
 
-    def _assist(self, trial: Any) -> AssistedTrial:
+    def _autolr_assist(self, trial: Any) -> AssistedTrial:
         return AssistedTrial(
             trial=trial,
             folder_of=self.get_trial_dir,
@@ -213,18 +218,18 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             options=self._autolr_options,
             search=self._autolr_memory,
             objective=self.oracle.objective,
-            objective_check=ObjectiveCheck(self.oracle.objective) if self._scored_by_fit() else None,
+            objective_check=ObjectiveCheck(self.oracle.objective) if self._autolr_scored_by_fit() else None,
         )
 
-    def _scored_by_fit(self) -> bool:
+    def _autolr_scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
         return self._autolr_run_trial_is_keras_tuners and type(self.hypermodel).fit is kt.HyperModel.fit
 
-    def around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
+    def _autolr_around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run an execution of a trial with its model's `fit` watched."""
         # A user's own `run_trial` may come here without ours.
         outer = self._autolr_trial
-        assisted = outer if outer is not None and outer.trial is trial else self._assist(trial)
+        assisted = outer if outer is not None and outer.trial is trial else self._autolr_assist(trial)
         self._autolr_trial = assisted
         try:
             return execute()
@@ -234,7 +239,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             if assisted.fitted:
                 self._autolr_helped = trial
 
-    def on_model_built(self, hp: Any, model: Any) -> None:
+    def _autolr_on_model_built(self, hp: Any, model: Any) -> None:
         """Watch the `fit` of a model that is built for a trial."""
         # Keras Tuner also builds models to explore the space or to load weights: those are not trained.
         if self._autolr_trial is not None and hp is self._autolr_trial.trial.hyperparameters:
@@ -286,7 +291,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             Models](https://doi.org/10.1145/1015330.1015432), for the trials of a search.
         """
         check_last(last)
-        best = compat_tuner.best_completed_trials(self.oracle, check_count("num_trials", num_trials))
+        best = compat_tuner.best_completed_trials(
+            self.oracle, check_count("num_trials", num_trials, hint="1 is the best alone.")
+        )
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
         ends: list[list[Path]] = []
@@ -295,7 +302,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             folder = Path(self.get_trial_dir(trial.trial_id))
             ends.append(best_ends(folder, folder / SNAPSHOTS, last=last))
             best_epoch = Path(compat_tuner.checkpoint_of(self, trial.trial_id))
-            loaded += [(self._model_at(trial, end), end) for end in ends[-1]] or [(self._model_at(trial), best_epoch)]
+            loaded += [(self._autolr_model_at(trial, end), end) for end in ends[-1]] or [
+                (self._autolr_model_at(trial), best_epoch)
+            ]
         models = iter(with_own_layers(loaded))
         members = []
         for own in ends:
@@ -303,7 +312,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             members.append(average(of_trial, name=f"{of_trial[0].name}_ensemble") if own else of_trial[0])
         return without_compiled_parts(compiled_like(loaded[0][0], average(members, name="best_trials_ensemble")))
 
-    def _model_at(self, trial: Any, end: Path | None = None) -> Any:
+    def _autolr_model_at(self, trial: Any, end: Path | None = None) -> Any:
         """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.
 
         Built anew: a copy would not have what the build function adapts, as layers that look up texts.
@@ -325,9 +334,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         super().results_summary(num_trials)
         print("\nLearning rates")
         for trial in self.oracle.get_best_trials(num_trials):
-            print(f"Trial {trial.trial_id}: {self._summarise(trial)}")
+            print(f"Trial {trial.trial_id}: {self._autolr_summarise(trial)}")
 
-    def _summarise(self, trial: Any) -> str:
+    def _autolr_summarise(self, trial: Any) -> str:
         values = trial.hyperparameters.values
         if MIN_LR not in values:
             return "no bounds recorded"

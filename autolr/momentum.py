@@ -20,7 +20,7 @@ def check_momentum(momentum: Any) -> None:
         return
     pair = momentum if isinstance(momentum, (tuple, list)) and len(momentum) == 2 else (math.nan, math.nan)
     if not (is_finite(pair[0]) and is_finite(pair[1]) and 0 <= pair[0] <= pair[1] < 1):
-        raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum)
+        raise invalid("momentum", "be two numbers in [0, 1), the smaller first, or None", momentum, "Try (0.85, 0.95).")
 
 
 class _Momentum(keras.Variable):

@@ -91,8 +91,8 @@ def several_optimizers(model: keras.Model) -> bool:
 
 
 KEPT = (
-    "The model keeps the optimizer it is compiled with under a name of its own, and that takes no number as its "
-    "learning rate: one that does cannot take its place."
+    "The model also stores its optimizer in an attribute of its own, and that optimizer's learning rate is a schedule "
+    "or a callable. AutoLR cannot put another optimizer in its place, which the model would not use."
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.charts import loss_limits
-from autolr.errors import invalid
+from autolr.errors import check_count, invalid
 from autolr.search_folder import Search, Source, Trial, read_search
 from autolr.sgdr import Schedule
 from autolr.verdicts import LRBounds
@@ -57,7 +57,7 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         The axes.
 
     Raises:
-        ValueError: If `test` is none.
+        ValueError: If `test` is no range test, or `bounds` are none.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -68,8 +68,10 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     if not hasattr(test, "lrs"):
         hint = "That is what `autolr.range_test` returns, and the `result` of an `LRFinder`."
         raise invalid("test", "be a `RangeTest`", test, hint)
-    ax = new_axes(ax)
     bounds = test.bounds() if bounds is None else bounds
+    if not isinstance(bounds, LRBounds):
+        raise invalid("bounds", "be an `LRBounds` or None", bounds, "That is what `find_bounds` returns.")
+    ax = new_axes(ax)
     smooth = smooth_losses(test.lrs, test.losses)
     finite = np.isfinite(test.losses)
     size = 4 if np.count_nonzero(finite) > FEW else 8
@@ -188,7 +190,7 @@ def plot_schedule(
         The axes.
 
     Raises:
-        ValueError: If there are fewer than two edges, or they do not rise.
+        ValueError: If there are fewer than two edges, or they do not rise, or another argument is out of its range.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -199,12 +201,17 @@ def plot_schedule(
     schedule = Schedule(min_lr=min_lr, max_lr=max_lr, lr_decay=lr_decay, shape=shape, warmup=warmup, fit_budget=True)
     try:
         steps = np.asarray(edges, dtype=np.float64)
-        rising = steps.ndim == 1 and len(steps) > 1 and np.all(steps % 1 == 0) and np.all(np.diff(steps) > 0)
+        rising = (
+            steps.ndim == 1 and len(steps) > 1 and np.all(steps % 1 == 0) and np.all(np.diff(steps, prepend=-1) > 0)
+        )
     except (TypeError, ValueError):
         rising = False
     if not rising:
         hint = "For instance `[0, 375, 1000]`. A scheduler draws itself: `SGDRScheduler.preview`."
-        raise invalid("edges", "be two or more whole numbers, rising", edges, hint)
+        raise invalid("edges", "be two or more whole numbers from 0 on, rising", edges, hint)
+    check_count("steps_per_epoch", steps_per_epoch, hint="1 labels the axis in steps.")
+    if total_steps is not None:
+        check_count("total_steps", total_steps, hint="None draws until the last edge.")
     return draw_schedule(schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total_steps, ax=ax)
 
 

@@ -24,6 +24,7 @@ from autolr.data import (
     replayable,
     source_of,
     without_samples,
+    yields_targets,
 )
 from autolr.errors import invalid
 from autolr.optimizers import scope_of, takes_a_number, with_number_as_rate
@@ -65,10 +66,11 @@ class Fit:
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:
         """Train for so many epochs, unless the callback ends it."""
+        fit = unassisted_fit(self.model)
         # Keras must not evaluate in between.
-        frequency = {"validation_freq": NEVER} if takes(self.model.fit, "validation_freq") else {}
+        frequency = {"validation_freq": NEVER} if takes(fit, "validation_freq") else {}
         try:
-            self.model.fit(
+            fit(
                 self.x.replay() if isinstance(self.x, Replay) else self.x,
                 self.y,
                 epochs=epochs,
@@ -82,6 +84,8 @@ class Fit:
                 raise
             if is_array_data(self.x):
                 raise invalid("y", "be given, since the model's loss needs it", None, "Pass the targets.") from error
+            if yields_targets(self.x):  # then the None is the user's own, a loss that returns it say
+                raise
             given, hint = source_of(self.x), "Let each element be `(inputs, targets)`."
             raise invalid("x", "yield targets, too, since the model's loss needs them", given, hint) from error
 
@@ -95,6 +99,15 @@ class Fit:
             self.x.end()
         if not is_array_data(self.x):
             gc.collect()
+
+
+def unassisted_fit(model: keras.Model) -> Callable[..., Any]:
+    """A model's `fit` without the range test and the schedule that AutoLR has added to it for a trial.
+
+    A `HyperModel.fit` may run a range test of its own, whose trainings are none of the trial's.
+    """
+    fit: Callable[..., Any] = model.fit
+    return getattr(fit, "unassisted", fit)
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:

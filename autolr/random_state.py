@@ -1,8 +1,9 @@
-"""The random generators that a program shares, noted and put back."""
+"""Random generators, those that a program shares and the user's own, noted and put back."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import pickle
 import random
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,36 @@ class RandomState:
         compat.set_tensorflow_seed_state(self.tensorflow)
 
 
+class OwnGenerator:
+    """A random generator of Python's or NumPy's that is the user's own, noted and put back as variables are.
+
+    Args:
+        generator: A `random.Random`, `numpy.random.Generator` or `numpy.random.RandomState`.
+    """
+
+    KINDS = (random.Random, np.random.Generator, np.random.RandomState)
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def state(self) -> Any:
+        """Its state, a copy."""
+        if isinstance(self._generator, random.Random):
+            return self._generator.getstate()
+        if isinstance(self._generator, np.random.RandomState):
+            return self._generator.get_state()
+        return copy.deepcopy(self._generator.bit_generator.state)
+
+    def assign(self, state: Any) -> None:
+        """Put back what `state` returned."""
+        if isinstance(self._generator, random.Random):
+            self._generator.setstate(state)
+        elif isinstance(self._generator, np.random.RandomState):
+            self._generator.set_state(state)
+        else:
+            self._generator.bit_generator.state = state
+
+
 @contextlib.contextmanager
 def undrawn(variables: Sequence[Any] = ()) -> Iterator[None]:
     """What is drawn from the random generators meanwhile will be drawn again.
@@ -61,12 +92,16 @@ def undrawn(variables: Sequence[Any] = ()) -> Iterator[None]:
         state.restore()
 
 
-def noted(variables: Sequence[Any]) -> list[tuple[Any, np.ndarray[Any, Any]]]:
-    """Variables with their values, but for those that can't be read, as those of some types and strategies."""
+def noted(variables: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Variables, and generators of the user's own, with their values.
+
+    Those that can't be read, as those of some types and strategies, are left out.
+    """
     values = []
     for variable in variables:
         with contextlib.suppress(Exception):
-            values.append((variable, copy_of(variable)))
+            own = isinstance(variable, OwnGenerator)
+            values.append((variable, variable.state() if own else copy_of(variable)))
     return values
 
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from autolr.errors import RecordError
+from autolr.files import strict, write_atomically
 
 FILE_NAME = "autolr.json"
 STOPPED = "stopped.json"  # in a search's folder, when it was cut off; what is written later tells that it goes on
@@ -44,9 +43,9 @@ class TrialRecord:
             optimizer's rate at some 300 of its steps and at the ends of cycles; `losses` (`step`, `loss`): the mean
             loss of the steps since the last point; `epochs`: for each its number (`epoch`, from 1), the `step` that
             it ended with, and its `logs`; `steps`: how many there were; `fits`: how often `fit` was called;
-            `steps_of_all`: how many steps all of these had. Steps
-            are optimizer updates of this `fit`, counted from 1. Numbers are as in `RangeTest.to_dict()`: not-a-number
-            and the infinities are the strings "nan", "inf" and "-inf".
+            `steps_of_all`: how many steps all of these had. Steps are optimizer updates of this `fit`, counted from 1.
+            Numbers are as in `RangeTest.to_dict()`: not-a-number and the infinities are the strings "nan", "inf" and
+            "-inf".
         optimizer: Name of the optimizer's class, "" if unknown.
         objective: `name` and `direction` ("min" or "max") of the search's objective, None if unknown.
         warnings: What AutoLR warned of in this trial, also where an earlier trial had said it already.
@@ -102,25 +101,6 @@ def note_stop(folder: str | os.PathLike[str], error: str = "") -> None:
         write_atomically(Path(folder) / STOPPED, json.dumps(content))
 
 
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` when it is whole: no reader or crash sees half of it."""
-    # A name of its own, as another process may write there, too; with the ending, by which Keras knows the format. Not
-    # by `tempfile`, whose files only their owner may read: reports are made by others, too.
-    aside = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
 def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -> bool:
     """Whether a trial's hyperparameter values hold those of a record, but for what the trial found itself.
 
@@ -133,8 +113,3 @@ def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -
 
 def _strict(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: strict(value) if isinstance(value, float) else value for name, value in values.items()}
-
-
-def strict(number: float) -> float | str:
-    """A number for strict JSON, which knows no NaN or infinity: those become the strings "nan", "inf" and "-inf"."""
-    return number if math.isfinite(number) else str(number)

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import autolr
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 from autolr.report_views import Overview, TrialView, number, own, rate, value
 from autolr.search_folder import Search, Source, read_search
 

@@ -15,7 +15,7 @@ from autolr.averaging import TailAverage, averages_itself, check_tail_average
 from autolr.callbacks import check_assignable_rate
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import check_count, warn
+from autolr.errors import check_count, invalid, warn
 from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
     PROPORTIONAL,
@@ -85,7 +85,8 @@ class SGDRScheduler(keras.callbacks.Callback):
             None before there was one.
 
     Raises:
-        ValueError: If an argument is out of its range; when training begins, if the learning rate is not a number.
+        ValueError: If an argument is out of its range; when training begins, if the learning rate is not a number, or
+            `steps_per_epoch` is not what Keras counts.
 
     Example:
     ```python
@@ -131,14 +132,18 @@ class SGDRScheduler(keras.callbacks.Callback):
             warmup=warmup,
             fit_budget=fit_budget,
         )
-        self.steps_per_epoch = None if steps_per_epoch is None else check_count("steps_per_epoch", steps_per_epoch)
+        if steps_per_epoch is not None:
+            steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, hint="None where Keras can count them.")
+        self.steps_per_epoch = steps_per_epoch
         check_momentum(momentum)
         check_tail_average(tail_average)
         self.momentum = momentum
         self.restore_weights = restore_weights
         self.tail_average = float(tail_average)
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
-        self.num_snapshots = check_count("num_snapshots", num_snapshots)
+        self.num_snapshots = check_count(
+            "num_snapshots", num_snapshots, hint="Without a `snapshot_folder` none are kept."
+        )
         self.history: dict[str, list[Any]] = {"step": [], "lr": []}
         self._momentum: CycledMomentum | None = None
         self._warned_of_another = False
@@ -190,7 +195,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         """
         from autolr.plots import draw_schedule  # needs matplotlib, and sits above this file
 
-        total = check_count("epochs", epochs) * check_count("steps_per_epoch", steps_per_epoch)
+        check_count("epochs", epochs, hint="As many as `fit` will be given.")
+        check_count("steps_per_epoch", steps_per_epoch, hint="100 draw a smooth line.")
+        total = int(epochs) * int(steps_per_epoch)
         edges = self.schedule.edges(total, steps_per_epoch)
         return draw_schedule(self.schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total, ax=ax)
 
@@ -219,8 +226,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         restores = self.restore_weights and not averages_itself(self.model.optimizer)
         self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
         self._batches_per_update = batches_per_update(self.model.optimizer)
-        told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
-        self._batches_per_epoch: int | None = told or self.params.get("steps")
+        self._batches_per_epoch = self._batches_in_epoch()
         self._averages = self.tail_average > 0 and not averages_itself(self.model.optimizer)
         self._step = self._block_start = -1
         self._thread = threading.get_ident()
@@ -229,6 +235,19 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
             self._take_momentum()
+
+    def _batches_in_epoch(self) -> int | None:
+        """As Keras counts them, or else as the user has; None if neither could."""
+        counted: int | None = self.params.get("steps")
+        told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
+        if counted and told and abs(counted - told) >= self._batches_per_update:
+            raise invalid(
+                "steps_per_epoch",
+                f"be the optimizer steps of an epoch, {counted / self._batches_per_update:g} here",
+                self.steps_per_epoch,
+                "Leave it out: Keras knows the size of these data.",
+            )
+        return counted or told
 
     def _take_momentum(self) -> None:
         if keras.backend.backend() == "jax":

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from autolr.errors import check_count
-from autolr.sgdr import Schedule
+from autolr.sgdr import STEPS_PER_EPOCH, Schedule
 
 _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 
@@ -41,7 +41,7 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             `total_steps` also a share of them, see `sgdr_lr`. Defaults to 0.
         gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras asks a schedule for the
             rate of each batch, and only every so many of them are a step.
-        name: Name of the schedule in the graph.
+        name: As Keras's schedules have one; it changes nothing.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -82,13 +82,17 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             warmup=warmup,
             fit_budget=total_steps is not None,
         )
-        optional = {"total_steps": total_steps, "gradient_accumulation_steps": gradient_accumulation_steps}
         counts: dict[str, Any] = {
-            "steps_per_epoch": check_count("steps_per_epoch", steps_per_epoch),
-            **{name: None if value is None else check_count(name, value) for name, value in optional.items()},
+            "steps_per_epoch": check_count("steps_per_epoch", steps_per_epoch, hint=STEPS_PER_EPOCH),
+            "total_steps": total_steps,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
         }
+        for argument in ("total_steps", "gradient_accumulation_steps"):
+            if counts[argument] is not None:
+                counts[argument] = check_count(argument, counts[argument], hint="None leaves it out.")
         arguments = {name: value for name, value in asdict(schedule).items() if name != "fit_budget"}
         self._config: dict[str, Any] = {**arguments, **counts, "name": name}
+        self.name = name
         self._schedule = schedule
         self._batches_per_step: int = counts["gradient_accumulation_steps"] or 1
         # Equal cycles without end are one, again and again: a table of them all would be long.

@@ -115,8 +115,7 @@ class Search:
     Attributes:
         name: Name of its folder.
         state: "finished", "running", "interrupted" (a trial is under way, but the search was cut off, or nothing has
-            been written for long),
-            "failed" (its last trials failed) or "empty" (no trial yet).
+            been written for long), "failed" (its last trials failed) or "empty" (no trial yet).
         objective: Name of the objective, from a trial's record. Keras Tuner does not write it down: without such a
             record it is the metric that the scores are the best values of, "score" if there is none, and "objective"
             without scores.

@@ -72,10 +72,10 @@ def check_searched(parameter: Any) -> None:
     if parameter.name not in DEFAULTS:
         return
     config = parameter.get_config()
-    # Of a range without steps Keras Tuner gives some values inside it, and the ends are to hold, too.
+    # What a schedule can have is a range, so that the ends of one suffice.
     ends = [config[name] for name in ("min_value", "max_value") if name in config]
     try:
-        for value in [*parameter.values, *ends]:
+        for value in ends or parameter.values:
             trial_schedule({**DEFAULTS, parameter.name: value})
     except ValueError as error:
         raise ValueError(

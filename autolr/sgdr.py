@@ -18,6 +18,8 @@ from autolr.errors import MAX_EXACT_INT, check_count, invalid, is_count, is_fini
 
 FloatArray = npt.NDArray[np.float64]
 
+BOUNDS = "`autolr.range_test` finds both bounds: `min_lr, max_lr = test.bounds()`."
+STEPS_PER_EPOCH = "For arrays it is `math.ceil(len(x) / batch_size)`."
 SHAPES = ("cosine", "triangular", "triangular2", "one_cycle")
 ONE_CYCLE_END = 0.9  # a one-cycle is back at `min_lr` here, and uses what remains to go on down ...
 ONE_CYCLE_FLOOR = 0.01  # ... to this share of `min_lr`: Smith's "several orders of magnitude less"
@@ -64,30 +66,35 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not (is_finite(self.min_lr) and self.min_lr >= 0):
-            raise invalid("min_lr", "be a finite number, zero or more", self.min_lr)
+            raise invalid("min_lr", "be a finite number, zero or more", self.min_lr, BOUNDS)
         if not (is_finite(self.max_lr) and self.max_lr > 0):
-            raise invalid("max_lr", "be a finite, positive number", self.max_lr)
+            raise invalid("max_lr", "be a finite, positive number", self.max_lr, BOUNDS)
         if self.min_lr > self.max_lr:
             raise ValueError(
                 "Argument `min_lr` must not be larger than `max_lr`. "
                 f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. Are the two swapped?"
             )
-        cycle_length = check_count("cycle_length", self.cycle_length, "epochs")
+        cycle_length = check_count("cycle_length", self.cycle_length, "epochs", hint="The default is 10.")
         if not (is_finite(self.mult_factor) and self.mult_factor >= 1):
             hint = "1 keeps all cycles equally long."
             raise invalid("mult_factor", "be a finite number, 1 or more", self.mult_factor, hint)
         if not (is_finite(self.lr_decay) and 0 < self.lr_decay <= 1):
             raise invalid("lr_decay", "be in (0, 1]", self.lr_decay, "1 keeps every peak at `max_lr`.")
         if not (isinstance(self.shape, str) and self.shape in SHAPES):
-            raise invalid("shape", f"be one of {', '.join(map(repr, SHAPES))}", self.shape)
+            raise invalid("shape", f"be one of {', '.join(map(repr, SHAPES))}", self.shape, "SGDR is 'cosine'.")
         warmup = self.warmup
         if not (is_finite(warmup) and (warmup == 0 or 0 < warmup < 1 or is_count(warmup))):
-            raise invalid("warmup", "be a whole number of epochs, zero or more, or a share of the training", warmup)
+            hint = "Say 1 for an epoch, or 0.1 for a tenth of a training whose end is known."
+            raise invalid(
+                "warmup", "be a whole number of epochs, zero or more, or a share of the training", warmup, hint
+            )
         if 0 < warmup < 1 and not self.fit_budget:
             hint = "The end is known with `total_steps`, or `fit_budget=True` for a callback."
             raise invalid("warmup", "be a whole number of epochs where the training's end is unknown", warmup, hint)
         if self.fit_budget not in (True, False):
-            raise invalid("fit_budget", "be True or False", self.fit_budget)
+            raise invalid(
+                "fit_budget", "be True or False", self.fit_budget, "True ends the last cycle with the training."
+            )
         # Python's own numbers: NumPy's would not go into a model's configuration.
         for name in ("min_lr", "max_lr", "mult_factor", "lr_decay"):
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -113,10 +120,11 @@ class Schedule:
         Raises:
             ValueError: If the warm-up takes the whole budget, or an epoch has no steps.
         """
-        per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+        per_epoch = check_count("steps_per_epoch", steps_per_epoch, hint=STEPS_PER_EPOCH)
         ramp = 0 if self.warms_up_inside else int(self.warmup * per_epoch)
         if self.fit_budget and ramp and ramp >= steps:
-            raise invalid("warmup", f"be shorter than the training, {steps / per_epoch:g} epochs", self.warmup)
+            length = f"{steps / per_epoch:g} epochs"
+            raise invalid("warmup", f"be shorter than the training, {length}", self.warmup, "A tenth of it is plenty.")
         if self.shape == "one_cycle":
             edges = np.array(
                 [0, steps - ramp if self.fit_budget else min(self.cycle_length * per_epoch, MAX_EXACT_INT)],
@@ -272,12 +280,16 @@ def sgdr_lr(
     )
     at = np.asarray(step)
     if at.size and at.dtype.kind in "USO":
-        raise invalid("step", "be a number or an array of numbers", step)
+        raise invalid("step", "be a number or an array of numbers", step, "Steps are counted from 0.")
     at = at if at.dtype.kind in "iuf" else at.astype(np.float64)  # truth values, and kinds NumPy does not know
     if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MAX_EXACT_INT):
-        raise invalid("step", f"be zero or more, and no more than {MAX_EXACT_INT}", step)
+        raise invalid("step", f"be zero or more, and no more than {MAX_EXACT_INT}", step, "Steps are counted from 0.")
     furthest = math.ceil(at.max()) if at.size else 0
-    end = furthest if total_steps is None else check_count("total_steps", total_steps)
+    end = (
+        furthest
+        if total_steps is None
+        else check_count("total_steps", total_steps, hint="Steps of the whole training; None for cycles without end.")
+    )
     edges = schedule.edges(end, steps_per_epoch)
     rates = schedule.rates(at, edges)
     return float(rates) if at.ndim == 0 else rates

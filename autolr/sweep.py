@@ -15,7 +15,7 @@ from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pa
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
 from autolr.data import holding_nan, is_empty, without_samples
-from autolr.errors import check_count, invalid, is_finite, warn
+from autolr.errors import check_count, invalid, is_finite, shown, warn
 from autolr.optimizers import (
     KEPT,
     PROPORTIONAL,
@@ -24,7 +24,7 @@ from autolr.optimizers import (
     keeps_its_optimizer,
     takes_a_number,
 )
-from autolr.preparing import Fit, prepare, quick_collection, step_by_step
+from autolr.preparing import Fit, prepare, quick_collection, step_by_step, unassisted_fit
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 
@@ -96,7 +96,7 @@ def range_test(
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
     if batch_size is not None:
-        check_count("batch_size", batch_size, "samples")
+        check_count("batch_size", batch_size, "samples", hint="Best that of training.")
     return run_range_test(
         model,
         x,
@@ -176,7 +176,7 @@ def run_range_test(
             with step_by_step(model) as changed:
                 if changed:
                     prepare(fit)
-                before = Snapshot.of(model, fit.x)
+                before = Snapshot.of(model, fit.x) if changed else original
                 return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
         finally:
             original.restore()
@@ -186,20 +186,21 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
     if own := arguments.keys() & OWN_ARGUMENTS:
         raise TypeError(
             f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
-            f"{', '.join(f'{name}={arguments[name]!r}' for name in sorted(own))}. Leave them out."
+            f"{', '.join(f'{name}={shown(arguments[name])}' for name in sorted(own))}. Leave them out."
         )
     try:
-        inspect.signature(model.fit).bind_partial(**arguments)
+        inspect.signature(unassisted_fit(model)).bind_partial(**arguments)
     except ValueError:  # a `fit` that does not tell what it takes
         pass
     except TypeError as error:
+        received = ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
         raise TypeError(
-            f"A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps` and arguments of the "
-            f"model's `fit`. Received: {', '.join(f'{name}={value!r}' for name, value in arguments.items())} ({error})."
+            "A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps` and arguments of the "
+            f"model's `fit`. Received: {received} ({error}). Leave out what `fit` does not take."
         ) from None
     split = arguments.get("validation_split")
     if split is not None and not (is_finite(split) and 0 <= split < 1):
-        raise invalid("validation_split", "be in [0, 1)", split)
+        raise invalid("validation_split", "be in [0, 1)", split, "It is left out of the test, as of training.")
 
 
 def _confirmed(

@@ -9,8 +9,9 @@ from typing import Any
 
 import keras
 
+from autolr.errors import warn
+from autolr.files import strict
 from autolr.optimizers import batches_per_update, batches_trained, current_rate, iterations_of
-from autolr.records import strict
 
 POINTS = 300  # of each line, about: more cannot be told apart on a page
 SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
@@ -80,8 +81,9 @@ class TrainingLog(keras.callbacks.Callback):
         if self._works:
             try:
                 note(*arguments)
-            except Exception:  # a full disk, a metric of a strange kind: the training is worth more
+            except Exception as error:  # a full disk, a metric of a strange kind: the training is worth more
                 self._works = False
+                warn(f"The training is no longer recorded ({type(error).__name__}: {error}). It goes on.")
 
     def _note(self, done: int, logs: Mapping[str, Any]) -> None:
         self._rates.append((done, current_rate(self.model.optimizer)))

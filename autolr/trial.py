@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.boards import show
+from autolr.boards import tensorboard_callbacks
 from autolr.budget import describe, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
@@ -133,6 +133,7 @@ class AssistedTrial:
             finally:
                 model.fit = fit
 
+        vars(fit)["unassisted"] = original
         model.fit = fit
 
     def detach(self) -> None:
@@ -277,7 +278,7 @@ class AssistedTrial:
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
         log = TrainingLog(schedule, self.diary.keep_training, fits=self.fitted)
-        writers = show(callbacks, log, bounds, schedule)
+        writers = tensorboard_callbacks(callbacks, log, bounds, schedule)
         return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
 
     def _keeps_snapshots(self) -> bool:

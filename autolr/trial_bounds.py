@@ -72,15 +72,17 @@ def find_trial_bounds(
     try:
         test = _run(model, arguments, diary, sweep_steps=steps, burst_steps=bursts)
         found = Found(judged(test, model.optimizer), test, "range test")
+        topic = found.bounds.status
     except Exception as error:  # whatever it was, training itself will show it too, or go well
+        topic = f"failed {type(error).__name__}"
         bounds = fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
         found = Found(bounds, None, "fallback")
     bounds = found.bounds
     if bounds.ok and measured:
         search.found[measured] = str(trial.trial_id), bounds
     if not bounds.ok:
-        # Once a search for each verdict; every trial's record has its own.
-        diary.warn(bounds.status, f"Trial {trial.trial_id}: {bounds.status}. {bounds.reason}")
+        # Once a search for each verdict and kind of error; every trial's record has its own.
+        diary.warn(topic, f"Trial {trial.trial_id}: {bounds.status}. {bounds.reason}")
     spent = f", {found.test.steps_spent} steps" if found.test else ""
     verdict = f"{bounds.status}, {bounds.confidence} confidence{spent}"
     diary.say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
@@ -105,15 +107,17 @@ def _run(
 
 
 def judged(test: RangeTest, optimizer: Any) -> LRBounds:
-    """The bounds of a range test; where nothing stands out from the noise, a rate usual for the optimizer.
+    """The bounds of a range test; where nothing can be seen for noise or want of steps, the optimizer's usual rate.
 
-    From a curve alone there is only a guess by its end then, the same for every optimizer.
+    From a curve alone there is only a guess by its ends then, the same for every optimizer.
     """
     bounds = test.bounds()
-    if bounds.status != "too_noisy":
+    if bounds.status not in ("too_noisy", "too_few_points"):
         return bounds
     advice = "Sweep more slowly (longer trials or a larger `range_test_share`), or use a larger batch."
-    usual = fallback(optimizer, STATUSES["too_noisy"], status="too_noisy")
+    if bounds.status == "too_few_points":
+        advice = "Give it more steps: longer trials, a larger `range_test_share` or `range_test_min_steps`."
+    usual = fallback(optimizer, STATUSES[bounds.status], status=bounds.status)
     return replace(usual, reason=f"{usual.reason} {advice}")
 
 
@@ -145,7 +149,7 @@ def _verdict_on(min_lr: float, max_lr: float, record: TrialRecord | None) -> LRB
             bounds = LRBounds.from_dict(record.bounds)
             if tuple(bounds) == (min_lr, max_lr):  # else the folder was another trial's before
                 return bounds
-        except TypeError:  # no bounds of this version's
+        except ValueError:  # no bounds of this version's
             pass
     reason = "What the trial that found these bounds has recorded of them cannot be read, but for the rates."
     return LRBounds(min_lr, max_lr, "unknown", reason, "low")

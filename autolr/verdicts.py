@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from autolr.errors import invalid, is_finite
 
 STATUSES: Mapping[str, str] = {
     "ok": "The loss fell and rose again, and both stand out from its noise.",
@@ -65,6 +67,9 @@ class LRBounds:
             bounds are a fallback, or, in a `RangeTest`, a decade of rates has fewer than 10 points. After bursts:
             `"high"` if rounds of all lengths found the same rate best, `"medium"` otherwise, `"low"` if the loss hardly
             fell.
+
+    Raises:
+        ValueError: If the rates are not finite, positive and `min_lr < max_lr`.
     """
 
     min_lr: float
@@ -72,6 +77,13 @@ class LRBounds:
     status: str
     reason: str
     confidence: str
+
+    def __post_init__(self) -> None:
+        if not (is_finite(self.min_lr) and is_finite(self.max_lr) and 0 < self.min_lr < self.max_lr):
+            raise ValueError(
+                "Arguments `min_lr` and `max_lr` must be finite and positive, and `min_lr` the smaller one. "
+                f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. Are the two swapped?"
+            )
 
     def __iter__(self) -> Iterator[float]:
         yield self.min_lr
@@ -88,5 +100,12 @@ class LRBounds:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LRBounds:
-        """The value `to_dict` was called on."""
+        """The value `to_dict` was called on.
+
+        Raises:
+            ValueError: If a value is missing, unknown or out of its range.
+        """
+        names = [field.name for field in fields(cls)]
+        if sorted(data) != sorted(names):
+            raise invalid("data", f"have {', '.join(names)}", sorted(data), "Give what `to_dict` returns.")
         return cls(**data)

@@ -34,7 +34,7 @@ from task_data import fashion
 
 import autolr
 from autolr.budget import RANGE_TEST_SHARE, RANGE_TEST_STEPS, range_test_budget
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 from autolr.trial_values import WARMUP
 
 RESULTS = Path(__file__).parent / "results" / "annealing"

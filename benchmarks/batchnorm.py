@@ -24,7 +24,7 @@ from documents import fill
 
 import autolr
 from autolr.batchnorm import gather_statistics, normalizers_of
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 from autolr.trial_values import TAIL_AVERAGE, WARMUP
 
 RESULTS = Path(__file__).parent / "results" / "batchnorm.json"

@@ -30,7 +30,7 @@ from peers import PEERS
 
 import autolr
 from autolr.bursts import LATE_LOOKS
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bounds"
 FRESH = "autolr.range_test, with fresh statistics"

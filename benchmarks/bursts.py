@@ -25,7 +25,7 @@ from bounds import regret
 
 import autolr
 from autolr.bursts import LOOKS, Burst, Look, confirm, next_burst
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bursts"
 DESIGNED_WITH = 24  # the first dev tasks; the others were held out then

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 
 PAGES = Path(__file__).parents[1] / "docs"
 

@@ -32,7 +32,7 @@ from range_test import BATCH, method_cnn
 import autolr
 from autolr.cycle_ends import snapshot_paths
 from autolr.ensemble import averaged_weights, snapshot_ensemble
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 EPOCHS, CYCLE = 12, 3

@@ -39,7 +39,7 @@ from scipy import stats
 import autolr
 from autolr.cycle_ends import snapshot_paths
 from autolr.ensemble import snapshot_ensemble
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 from autolr.trial_values import TAIL_AVERAGE, WARMUP
 
 RESULTS = Path(__file__).parent / "results"

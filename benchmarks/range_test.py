@@ -29,7 +29,7 @@ from documents import fill
 from keras import layers
 
 import autolr
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "range_test.json"
 BATCH = 128

@@ -33,7 +33,7 @@ from documents import fill
 from range_test import BATCH, method_cnn, perceptron
 
 import autolr
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "schedules.json"
 MODELS = {"cnn": (method_cnn, 25), "perceptron": (perceptron, 400)}  # and the steps of a `fit`

@@ -184,7 +184,7 @@ def main() -> None:
 
 def search_in_a_process(job: dict[str, Any], path: Path) -> None:
     """Memory that Keras keeps of its models goes when the process does."""
-    from autolr.records import write_atomically
+    from autolr.files import write_atomically
 
     command = [sys.executable, __file__, "--job", json.dumps(job)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

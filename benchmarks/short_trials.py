@@ -23,7 +23,7 @@ from documents import fill
 from search import FULL, test_error
 
 import autolr
-from autolr.records import write_atomically
+from autolr.files import write_atomically
 from autolr.trial_values import TAIL_AVERAGE, WARMUP
 
 RESULTS = Path(__file__).parent / "results" / "short_trials"

@@ -7,12 +7,14 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import LOSS, assert_same_arrays, compiled, one_weight, sequential, state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr import RandomSearch, SGDRScheduler, snapshot_ensemble
+from autolr import RandomSearch, SGDRScheduler, averaged_weights, snapshot_ensemble
 from autolr.averaging import SAMPLES, SPACING, TailAverage
+from autolr.cycle_ends import snapshot_paths
 
 X, Y = np.ones((40, 1), "float32"), np.zeros((40, 1), "float32")
 
@@ -117,11 +119,12 @@ def test_with_several_steps_per_execution_there_are_fewer_samples(several):
 
 def test_an_epoch_shorter_than_planned_takes_nothing_from_its_cycle_to_the_next():
     model, spy = one_weight(), AfterEachStep()
-    # 15 steps an epoch are promised, 10 are there: no cycle is trained to its end.
+    # 15 steps an epoch are promised, 10 are there, which Keras can't know: no cycle is trained to its end.
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).filter(lambda x, y: True)
     schedule = SGDRScheduler(
         0.125, 0.125, cycle_length=2, mult_factor=1, tail_average=0.25, steps_per_epoch=15, restore_weights=False
     )
-    fit(model, schedule, spy)
+    fit(model, schedule, spy, x=data, y=None, batch_size=None)
     assert [epoch[0].item() * 8 for epoch in spy.epochs] == pytest.approx([-10, -20, -30, -40])
 
 
@@ -377,3 +380,37 @@ def test_a_short_training_with_batch_normalization_is_validated_on_fresh_statist
         history = fit(model, schedule, x=x, y=y, batch_size=8, epochs=1, validation_data=(x, y)).history
         losses.append(history["val_loss"][-1])
     assert losses[1] < 0.7 * losses[0]
+
+
+class Counts(keras.layers.Layer):
+    """Counts its calls in training, in a number that is a float and is not trained."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x, training=False):
+        if training:
+            self.calls.assign_add(1.0)
+        return x
+
+
+def test_what_is_not_trained_is_not_averaged(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), Counts(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    schedule = SGDRScheduler(0.01, 0.1, cycle_length=2, mult_factor=1, tail_average=0.25, snapshot_folder=tmp_path)
+    fit(model, schedule)
+    assert float(model.layers[0].calls) == 40
+    averaged = averaged_weights(model, tmp_path)
+    assert float(averaged.layers[0].calls) == 40  # the last snapshot's, not 30
+    ends = [one.get_weights() for one in (averaged_weights(model, [path]) for path in snapshot_paths(tmp_path))]
+    np.testing.assert_allclose(averaged.layers[1].kernel, np.mean([end[1] for end in ends], axis=0), rtol=1e-6)
+
+
+def test_layers_frozen_after_training_are_averaged_too_and_stay_frozen(tmp_path):
+    model, schedule = one_weight(), SGDRScheduler(0.125, 0.125, cycle_length=2, mult_factor=1, snapshot_folder=tmp_path)
+    fit(model, schedule)
+    model.layers[0].trainable = False
+    averaged = averaged_weights(model, tmp_path)
+    assert averaged.get_weights()[0].item() == pytest.approx(-(20 + 40) / 2 / 8)
+    assert not averaged.layers[0].trainable
+    assert averaged.trainable

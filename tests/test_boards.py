@@ -92,5 +92,6 @@ def test_a_board_that_cannot_be_written_to_fails_no_trial(tmp_path, data, monkey
         raise OSError("no room")
 
     monkeypatch.setattr("autolr.compat.train_writer", fail)
-    record, _ = search(tmp_path, data)
+    with pytest.warns(autolr.AutoLRWarning, match=r"no longer shown in TensorBoard \(OSError: no room\)"):
+        record, _ = search(tmp_path, data)
     assert record.training["steps"] == 24

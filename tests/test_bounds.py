@@ -312,6 +312,8 @@ def test_bounds_unpack_and_round_trip_through_json():
     assert LRBounds.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     with pytest.raises(AttributeError):
         found.max_lr = 1.0
+    with pytest.raises(ValueError, match="`data` must have min_lr, max_lr, status, reason, confidence"):
+        LRBounds.from_dict({"min_lr": 0.1, "max_lr": 1.0})
     assert not find_bounds([], []).ok
 
 
@@ -361,3 +363,9 @@ def test_masked_losses_are_those_of_bad_batches():
     masked.data[masked.mask] = -1e6
     assert find_bounds(lrs, masked) == find_bounds(lrs, nan)
     np.testing.assert_array_equal(smooth_losses(lrs, masked), smooth_losses(lrs, nan))
+
+
+@pytest.mark.parametrize("pair", [(1.0, 0.1), (0.1, 0.1), (0.0, 1.0), (-1.0, 1.0), (0.1, float("inf")), ("a", 1.0)])
+def test_bounds_that_are_none_cannot_be_made(pair):
+    with pytest.raises(ValueError, match="`min_lr` and `max_lr` must be finite and positive"):
+        LRBounds(*pair, "ok", "By eye.", "high")

@@ -200,7 +200,7 @@ class TestLRFinder:
         # Not a line of Keras's.
         assert {each.filename for each in told if each.category is AutoLRWarning} == {__file__}
 
-    @pytest.mark.parametrize("other", [SetsTheRate(), SGDRScheduler(1e-3, 1e-2, steps_per_epoch=12)])
+    @pytest.mark.parametrize("other", [SetsTheRate(), SGDRScheduler(1e-3, 1e-2)])
     def test_a_rate_that_another_callback_sets_is_refused(self, other):
         model = one_weight()
         before = model.get_weights()
@@ -439,3 +439,9 @@ def test_a_preview_shows_the_schedule_of_a_training():
     ax = SGDRScheduler(**SCHEDULE).preview(4, steps_per_epoch=5)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), expected(range(20)))
     np.testing.assert_allclose(ax.lines[1].get_xdata(), [0, 1, 3])
+
+
+def test_a_sweep_of_so_many_steps_at_a_time_that_few_points_are_left_says_so():
+    model = one_weight(steps_per_execution=4)
+    with pytest.warns(AutoLRWarning, match=r"Of `num_steps=20` the range test makes 5 points.*once in 4 steps"):
+        fit(model, LRFinder(num_steps=20), epochs=20)

@@ -306,18 +306,18 @@ def test_a_model_that_keeps_an_optimizer_with_a_schedule_trains_as_without_autol
     ours, theirs = (search(setup(tuner.RandomSearch), tmp_path / tuner.__name__) for tuner in (autolr, kt))
     assert ours.seen == theirs.seen
     assert len(ours.warned) == 1
-    assert "under a name of its own" in ours.warned[0]
+    assert "in an attribute of its own" in ours.warned[0]
 
 
 def test_a_model_that_keeps_an_optimizer_with_a_number_is_helped(tmp_path):
     outcome = search(Setup(lambda hp: keeps_optimizer(0.01)), tmp_path)
     assert [record.source for record in records(outcome)] == ["range test"]
-    assert not [text for text in outcome.warned if "under a name of its own" in text]
+    assert not [text for text in outcome.warned if "in an attribute of its own" in text]
 
 
 def test_a_range_test_of_a_model_that_keeps_an_optimizer_with_a_schedule_is_refused():
     made = keeps_optimizer(keras.optimizers.schedules.CosineDecay(0.1, 99))
-    with pytest.raises(ValueError, match=r"under a name of its own.*Received: model="):
+    with pytest.raises(ValueError, match=r"in an attribute of its own.*Received: model="):
         range_test(made, np.zeros((8, 6), "float32"), np.zeros(8))
 
 
@@ -569,6 +569,52 @@ def test_where_noise_hides_everything_a_trial_has_its_optimizers_usual_rate(opti
     assert tuple(bounds) == pytest.approx((usual / 25, usual))
     assert "usual rate" in bounds.reason
     assert "last rate" not in bounds.reason
+
+
+def test_after_a_test_of_too_few_steps_a_trial_has_its_optimizers_usual_rate():
+    test = autolr.RangeTest(np.geomspace(1e-7, 10, 5), np.ones(5))
+    bounds = judged(test, compiled(sequential(), "adadelta").optimizer)
+    assert (*bounds, bounds.status) == (1 / 25, 1.0, "too_few_points")
+    assert "range_test_min_steps" in bounds.reason
+
+
+class LooksFirst(kt.HyperModel):
+    """Looks at the model's range test before it trains it."""
+
+    def build(self, hp):
+        hp.Choice("units", [3, 4])
+        return model()
+
+    def fit(self, hp, model, *args, **kwargs):
+        low, high = range_test(model, *args, num_steps=20, burst_steps=0).bounds()
+        assert 0 < low < high
+        return model.fit(*args, **kwargs)
+
+
+def test_a_range_test_of_the_users_own_within_a_trial_is_none_of_autolrs(tmp_path):
+    outcome = search(Setup(LooksFirst()), tmp_path)
+    assert [trial.status for trial in outcome.trials] == ["COMPLETED"] * len(outcome.trials)
+    assert {record.source for record in records(outcome)} == {"range test"}
+    assert {record.training["fits"] for record in records(outcome)} == {1}
+    assert not [text for text in outcome.warned if "range test raised" in text or "left out" in text]
+
+
+def test_each_kind_of_error_of_a_range_test_is_told_once(tmp_path, monkeypatch):
+    errors = iter([ValueError("one thing"), ValueError("one thing"), OSError("another thing")])
+
+    def fail(*args, **kwargs):
+        raise next(errors)
+
+    monkeypatch.setattr("autolr.trial_bounds.run_range_test", fail)
+    told = search(Setup(lambda hp: model(hp.Choice("rate", [0.1, 0.2, 0.3]) and "sgd")), tmp_path, max_trials=3).warned
+    assert [("one thing" in it, "another thing" in it) for it in told] == [(True, False), (False, True)]
+
+
+def test_no_name_of_autolrs_can_be_one_of_a_users_tuner():
+    documented = {"get_best_ensemble"}
+    for kind in (autolr.AutoLRMixin, *autolr.AutoLRMixin.__mro__[1:-1]):
+        own = {name for name in vars(kind) if not name.startswith("__") and not hasattr(kt.Tuner, name)}
+        assert {name for name in own - documented if not name.startswith("_autolr_")} == set()
 
 
 class Frozen(kt.HyperModel):

@@ -89,6 +89,14 @@ def test_patience_counts_cycles():
     assert [train(losses, patience=patience) for patience in (1, 2, 3)] == [(1, 3), (1, 6), (1, 11)]
 
 
+@pytest.mark.filterwarnings("ignore:Early stopping conditioned on metric")
+def test_where_its_metric_is_missing_the_schedulers_own_rule_holds():
+    """Keras says that it is missing; the end of a cycle is put back all the same."""
+    assert train([5, 9, 4, 9, 4.5], monitor="val_accuracy", mode="max") == train(
+        [5, 9, 4, 9, 4.5], restore_best_weights=False
+    )
+
+
 def test_without_restoring_the_schedulers_own_rule_holds():
     assert train([5, 9, 4, 9, 4.5], restore_best_weights=False) == (3, 5)
     assert train([5, 9, 4, 9, 4.5], restore_best_weights=False, restore_weights=False) == (5, 5)

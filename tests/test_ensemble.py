@@ -216,6 +216,14 @@ def test_averaged_weights_with_statistics_gathered_anew(build, data, tmp_path):
     np.testing.assert_array_equal(loaded.predict(data[0], verbose=0), averaged.predict(data[0], verbose=0))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_data_without_end_are_refused(data, tmp_path):
+    model = compiled(sequential())
+    trained(model, data, tmp_path)
+    with pytest.raises(ValueError, match=r"`x` must end, .*Leave out `repeat\(\)`"):
+        averaged_weights(model, tmp_path, tf.data.Dataset.from_tensor_slices(data).batch(16).repeat())
+
+
 def test_without_batch_normalization_no_data_are_needed(tmp_path):
     model = one_weight()
     x = np.ones((8, 1), "float32")

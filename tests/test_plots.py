@@ -36,10 +36,26 @@ def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-@pytest.mark.parametrize("edges", [[], [0], [0, 5, 3], [0.5, 2.0], "abc", None, np.array([0, 200, 100], np.uint8)])
+@pytest.mark.parametrize(
+    "edges", [[], [0], [0, 5, 3], [-5, 10], [0.5, 2.0], "abc", None, np.array([0, 200, 100], np.uint8)]
+)
 def test_edges_that_are_none_are_refused(edges):
-    with pytest.raises(ValueError, match=r"`edges` must be two or more whole numbers, rising. Received: edges="):
+    with pytest.raises(
+        ValueError, match=r"`edges` must be two or more whole numbers from 0 on, rising. Received: edges="
+    ):
         plot_schedule(edges, min_lr=0.1, max_lr=1.0)
+
+
+@pytest.mark.parametrize("argument", ["steps_per_epoch", "total_steps"])
+@pytest.mark.parametrize("value", [0, -5, 1.5, "x"])
+def test_counts_that_are_none_are_refused(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be a positive whole number"):
+        plot_schedule([0, 5, 9], min_lr=0.1, max_lr=1.0, **{argument: value})
+
+
+def test_two_numbers_are_no_bounds_to_draw(curve):
+    with pytest.raises(ValueError, match=r"`bounds` must be an `LRBounds` or None. Received: bounds=\(0.1, 0.2\)"):
+        plot_range_test(curve, bounds=(0.1, 0.2))
 
 
 def test_a_range_test_is_drawn_with_its_bounds(curve):

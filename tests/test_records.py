@@ -11,7 +11,8 @@ import pytest
 
 from autolr import RangeTest
 from autolr.errors import RecordError
-from autolr.records import FILE_NAME, TrialRecord, holds, write_atomically
+from autolr.files import write_atomically
+from autolr.records import FILE_NAME, TrialRecord, holds
 
 
 def record(**changes) -> TrialRecord:

@@ -6,13 +6,14 @@ import importlib.util
 import random
 import threading
 from typing import ClassVar
+from unittest import mock
 
 import keras
 import numpy as np
 import pytest
 from helpers import LOSS, TrainsItsLossToo, assert_same_arrays, compiled, state_of
 
-from autolr import range_test
+from autolr import held, range_test
 from autolr.held import held_variables
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own, or traced by it")
@@ -298,6 +299,22 @@ class AugmentsItself(keras.utils.PyDataset):
         return keras.ops.convert_to_numpy(noisy), self.y[rows]
 
 
+MODULES_OWN = random.Random(4)
+
+
+class AugmentsByItsOwn(AugmentsItself):
+    """Draws its noise from generators that nobody else knows of."""
+
+    def __init__(self, x, y):
+        super().__init__(x, y)
+        self.noise, self.own, self.old = None, np.random.default_rng(2), [np.random.RandomState(3)]
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        scale = self.old[0].normal() + MODULES_OWN.random()
+        return (self.x[rows] + scale * self.own.normal(size=(16, 6))).astype("float32"), self.y[rows]
+
+
 def augmented(data, **options):
     import tensorflow as tf
 
@@ -322,9 +339,14 @@ def unbuilt():
         pytest.param(unbuilt, id="unbuilt"),
     ],
 )
-@pytest.mark.parametrize("kind", ["layers within a tf.data pipeline", "a PyDataset that draws"])
+@pytest.mark.parametrize("kind", ["layers in tf.data", "a PyDataset that draws", "a PyDataset with generators"])
 def test_data_that_draw_are_what_they_are_without_a_test(data, kind, build):
-    fit = (lambda: augmented(data)) if "tf.data" in kind else (lambda: {"x": AugmentsItself(*data)})
+    def fit():
+        MODULES_OWN.seed(4)
+        if kind == "layers in tf.data":
+            return augmented(data)
+        return {"x": (AugmentsByItsOwn if "generators" in kind else AugmentsItself)(*data)}
+
     assert_same(run(build, data, tested=True, fit=fit), run(build, data, tested=False, fit=fit))
 
 
@@ -386,6 +408,47 @@ def test_data_without_a_batch_are_refused(data, kind, build):
         pytest.raises(ValueError, match=r"^Argument `x` must hold at least one sample"),
     ):
         range_test(build(), empty)
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, np.zeros((0, 6)), [None]])
+def test_no_data_at_all_are_refused(nothing):
+    with pytest.raises(ValueError, match=r"^Argument `x` must hold at least one sample. .* Pass training data."):
+        range_test(compiled(small()), nothing)
+
+
+@ON_TENSORFLOW
+def test_an_error_of_the_users_is_not_taken_for_missing_targets(data):
+    import tensorflow as tf
+
+    model = small()
+    model.compile("sgd", lambda y, prediction: None)
+    with pytest.raises(ValueError, match="None values not supported") as raised:
+        range_test(model, tf.data.Dataset.from_tensor_slices(data).batch(16))
+    assert "yield targets" not in str(raised.value)
+
+
+def test_data_that_hold_very_many_objects_are_not_all_looked_at():
+    class Sample:
+        pass
+
+    class Many:
+        def __init__(self):
+            self.samples = [[Sample() for _ in range(900)] for _ in range(100)]
+            self.counter = keras.Variable(0.0)
+
+    counted = Many()
+    assert [id(it) for it in held_variables(counted)] == [id(counted.counter)]  # it is near
+    looked_at = 0
+    within = held._within
+
+    def count(it):
+        nonlocal looked_at
+        looked_at += 1
+        return within(it)
+
+    with mock.patch.object(held, "_within", count):
+        held_variables(counted)
+    assert looked_at <= held.MAX_OBJECTS < 900 * 100
 
 
 def test_a_generator_that_yields_nothing_is_refused():

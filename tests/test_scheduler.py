@@ -345,6 +345,24 @@ def test_steps_per_epoch_may_be_any_number_that_is_whole():
         assert schedule.history["lr"][4] == pytest.approx(schedule.schedule.peak(1))
 
 
+def test_steps_per_epoch_that_keras_counts_otherwise_are_refused():
+    schedule = SGDRScheduler(**SCHEDULE, steps_per_epoch=5)
+    message = r"`steps_per_epoch` must be the optimizer steps of an epoch, 4 here. Received: steps_per_epoch=5. Leave"
+    with pytest.raises(ValueError, match=message):
+        fit(one_weight(), schedule, x=np.ones((16, 1)), y=np.ones((16, 1)), batch_size=4)
+
+
+@pytest.mark.parametrize("told", [2, 3, None])
+def test_under_accumulation_either_whole_number_of_updates_will_do(told):
+    """Five batches in twos are two updates and a half: Keras's own count holds."""
+    model = one_weight(learning_rate=0.5)
+    model.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), "mse")
+    schedule = SGDRScheduler(**SCHEDULE, steps_per_epoch=told)
+    x = np.ones((20, 1), "float32")
+    model.fit(x, x, batch_size=4, epochs=4, verbose=0, callbacks=[schedule])
+    assert schedule.history["step"] == list(range(10))
+
+
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, "3"])
 def test_a_preview_needs_epochs(epochs):
     with pytest.raises(ValueError, match=r"`epochs` must be a .*Received: epochs="):

@@ -1,0 +1,34 @@
+"""Files that are whole or not there, and numbers that strict JSON can hold."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the place of `path` when it is whole: no reader or crash sees half of it."""
+    # A name of its own, as another process may write there, too; with the ending, by which Keras knows the format. Not
+    # by `tempfile`, whose files only their owner may read: reports are made by others, too.
+    aside = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def strict(number: float) -> float | str:
+    """A number for strict JSON, which knows no NaN or infinity: those become the strings "nan", "inf" and "-inf"."""
+    return number if math.isfinite(number) else str(number)
