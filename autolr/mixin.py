@@ -41,16 +41,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     Args:
         *args: Arguments of the tuner class.
-        range_test_share: Largest share of a trial's own optimizer steps that its range test may add, but for
-            `range_test_min_steps`. Defaults to 0.1.
+        range_test_share: Largest share of a trial's own optimizer steps that its range test may add. Defaults to 0.1.
+            Short trials may exceed it: see `range_test_min_steps`.
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
             100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
-            late. With less, the longest bursts go first, then points of the sweep, then a further round of bursts. With
-            data of unknown size it alone decides.
+            late. A smaller budget first drops the longest bursts, then points of the sweep, then another round of
+            bursts. With data of unknown size it alone decides.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
-            no more than 45 % of the trial; a fifth of trials of fewer than 356 steps, which are too short for bursts,
-            and 40 at any rate. Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad bounds costs
-            more.
+            no more than 45 % of the trial. Trials of fewer than 356 steps, which are too short for bursts, give a fifth
+            of theirs, but at least 40 (or this, where it is less). Defaults to 160, a sweep of 40 and five bursts of
+            24: a trial lost to bad bounds costs more.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that

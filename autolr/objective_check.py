@@ -1,4 +1,4 @@
-"""A look at the objective after a search's first epoch, in place of after its third failed trial."""
+"""Checks after the first epoch that the objective is reported, in place of failing three trials for it."""
 
 from __future__ import annotations
 

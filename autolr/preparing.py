@@ -54,8 +54,8 @@ class Fit:
     def on(cls, model: keras.Model, x: Any, y: Any = None, **arguments: Any) -> Fit:
         """With the arguments of `fit`.
 
-        Data that end are passed over as often as a range test takes, so how many steps are called an epoch is left out:
-        Keras would end it at the end of the data, and say that they ran out.
+        Finite data are repeated as needed, so `steps_per_epoch` is dropped: Keras would end at the end of the data, and
+        say that they ran out.
         """
         if count_steps(x) is not None:
             steps = arguments.pop("steps_per_epoch", None)
@@ -229,7 +229,7 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
     """Let callbacks set the rate of each single step, whatever the model is compiled with.
 
     An optimizer with a schedule, a callable or several rates refuses to be assigned a number: a copy that differs in
-    that alone takes its place for a while. Of several steps in one execution Keras shows one loss, too coarse for a
+    that alone takes its place meanwhile. Of several steps in one execution Keras shows one loss, too coarse for a
     sweep: they are executed one by one. The training step is traced once more for either.
 
     Yields:

@@ -41,7 +41,7 @@ class SGDRScheduler(keras.callbacks.Callback):
     changed by training: one instance serves any number of fits, and a `fit` with `initial_epoch` goes on where the
     schedule is then. A step is an optimizer update: under gradient accumulation the rate changes once per update, and
     with `steps_per_execution` once per execution, since Keras calls back no more often. Another callback that sets the
-    rate has no effect, unless it stands behind this one and does so in `on_train_batch_begin`; a warning says which.
+    rate has no effect, unless it stands behind this one and does so in `on_train_batch_begin`; a warning tells.
 
     Args:
         min_lr: Rate that each cycle falls to.
@@ -56,8 +56,8 @@ class SGDRScheduler(keras.callbacks.Callback):
             the rate on such data stands still within the first epoch, while its steps are counted.
         restore_weights: What to do when training ends inside a cycle, where the rate is high and the model worse
             than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
-            monitored loss (`val_loss`, or `loss` without validation) is better now. If False, nothing is touched; nor
-            if the optimizer has `use_ema=True`, whose average the model has then, or if a callback in front, such as
+            monitored loss (`val_loss`, or `loss` without validation) is better now. Nothing is put back if False, if
+            the optimizer has `use_ema=True`, whose average the model has then, or if a callback in front, such as
             `EarlyStopping(restore_best_weights=True)`, has just put weights of its own choice back.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line. With
@@ -167,8 +167,8 @@ class SGDRScheduler(keras.callbacks.Callback):
                 its own last: trained again it runs through that schedule from the beginning, and no part twice.
             **overrides: Arguments of this class that take precedence. As in the tuners, `fit_budget` defaults to True
                 here, `warmup` to theirs, and `tail_average` to the trial's: `fit` for as many epochs as the trial
-                had, and the training is the same, but for such a later rung. What `hp` does not hold is as the tuners
-                have it by default: one cycle, say.
+                had, and the training is the same, but for such a later rung. Values missing from `hp`
+                take the tuners' defaults, a single cycle say.
 
         Raises:
             ValueError: If `hp` holds no bounds, or is no `HyperParameters`.

@@ -39,8 +39,8 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
             A schedule cannot move the momentum: for a one-cycle with momentum use `SGDRScheduler`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line; with
             `total_steps` also a share of them, see `sgdr_lr`. Defaults to 0.
-        gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras asks a schedule for the
-            rate of each batch, and only every so many of them are a step.
+        gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras calls
+            the schedule once per batch; one step is this many batches.
         name: As Keras's schedules have one; it changes nothing.
 
     Raises:

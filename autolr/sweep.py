@@ -54,7 +54,7 @@ def range_test(
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics, variables of the loss and of the
     user's own objects, and random generators are put back bit for bit, also after Ctrl-C or an error: training
     afterwards is what it would have been without a test, wherever the order of the data can be repeated (arrays, a
-    `PyDataset` whose batches are what they are until an epoch ends, `tf.data` that does not shuffle, with the seeds of
+    `PyDataset` that changes only between epochs, `tf.data` that does not shuffle, with the seeds of
     layers within it). Not put back are numbers, lists and other plain values that a `train_step` or a data set changes
     in Python. Training uses the step that was traced for the test, so the test costs its steps and little else.
 
@@ -77,10 +77,10 @@ def range_test(
         The recorded curve, a `RangeTest`; its `bounds()` are the learning rates to train between.
 
     Raises:
-        ValueError: If the rates are not `0 < start_lr < end_lr`, `num_steps` is no whole number of 2 or more or
-            `burst_steps` none of 0 or more, `batch_size` none of 1 or more, `model` is no compiled model, `x` holds no
-            sample, targets are missing and the loss needs them, `validation_split` is not in [0, 1), or the model keeps
-            an optimizer with a schedule as its rate under a name of its own.
+        ValueError: If an argument is out of its range (`0 < start_lr < end_lr`, `num_steps` of 2 or more,
+            `burst_steps` of 0 or more, `batch_size` of 1 or more, `validation_split` in [0, 1)), `model` is no compiled
+            model, `x` holds no sample, targets are missing that the loss needs, or the model also stores its optimizer
+            in an attribute of its own while that optimizer's rate is a schedule.
         RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
         TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
             `verbose`, `validation_freq`), or one that `fit` does not know.

@@ -23,8 +23,14 @@ What AutoLR does with the searches people have. This page is written by `python 
 line on the real Keras Tuner; the tests fail when a line no longer holds.
 
 *Bit for bit* says whether training after the range test came out exactly as it does without one: every logged number,
-and at the end every weight and optimizer variable. "cannot be" marks data whose order cannot be repeated; "-" marks
-lines without a range test of their own to compare."""
+and at the end every weight and optimizer variable. "cannot be" marks data whose order cannot be repeated, or moves on
+with each pass: of `tf.data` that shuffles, with a seed too, training sees another order after a test, but the same with
+`reshuffle_each_iteration=False`. "-" marks lines without a range test of their own to compare.
+
+Random generators of the user's own are put back, `numpy.random.default_rng()` and `random.Random()` in a `PyDataset`
+say. Not put back are plain values that a `train_step` changes in Python (a counter, a list), generators inside a Python
+function that `tf.data` calls (`from_generator`, `py_function`), and what other processes hold (`use_multiprocessing`).
+Give a counter to the model as a `keras.Variable` or a weight."""
 
 FOOT = """
 ## Versions
