@@ -90,7 +90,7 @@ class RangeTest:
         bounds = find_bounds(self.lrs, self.losses, **options)
         if not self.bursts:
             return as_a_guess(bounds) if bounds.confidence != "low" and self._is_coarse() else bounds
-        untrained = self.untrained_losses()
+        untrained = self._losses_far_below(bounds)
         rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))  # what a fall within it may be
         return confirm(bounds, self.bursts, noise=max(batch_noise(untrained), float(rounding)))
 
@@ -99,8 +99,10 @@ class RangeTest:
 
     def untrained_losses(self) -> FloatArray:
         """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""
-        too_low = int(np.sum(self.lrs < find_bounds(self.lrs, self.losses).max_lr / 100))
-        return self.losses[: max(3, too_low)]
+        return self._losses_far_below(find_bounds(self.lrs, self.losses))
+
+    def _losses_far_below(self, bounds: LRBounds) -> FloatArray:
+        return self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for strict JSON, which knows no NaN or infinity: those become the strings "nan" and "inf"."""

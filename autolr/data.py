@@ -32,6 +32,11 @@ def num_samples(x: Any) -> int:
     return int(_shape(given[0])[0]) if given else 0
 
 
+def samples_to_train(x: Any, validation_split: float | None = 0.0) -> int:
+    """Samples of arrays that `fit` does not set aside for validation."""
+    return math.floor(num_samples(x) * (1 - (validation_split or 0.0)))
+
+
 def is_empty(x: Any) -> bool:
     """Whether data that are arrays hold no sample at all, or there is no array."""
     if not is_array_data(x):
@@ -63,10 +68,7 @@ def count_steps(
     if steps_per_epoch:
         return int(steps_per_epoch)
     if is_array_data(x):
-        training = num_samples(x)
-        if validation_split:
-            training = math.floor(training * (1 - validation_split))
-        return math.ceil(training / (batch_size or BATCH_SIZE))
+        return math.ceil(samples_to_train(x, validation_split) / (batch_size or BATCH_SIZE))
     if isinstance(x, keras.utils.PyDataset):
         batches = x.num_batches
         return None if batches is None else int(batches)

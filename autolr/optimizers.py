@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from autolr import compat
+from autolr.errors import shown
 
 
 def scope_of(model: Any) -> AbstractContextManager[Any]:
@@ -33,6 +34,16 @@ def name_of(optimizer: Any) -> str:
 def takes_a_number(optimizer: Any) -> bool:
     """Whether a callback can set the optimizer's rate: not if it has a schedule, a callable, or several rates."""
     return isinstance(compat.learning_rate_source(optimizer), keras.Variable)
+
+
+def check_assignable_rate(model: keras.Model) -> None:
+    """Raise `ValueError` unless a callback can set the model's learning rate."""
+    if not takes_a_number(model.optimizer):
+        raise ValueError(
+            "The model must be compiled with a number as its learning rate for a callback to set it. Received: "
+            f"learning_rate={shown(compat.learning_rate_source(model.optimizer))}. Compile with a float, for instance "
+            "the optimizer's default: a build function can leave the schedule out."
+        )
 
 
 def batches_per_update(optimizer: Any) -> int:

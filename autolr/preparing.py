@@ -20,8 +20,8 @@ from autolr.data import (
     count_steps,
     first_batch,
     is_array_data,
-    num_samples,
     replayable,
+    samples_to_train,
     source_of,
     without_samples,
     yields_targets,
@@ -60,15 +60,14 @@ class Fit:
         if count_steps(x) is not None:
             steps = arguments.pop("steps_per_epoch", None)
             if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
-                samples = math.floor(num_samples(x) * (1 - (arguments.get("validation_split") or 0)))
-                arguments["batch_size"] = math.ceil(samples / steps)
+                arguments["batch_size"] = math.ceil(samples_to_train(x, arguments.get("validation_split")) / steps)
         return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:
         """Train for so many epochs, unless the callback ends it."""
         fit = unassisted_fit(self.model)
         # Keras must not evaluate in between.
-        frequency = {"validation_freq": NEVER} if takes(fit, "validation_freq") else {}
+        frequency = {"validation_freq": NEVER} if accepts(fit, "validation_freq") else {}
         try:
             fit(
                 self.x.replay() if isinstance(self.x, Replay) else self.x,
@@ -110,8 +109,8 @@ def unassisted_fit(model: keras.Model) -> Callable[..., Any]:
     return getattr(fit, "unassisted", fit)
 
 
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function, as a model's own `fit`, takes an argument of this name; one that does not tell may."""
+def accepts(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function, as a model's own `fit`, has an argument of this name; one that does not tell may."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
-from autolr.callbacks import check_assignable_rate
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
 from autolr.errors import check_count, invalid, warn
@@ -21,6 +20,7 @@ from autolr.optimizers import (
     PROPORTIONAL,
     batches_per_update,
     batches_trained,
+    check_assignable_rate,
     has_proportional_weights,
     has_rate,
     iterations_of,

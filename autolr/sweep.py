@@ -25,7 +25,7 @@ from autolr.optimizers import (
     takes_a_number,
 )
 from autolr.preparing import Fit, prepare, quick_collection, step_by_step, unassisted_fit
-from autolr.sgdr import FloatArray
+from autolr.recorder import LossRecorder
 from autolr.snapshot import Snapshot
 
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose", "validation_freq"}
@@ -156,7 +156,7 @@ def run_range_test(
         warn(f"{PROPORTIONAL} Choose its rate by training at several.")
     fit = Fit.on(model, x, y, batch_size=batch_size, **fit_arguments)
 
-    def train(recorder: LRFinder) -> RangeTest:
+    def train(recorder: LossRecorder) -> RangeTest:
         try:
             # Enough epochs even when each is a single batch. The callback ends training in time.
             fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer))
@@ -204,7 +204,7 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
 
 
 def _confirmed(
-    sweep: RangeTest, burst_steps: int, train: Callable[[LRFinder], RangeTest], *, end_lr: float
+    sweep: RangeTest, burst_steps: int, train: Callable[[LossRecorder], RangeTest], *, end_lr: float
 ) -> RangeTest:
     """The sweep, with bursts around what it suggests."""
     bounds, untrained = sweep.bounds(), sweep.untrained_losses()
@@ -239,14 +239,11 @@ def _confirmed(
     return test
 
 
-class BurstRecorder(LRFinder):
+class BurstRecorder(LossRecorder):
     """Trains at one rate and records the losses."""
 
     def __init__(self, rate: float, num_steps: int) -> None:
-        super().__init__(start_lr=rate, end_lr=2 * rate, num_steps=num_steps, restore=False)
-
-    def _lay_out(self, points: int) -> FloatArray:
-        return np.full(points, self.start_lr)
+        super().__init__(num_steps, lambda points: np.full(points, rate), restore=False)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""

@@ -34,7 +34,7 @@ from autolr.optimizers import (
     takes_a_number,
     with_number_as_rate,
 )
-from autolr.preparing import Fit, build, prepare, takes
+from autolr.preparing import Fit, accepts, build, prepare
 from autolr.progress import StepReporter
 from autolr.reuse import compiled_setup
 from autolr.scheduler import SGDRScheduler
@@ -111,7 +111,7 @@ class AssistedTrial:
                             "AutoLR.",
                         )
                     return original(*args, **kwargs)
-                if not takes(original, "callbacks"):
+                if not accepts(original, "callbacks"):
                     self.diary.warn(
                         "signature",
                         "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate. It trains "
@@ -121,7 +121,7 @@ class AssistedTrial:
                 del arguments["self"]
                 # What came by position goes on by position: the model's own `fit` may call it something else.
                 positional = list(arguments)[: len(args)]
-                if takes(original, "verbose"):
+                if accepts(original, "verbose"):
                     arguments = self._on_screen(arguments)
                 arguments = self.assist(model, arguments, trained=trained)
                 if self.objective_check is not None and arguments.get("validation_freq", 1) == 1:

@@ -1,0 +1,129 @@
+"""Training at one rate after the other, with the loss of each step's own batch recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from autolr.bounds import MIN_POINTS
+from autolr.curve import RangeTest
+from autolr.divergence import has_diverged
+from autolr.errors import warn
+from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of
+from autolr.sgdr import FloatArray
+from autolr.snapshot import Snapshot
+
+
+class LossRecorder(keras.callbacks.Callback):
+    """Sets the rate of each step and records its loss; ends the training after the last, or when it diverges.
+
+    Args:
+        num_steps: Optimizer steps in all.
+        rates: Gives the rates for so many points, of which a point is one step, or more where Keras calls back less
+            often.
+        restore: Whether to put the model back when training ends.
+    """
+
+    def __init__(self, num_steps: int, rates: Callable[[int], FloatArray], *, restore: bool) -> None:
+        super().__init__()
+        self.num_steps, self._lay_out, self._restore = num_steps, rates, restore
+        self._result: RangeTest | None = None
+
+    @property
+    def result(self) -> RangeTest:
+        """The recorded curve.
+
+        Raises:
+            RuntimeError: If no training with this callback has ended.
+        """
+        if self._result is None:
+            raise RuntimeError("No range test has ended. Pass this callback to `model.fit` first.")
+        return self._result
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the model's state and lay out the rates."""
+        check_assignable_rate(self.model)
+        self._result = None
+        self._recorded: list[float] = []
+        self._ended = self._diverged = False
+        # Keras calls back once per execution, and the optimizer may gather the gradients of several batches for one
+        # update: a rate is held, and the mean loss recorded, for as many batches as are whole ones of both.
+        execution, update = int(self.model.steps_per_execution or 1), batches_per_update(self.model.optimizer)
+        execution = min(execution, (self.params or {}).get("steps") or execution)  # none goes on into the next epoch
+        batches = math.lcm(execution, update)
+        self._calls_per_point, self._updates_per_point = batches // execution, batches // update
+        self._call_losses: list[float] = []
+        self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
+        if len(self._lrs) < MIN_POINTS <= self.num_steps:
+            warn(
+                f"Of `num_steps={self.num_steps}` the range test makes {len(self._lrs)} points, too few to judge: "
+                f"Keras calls back once in {self._updates_per_point} steps. Raise `num_steps`, compile the model "
+                "without `steps_per_execution`, or use `autolr.range_test`, which takes single steps."
+            )
+        self._iterations = iterations_of(self.model.optimizer)
+        # The loss Keras reports is the mean since the epoch began, which lags (keras #17167): forget it each step.
+        # Resetting its tracker alone is much cheaper than resetting all metrics, among which a training step of the
+        # user's own may have its own tracker.
+        trackers = [metric for metric in self.model.metrics if metric.name == "loss"]
+        own_step = type(self.model).train_step is not keras.Model.train_step
+        self._forget = trackers[0].reset_state if trackers and not own_step else self.model.reset_metrics
+        self._before = Snapshot.of(self.model) if self._restore else None
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Set this step's rate."""
+        if not self._ended:
+            self.model.optimizer.learning_rate = self._lrs[len(self._recorded)]
+            self._forget()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Record this step's loss; stop when done or diverged."""
+        if self._ended:
+            return
+        if not logs or "loss" not in logs:
+            raise ValueError(
+                "The model's training step must report a loss called `loss` for a range test to record. "
+                f"Received: logs with {sorted(logs or {})}."
+            )
+        if len(self._recorded) == 1 and not has_rate(self.model.optimizer, self._lrs[1]):
+            if self._before is not None:
+                self._before.restore()
+            raise RuntimeError(
+                "Something else sets the learning rate, too, within the step: `LRFinder` would not see what its own "
+                "rates do. Leave the other out: a schedule's callback perhaps, behind it in the list."
+            )
+        self._call_losses.append(float(logs["loss"]))
+        if len(self._call_losses) < self._calls_per_point:
+            return
+        self._recorded.append(sum(self._call_losses) / self._calls_per_point)
+        self._call_losses.clear()
+        self._diverged = has_diverged(self._recorded)
+        if self._diverged or len(self._recorded) == len(self._lrs):
+            self._ended = self.model.stop_training = True
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Keep the curve and put the model back."""
+        self.finish()
+        if not self._ended:
+            warn(
+                f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
+                "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself."
+            )
+        if self._before is not None:
+            self._before.restore()
+
+    def finish(self) -> RangeTest:
+        """The curve as far as it was recorded, also when training was interrupted."""
+        done = len(self._recorded)
+        # The last execution of an epoch may be a short one; but not every optimizer counts its updates.
+        updates = iterations_of(self.model.optimizer) - self._iterations
+        self._result = RangeTest(
+            lrs=self._lrs[:done],
+            losses=np.array(self._recorded),
+            diverged=self._diverged,
+            steps_spent=updates or done * self._updates_per_point,
+        )
+        return self._result
