@@ -20,6 +20,7 @@ BURST_BUDGETS = (
     LOOKS[0].steps * LOOKS[0].most,
     LOOKS[0].steps * FEWEST,
 )
+WITHOUT_LATE_BURSTS = DEFAULT_NUM_STEPS + BURST_BUDGETS[0]
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
 MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[1]  # a coarse sweep and the first round of bursts
 # Even where those are more than the share: searches of trials of 375 steps, of which they are 43 %, gain by them though
@@ -34,6 +35,7 @@ def range_test_budget(
     most: int,
     least: int = MIN_RANGE_TEST_STEPS,
     batches_per_update: int = 1,
+    batches_in_epoch: int | None = None,
 ) -> tuple[int, int]:
     """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
 
@@ -50,8 +52,11 @@ def range_test_budget(
         most: Steps where the share allows it.
         least: Steps a test may have in spite of the share, up to 45 % of the trial.
         batches_per_update: More than 1 under gradient accumulation; a step is an update.
+        batches_in_epoch: Of data of unknown size, what an earlier trial has found. Without it there are no late bursts:
+            the trial may be a short one.
     """
-    budget, per_epoch = most, steps_per_epoch(arguments)
+    per_epoch = steps_per_epoch(arguments) or batches_in_epoch
+    budget = min(most, WITHOUT_LATE_BURSTS)
     if per_epoch is not None:
         epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
         trial = per_epoch * epochs / batches_per_update
@@ -74,9 +79,18 @@ def trial_schedule(choices: Mapping[str, Any]) -> Schedule:
     return Schedule(min_lr=0.0, max_lr=1.0, warmup=WARMUP, fit_budget=True, **choices)
 
 
-def plan(choices: dict[str, Any], arguments: dict[str, Any], *, batches_per_update: int = 1) -> dict[str, Any]:
-    """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`."""
-    epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments)
+def plan(
+    choices: dict[str, Any],
+    arguments: dict[str, Any],
+    *,
+    batches_per_update: int = 1,
+    batches_in_epoch: int | None = None,
+) -> dict[str, Any]:
+    """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`.
+
+    The arguments are those of `range_test_budget`.
+    """
+    epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments) or batches_in_epoch
     edges = trial_schedule(choices).edges(epochs * (per_epoch or 1), per_epoch or 1)
     return {
         **choices,

@@ -46,7 +46,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
             100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
             late. A smaller budget first drops the longest bursts, then points of the sweep, then another round of
-            bursts. With data of unknown size it alone decides.
+            bursts. With data of unknown size it alone decides in the first trial, up to 364; by the others the size is
+            known.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
             no more than 45 % of the trial. Trials of fewer than 356 steps, which are too short for bursts, give a fifth
             of theirs, but at least 40 (or this, where it is less). Defaults to 160, a sweep of 40 and five bursts of
@@ -179,7 +180,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         # What was found on one call's data says nothing about another's.
         progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
         before = self._autolr_memory
-        self._autolr_memory = SearchMemory(warned=before.warned, progress=progress, streams=before.streams)
+        self._autolr_memory = SearchMemory(
+            warned=before.warned, progress=progress, streams=before.streams, lengths=before.lengths
+        )
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         self.save()
         try:

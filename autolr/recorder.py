@@ -54,7 +54,7 @@ class LossRecorder(keras.callbacks.Callback):
         # update: a rate is held, and the mean loss recorded, for as many batches as are whole ones of both.
         execution, update = int(self.model.steps_per_execution or 1), batches_per_update(self.model.optimizer)
         execution = min(execution, (self.params or {}).get("steps") or execution)  # none goes on into the next epoch
-        batches = math.lcm(execution, update)
+        batches, self._executes_several = math.lcm(execution, update), execution > 1
         self._calls_per_point, self._updates_per_point = batches // execution, batches // update
         self._call_losses: list[float] = []
         self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
@@ -118,8 +118,9 @@ class LossRecorder(keras.callbacks.Callback):
     def finish(self) -> RangeTest:
         """The curve as far as it was recorded, also when training was interrupted."""
         done = len(self._recorded)
-        # The last execution of an epoch may be a short one; but not every optimizer counts its updates.
-        updates = iterations_of(self.model.optimizer) - self._iterations
+        # The last execution of an epoch may be a short one. Not every optimizer counts its updates, and where data end
+        # unexpectedly, one is counted that was none.
+        updates = iterations_of(self.model.optimizer) - self._iterations if self._executes_several else 0
         self._result = RangeTest(
             lrs=self._lrs[:done],
             losses=np.array(self._recorded),

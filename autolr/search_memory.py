@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +35,14 @@ class SearchMemory:
         found: By what a range test depends on, the trial that ran it and what it found.
         progress: What the search shows.
         streams: The generators trained on, by identity: what a range test has drawn from one is still to be trained on.
+        lengths: The data trained on, by identity, and how many batches their latest epoch had.
     """
 
     warned: set[str] = field(default_factory=set)
     found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
     progress: Lines = field(default_factory=Lines)
     streams: dict[int, Replay] = field(default_factory=dict)
+    lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
 
     def replayable(self, x: Any) -> Any:
         """Data that a range test can draw from more than once; the same for every trial."""
@@ -48,6 +52,19 @@ class SearchMemory:
         if isinstance(data, Replay):
             self.streams[id(x)] = data
         return data
+
+    def note_epoch(self, data: Any, batches: int) -> None:
+        """An epoch of these data has ended, after so many batches."""
+        with contextlib.suppress(TypeError):  # some types have no weak references, and are not kept alive for this
+            self.lengths[id(data)] = weakref.ref(data), batches
+
+    def batches_in_epoch(self, data: Any) -> int | None:
+        """How many batches an epoch of these data has had in an earlier training; None before there was one.
+
+        What Keras cannot know of a pipeline that filters, or reads files, every trial but the first can.
+        """
+        reference, batches = self.lengths.get(id(data), (None, None))
+        return batches if reference is not None and reference() is data else None
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""

@@ -29,11 +29,19 @@ class TrainingLog(keras.callbacks.Callback):
         schedule: What `autolr.budget.plan` says.
         save: Called with the training so far: `TrialRecord.training`.
         fits: How often `fit` was called in this trial, this time included.
+        note_epoch: Called with the batches of each epoch that was not cut short.
     """
 
-    def __init__(self, schedule: Mapping[str, Any], save: Callable[[dict[str, Any]], None], *, fits: int = 1) -> None:
+    def __init__(
+        self,
+        schedule: Mapping[str, Any],
+        save: Callable[[dict[str, Any]], None],
+        *,
+        fits: int = 1,
+        note_epoch: Callable[[int], None] = lambda batches: None,
+    ) -> None:
         super().__init__()
-        self._save, self._fits = save, fits
+        self._save, self._fits, self._note_length = save, fits, note_epoch
         per_epoch, start = schedule["steps_per_epoch"], schedule["initial_epoch"]
         total = (per_epoch or 0) * (schedule["epochs"] - start)
         self._every = max(1, round(total / POINTS))  # batches; of data of unknown size it is doubled as they come
@@ -68,6 +76,8 @@ class TrainingLog(keras.callbacks.Callback):
         announced = self._done - self._before
         if announced < self._most:  # else all were trained, and the optimizer may have skipped some to scale the loss
             self._done = self._before + batches_trained(self.model, announced, iterations=self._iterations)
+        if not self.model.stop_training:  # by a callback, in mid-epoch
+            self._note_length(self._done - self._before)
         self._guarded(self._note_epoch, epoch, logs or {})
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self._hand_on()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import keras
 
 from autolr import compat
 from autolr.boards import tensorboard_callbacks
-from autolr.budget import describe, plan, trial_schedule
+from autolr.budget import describe, plan, steps_per_epoch, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
@@ -240,6 +241,8 @@ class AssistedTrial:
                 "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "
                 "`autolr.CycleEarlyStopping()` judges a trial at the ends of its cycles only.",
             )
+        # Only where Keras cannot know it either.
+        length = None if steps_per_epoch(arguments) else self.search.batches_in_epoch(arguments["x"])
         setup = compiled_setup(model, arguments)
         found = self.found.get(setup)
         if found is None:
@@ -251,10 +254,12 @@ class AssistedTrial:
                 options=self.options,
                 search=self.search,
                 diary=self.diary,
+                batches_in_epoch=length,
             )
             # Before and after: an unbuilt model's variables are only there now.
             self.found[setup] = self.found[compiled_setup(model, arguments)] = found
-        schedule = plan(choices, arguments, batches_per_update=batches_per_update(model.optimizer))
+        per_update = batches_per_update(model.optimizer)
+        schedule = plan(choices, arguments, batches_per_update=per_update, batches_in_epoch=length)
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         bounds = found.bounds
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
@@ -266,6 +271,7 @@ class AssistedTrial:
             bounds.min_lr,
             bounds.max_lr,
             fit_budget=True,
+            steps_per_epoch=length // per_update if length and length % per_update == 0 else None,
             warmup=WARMUP,
             tail_average=self.options.tail_average,
             restore_weights=False,
@@ -277,7 +283,8 @@ class AssistedTrial:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
-        log = TrainingLog(schedule, self.diary.keep_training, fits=self.fitted)
+        note_epoch = partial(self.search.note_epoch, arguments["x"])
+        log = TrainingLog(schedule, self.diary.keep_training, fits=self.fitted, note_epoch=note_epoch)
         writers = tensorboard_callbacks(callbacks, log, bounds, schedule)
         return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
 

@@ -39,6 +39,7 @@ def find_trial_bounds(
     options: Options,
     search: SearchMemory,
     diary: TrialDiary,
+    batches_in_epoch: int | None = None,
 ) -> Found:
     """Bounds for a training that is about to begin; whatever goes wrong, there are some.
 
@@ -50,6 +51,7 @@ def find_trial_bounds(
         options: What the user chose.
         search: What the trials share.
         diary: Is told.
+        batches_in_epoch: What an earlier training on the same data has found.
     """
     values = trial.hyperparameters.values
     parent = parent_of(trial)
@@ -67,6 +69,7 @@ def find_trial_bounds(
         most=options.range_test_steps,
         least=options.range_test_min_steps,
         batches_per_update=batches_per_update(model.optimizer),
+        batches_in_epoch=batches_in_epoch,
     )
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:

@@ -410,8 +410,8 @@ class CrossValidates(kt.HyperModel):
         return float(np.mean(losses))
 
 
-def with_callback(make, **options):
-    return lambda: Setup(fit={"callbacks": [make()], "epochs": 2}, options=options)
+def with_callback(make, *, epochs=2, **options):
+    return lambda: Setup(fit={"callbacks": [make()], "epochs": epochs}, options=options)
 
 
 FIT = [
@@ -420,7 +420,7 @@ FIT = [
     Case("Fit", "`HyperModel.fit` with a loop of its own", lambda: Setup(OwnLoop())),
     Case("Fit", "`HyperModel.fit` that builds models itself (k-fold)", lambda: Setup(CrossValidates())),
     Case("Fit", "`executions_per_trial`", lambda: Setup(options={"executions_per_trial": 2})),
-    Case("Fit", "`EarlyStopping`", with_callback(lambda: keras.callbacks.EarlyStopping("loss", patience=0))),
+    Case("Fit", "`EarlyStopping`", with_callback(lambda: keras.callbacks.EarlyStopping("loss", patience=0), epochs=3)),
     Case("Fit", "`ModelCheckpoint`", with_callback(lambda: keras.callbacks.ModelCheckpoint("checkpoint.keras"))),
     Case("Fit", "`TensorBoard`", with_callback(lambda: keras.callbacks.TensorBoard("logs"))),
     Case("Fit", "`ReduceLROnPlateau`", with_callback(lambda: keras.callbacks.ReduceLROnPlateau("loss")), quick=True),

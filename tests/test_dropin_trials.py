@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from compatibility import Setup, model, search
 from compatibility_cases import adversaries, hyperband, multi, named
+from compatibility_cases import dataset as batches_of
 from helpers import TrainsItsLossToo, WeightedLoss, assert_same_arrays, compiled, one_weight, sequential
 
 import autolr
@@ -47,6 +48,23 @@ class AtFirstStep(keras.callbacks.Callback):
             optimizer = self.model.optimizer
             slots = sum(float(np.abs(keras.ops.convert_to_numpy(v)).sum()) for v in optimizer.variables[2:])
             self.seen.append((self.model, int(optimizer.iterations), slots))
+
+
+class RatesByFit(keras.callbacks.Callback):
+    """Notes the rate of each step of each training; survives Keras Tuner's copying."""
+
+    def __init__(self):
+        super().__init__()
+        self.fits = []
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def on_train_begin(self, logs=None):
+        self.fits.append([])
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.fits[-1].append(float(self.model.optimizer.learning_rate))
 
 
 @pytest.mark.parametrize(
@@ -423,6 +441,33 @@ def test_what_a_short_trial_gives_can_be_chosen():
 def test_bursts_come_before_a_finer_sweep(affordable, expected):
     fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
     assert range_test_budget(fit, share=0.1, most=364, least=2) == expected
+
+
+def test_data_of_unknown_size_get_no_late_bursts_until_an_earlier_trial_has_told_it():
+    unknown = {"x": tf.data.Dataset.from_tensors(0.0).filter(lambda x: True), "epochs": 10}
+    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS) == (100, 264)
+    assert range_test_budget(unknown, share=0.1, most=90) == (90, 0)
+    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=2000) == (100, 1128)
+    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=30) == (60, 0)
+
+
+def test_the_first_trial_tells_the_others_the_size_of_the_data(tmp_path):
+    def build(hp):
+        return model(hp.Choice("optimizer", ["sgd", "adam", "rmsprop"]))
+
+    spy = RatesByFit()
+    fit = {"callbacks": [spy], "epochs": 4}
+    known, unknown = (
+        records(search(Setup(build, positional=(made,), fit=fit), tmp_path / name, max_trials=3))
+        for name, made in (("known", batches_of()), ("unknown", batches_of(unknown=True)))
+    )
+    per_epoch = known[0].schedule["steps_per_epoch"]
+    assert [record.schedule["steps_per_epoch"] for record in unknown] == [None, per_epoch, per_epoch]
+    assert unknown[0].range_test["steps_spent"] > max(its.range_test["steps_spent"] for its in unknown[1:])
+    assert [len(set(rates[:per_epoch])) > 1 for rates in spy.fits] == [True, True, True, False, True, True]
+    most = sum(range_test_budget({"x": batches_of(), "epochs": 4}, share=0.1, most=RANGE_TEST_STEPS))
+    spent = [its.range_test["steps_spent"] for its in (*known, *unknown[1:])]
+    assert max(spent) <= most, (spent, most)
 
 
 @pytest.mark.parametrize(

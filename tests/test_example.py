@@ -123,7 +123,7 @@ def test_the_whole_job_for_every_tuner_and_again_with_resume(example, capsys, tm
     assert example.main([str(a) for a in arguments]) == 0
     first = capsys.readouterr().out
     assert "Test error of the winner" in first
-    assert re.search(r"Test error of the best [23] trials' ensemble: \d+\.\d\d %", first)
+    assert re.search(r"Test error of the best [23] trials' ensemble, as the search left them: \d+\.\d\d %", first)
     assert (tmp_path / "out" / "ensemble.keras").exists()
     assert (tmp_path / "out" / "winner.png").stat().st_size > 10_000
     assert list((tmp_path / "out").glob("range_test_*.png"))

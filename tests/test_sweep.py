@@ -607,3 +607,12 @@ def test_how_many_steps_an_epoch_has_does_not_end_data_that_end(data, kind):
         warnings.filterwarnings("error", message=".*ran out of data")
         test = range_test(model, **arguments, steps_per_epoch=3, num_steps=20, burst_steps=0)
     assert len(test) == 20
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_steps_on_data_of_unknown_size_are_counted_though_their_end_is_a_surprise(data):
+    import tensorflow as tf
+
+    unknown = tf.data.Dataset.from_tensor_slices(data).batch(16).filter(lambda x, y: True)  # ends again and again
+    test = range_test(compiled(sequential()), unknown, num_steps=12, burst_steps=0)
+    assert test.steps_spent == len(test) == 12
