@@ -16,6 +16,7 @@ CHOICES: dict[str, list[Any]] = {
 }
 
 LEAST_DECAY = 0.1  # below it a restart is none
+VALUES_TRIED = 1000  # of a range, which may hold many more
 
 
 def add_schedule(space: Any, *, may_add: bool) -> bool:
@@ -71,11 +72,10 @@ def check_searched(parameter: Any) -> None:
     """
     if parameter.name not in DEFAULTS:
         return
-    config = parameter.get_config()
-    # What a schedule can have is a range, so that the ends of one suffice.
-    ends = [config[name] for name in ("min_value", "max_value") if name in config]
+    # Schedules can have a range of values, whole ones for some names: the first ones and the last tell both.
+    values = list(parameter.values)
     try:
-        for value in ends or parameter.values:
+        for value in (*values[:VALUES_TRIED], values[-1]):
             trial_schedule({**DEFAULTS, parameter.name: value})
     except ValueError as error:
         raise ValueError(
