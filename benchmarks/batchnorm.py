@@ -63,7 +63,8 @@ def record() -> None:
     for task in TASKS:
         if task.split != "dev" or not normalizers_of(task.build(0)) or task.name in recorded:
             continue
-        recorded[task.name] = [train(task, seed) for seed in SEEDS]
+        steps = EPOCHS * -(-len(task.load().x_train) // task.batch_size)
+        recorded[task.name] = {"steps": steps, "losses": [train(task, seed) for seed in SEEDS]}
         write_atomically(RESULTS, json.dumps(recorded, indent=1) + "\n")
         keras.backend.clear_session()
         print(task.name, flush=True)
@@ -76,22 +77,14 @@ def table() -> str:
         "|---|---|---|---|---|",
     ]
     ratios = []
-    for name, seeds in sorted(json.loads(RESULTS.read_text()).items()):
-        losses = {way: np.array([seed[way] for seed in seeds]) for way in WAYS}
+    for name, trained in sorted(json.loads(RESULTS.read_text()).items()):
+        losses = {way: np.array([seed[way] for seed in trained["losses"]]) for way in WAYS}
         shown = losses["plain"][:, 0], losses["averaged"][:, 0], losses["averaged"][:, 1]
         row = [float(np.median(loss / losses["plain"][:, 1])) for loss in shown]
         ratios.append(row)
-        lines.append(f"| {name} | {steps_of(name)} | " + " | ".join(f"{ratio:.2f}" for ratio in row) + " |")
+        lines.append(f"| {name} | {trained['steps']} | " + " | ".join(f"{ratio:.2f}" for ratio in row) + " |")
     lines.append("| median | | " + " | ".join(f"{value:.2f}" for value in np.median(ratios, axis=0)) + " |")
     return "\n".join(lines)
-
-
-def steps_of(name: str) -> int:
-    """Steps of a training."""
-    from tasks import TASKS
-
-    task = next(task for task in TASKS if task.name == name)
-    return EPOCHS * -(-len(task.load().x_train) // task.batch_size)
 
 
 def main() -> int:
