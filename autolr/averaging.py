@@ -39,7 +39,8 @@ class TailAverage:
             first = np.linspace(end - tail, end, count, endpoint=False).round().astype(int)
             self._due += [(due, end) for due in first.tolist() if due < end]
         self._passed: int | None = None  # how many of these are behind; None until training tells where it begins
-        self._mean: list[tuple[Any, Any]] = []  # of each variable
+        # Of each variable, those of the first sample: layers may be frozen from one step to the next.
+        self._mean: list[tuple[Any, Any]] = []
         self._count = 0
         self._statistics: TailStatistics | None = None
 
@@ -57,9 +58,11 @@ class TailAverage:
         self._count += 1
         if self._count == 1:
             # Copies: a backend may hand out views of the memory the next step writes to.
-            self._mean = [(it, np.array(value, _gathered_in(value))) for it, value in averaged_values(model)]
+            values = [(it, keras.ops.convert_to_numpy(it)) for it in averaged_variables(model)]
+            self._mean = [(it, np.array(value, _gathered_in(value))) for it, value in values]
             return
-        for (_, mean), (_, weight) in zip(self._mean, averaged_values(model), strict=True):
+        for variable, mean in self._mean:
+            weight = keras.ops.convert_to_numpy(variable)
             with np.errstate(invalid="ignore"):
                 # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
                 np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
@@ -69,13 +72,13 @@ class TailAverage:
         if self._statistics is not None:
             self._add(model)
             self._statistics.end(done)
-            give_means(model, self._mean)
+            give_means(self._mean)
             self._statistics.mend()
         self._mean, self._count, self._statistics = [], 0, None
 
 
-def averaged_values(model: keras.Model) -> list[tuple[Any, Any]]:
-    """The variables of a model of which a mean means something, with their values.
+def averaged_variables(model: keras.Model) -> list[Any]:
+    """The variables of a model of which a mean means something.
 
     These are the weights that are trained, and the moving statistics of BatchNormalization, which belong to them. A
     count, a threshold or a code book is a layer's own affair.
@@ -83,15 +86,13 @@ def averaged_values(model: keras.Model) -> list[tuple[Any, Any]]:
     statistics = [
         it for layer in normalizers_of(model) if layer.built for it in (layer.moving_mean, layer.moving_variance)
     ]
-    variables = {id(it): it for it in [*model.trainable_variables, *statistics]}.values()
-    return [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]
+    return list({id(it): it for it in [*model.trainable_variables, *statistics]}.values())
 
 
-def give_means(model: keras.Model, means: list[tuple[Any, Any]]) -> None:
-    """Give variables of a model their means."""
+def give_means(means: list[tuple[Any, Any]]) -> None:
+    """Give variables their means."""
     for variable, mean in means:
         variable.assign(mean)
-    for variable in model.trainable_variables:
         if variable.constraint is not None:  # which a mean need not obey, as one of unit norms does not
             variable.assign(variable.constraint(variable))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -90,8 +90,10 @@ def normalizers_of(model: keras.Model) -> list[Any]:
     return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-def all_layers(model: Any) -> Iterator[Any]:
-    """The layers of a model, and those within them."""
-    for layer in getattr(model, "layers", ()):
-        yield layer
-        yield from all_layers(layer)
+def all_layers(model: Any) -> list[Any]:
+    """The layers of a model, and those within them, models or layers, each once; outer ones first."""
+    found: dict[int, Any] = {}
+    for layer in compat.layers_of(model):
+        for it in (layer, *all_layers(layer)):
+            found.setdefault(id(it), it)
+    return list(found.values())

@@ -8,6 +8,7 @@ import numpy as np
 
 from autolr.errors import check_count, invalid, is_finite
 from autolr.recorder import LossRecorder
+from autolr.sgdr import FloatArray
 from autolr.verdicts import LRBounds
 
 DEFAULT_START_LR = 1e-7
@@ -63,8 +64,12 @@ class LRFinder(LossRecorder):
                 f"Received: start_lr={start_lr!r}, end_lr={end_lr!r}. The default of `end_lr` is {DEFAULT_END_LR:g}."
             )
         steps = check_count("num_steps", num_steps, least=2, hint=f"The default is {DEFAULT_NUM_STEPS}.")
-        super().__init__(steps, lambda points: np.geomspace(start_lr, end_lr, points), restore=restore)
+        super().__init__(steps, restore=restore)
         self.start_lr, self.end_lr = float(start_lr), float(end_lr)
+
+    def rates(self, points: int) -> FloatArray:
+        """So many rates from `start_lr` to `end_lr`, evenly spaced in log-rate."""
+        return np.geomspace(self.start_lr, self.end_lr, points)
 
     def bounds(self, **options: Any) -> LRBounds:
         """The bounds on the recorded curve: `result.bounds(**options)`.

@@ -178,16 +178,37 @@ def tracer_of_training(model: Any) -> Callable[[Any], Any] | None:
     return trace
 
 
+def layers_of(layer: Any) -> list[Any]:
+    """The layers directly within a model or a layer.
+
+    Only a model tells by a public property; a layer of the user's own, or a wrapper as `TimeDistributed`, does not.
+    """
+    import keras
+
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def calls_of_layers(model: Any) -> Counter[int]:
     """How often each layer is called for one batch, by `id`, where the model's graph tells; others are left out.
 
-    `get_config` tells as much, but not of every model, and only after all of its layers have been written out.
+    `get_config` tells as much, but not of every model, and only after all of its layers have been written out. A layer
+    calls those within it once, for all that is known, but a wrapper perhaps once for each step in time.
     """
+    import keras
+
     calls: Counter[int] = Counter()
     graph = getattr(model, "_functional", None) or model  # a `Sequential` keeps its graph apart
-    for node in (node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes):
-        calls[id(node.operation)] += 1
-        calls.update(calls_of_layers(node.operation))
+    within = [node.operation for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes]
+    times = 1
+    if isinstance(model, keras.Layer) and not isinstance(model, keras.Model):
+        within = layers_of(model)
+        times = 2 if isinstance(model, (keras.layers.Wrapper, keras.layers.RNN)) else 1
+    for operation in within:
+        calls[id(operation)] += times
+        for layer, count in calls_of_layers(operation).items():
+            calls[layer] += times * count
     return calls
 
 

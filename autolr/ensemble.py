@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.averaging import averaged_values, give_means
+from autolr.averaging import averaged_variables, give_means
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, is_endless, num_samples, without_samples
@@ -157,9 +157,9 @@ def averaged_weights(
     """One model with the average of a model's snapshots as its weights, which predicts at the price of one.
 
     That helps where the snapshots lie in one basin, as those of the last short cycles of a training often do; across a
-    barrier the average is worse than either. The moving statistics of BatchNormalization belong to the weights they
-    were gathered with, so they are gathered anew, in one pass over `x`. Other weights that are not trained, as counts,
-    are the last snapshot's.
+    barrier the average is worse than either. The moving statistics of BatchNormalization, at whatever depth, belong to
+    the weights they were gathered with, so they are gathered anew, in one pass over `x`. Other weights that are not
+    trained, as counts, are the last snapshot's.
 
     Args:
         model: The model that was trained, or one built alike, as for `snapshot_ensemble`. It is not changed.
@@ -174,7 +174,7 @@ def averaged_weights(
 
     Raises:
         ValueError: If there are no snapshots, the model has not been built, `batch_size` is no whole number of 1 or
-            more, or `x` is needed and not given, empty or without end.
+            more, or `x` is needed and not given, empty, or, as far as its cardinality tells, without end.
 
     Example:
     ```python
@@ -196,13 +196,13 @@ def averaged_weights(
     if normalizers and is_endless(x):
         raise invalid("x", "end, since all of it is read once", x, "Leave out `repeat()`, or `take` some batches.")
     with _unfrozen(averaged):
-        variables = [variable for variable, _ in averaged_values(averaged)]
+        variables = averaged_variables(averaged)
         sums = [np.zeros(variable.shape) for variable in variables]
         for path in paths:
             averaged.load_weights(path)
-            sums = [total + value for total, (_, value) in zip(sums, averaged_values(averaged), strict=True)]
+            sums = [sum_ + keras.ops.convert_to_numpy(it) for sum_, it in zip(sums, variables, strict=True)]
         means = [total / len(paths) for total in sums]
-        give_means(averaged, list(zip(variables, means, strict=True)))
+        give_means(list(zip(variables, means, strict=True)))
     if normalizers and not gather_statistics(averaged, _batches(x, batch_size)):
         raise without_samples(x)
     return compiled_like(model, averaged)
@@ -289,8 +289,10 @@ def _clone(model: keras.Model) -> keras.Model:
 
 def _copy_vocabularies(model: keras.Model, copy: keras.Model) -> None:
     """Give layers that look up texts or numbers the words they were adapted to, which no weights and no config hold."""
-    for layer, other in zip(all_layers(model), all_layers(copy), strict=True):
-        if hasattr(layer, "get_vocabulary") and layer.get_config().get("vocabulary") is None:
+    # Another layer may make those within it only when it is built, which the copy need not be yet.
+    lookups, others = ([it for it in all_layers(each) if hasattr(it, "get_vocabulary")] for each in (model, copy))
+    for layer, other in zip(lookups, others, strict=True):
+        if layer.get_config().get("vocabulary") is None:
             words = layer.get_vocabulary(include_special_tokens=False)
             # How rare each is is a weight, of the right size only when the words are known.
             rarities = {"idf_weights": [1.0] * len(words)} if layer.get_config()["output_mode"] == "tf_idf" else {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.charts import loss_limits
-from autolr.errors import check_count, invalid
+from autolr.errors import MAX_EXACT_INT, check_count, invalid
 from autolr.search_folder import Search, Source, Trial, read_search
 from autolr.sgdr import Schedule
 from autolr.verdicts import LRBounds
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
 FEW = 20  # points; so few are drawn larger
+MOST_DRAWN = 20_000  # steps of a schedule: more cannot be told apart
 LETTERS = 18  # of a title, in an inch
 
 
@@ -203,7 +204,7 @@ def plot_schedule(
         steps = np.asarray(edges, dtype=np.float64)
         rising = (
             steps.ndim == 1 and len(steps) > 1 and np.all(steps % 1 == 0) and np.all(np.diff(steps, prepend=-1) > 0)
-        )
+        ) and steps[-1] <= MAX_EXACT_INT
     except (TypeError, ValueError):
         rising = False
     if not rising:
@@ -222,7 +223,10 @@ def draw_schedule(
     ax = new_axes(ax)
     edges = np.asarray(edges, dtype=np.int64)
     total = int(edges[-1]) if total_steps is None else total_steps
-    steps = np.arange(total)
+    # Of a long schedule some, with both sides of each restart.
+    corners = np.concatenate([edges - 1, edges])
+    steps = np.arange(total) if total <= MOST_DRAWN else np.linspace(0, total - 1, MOST_DRAWN).astype(np.int64)
+    steps = np.union1d(steps, corners[(corners >= 0) & (corners < total)])
     ax.plot(steps / steps_per_epoch, schedule.rates(steps, edges), color=BLUE, linewidth=1.5)
     starts = np.array([0, *edges[1:-1]]) if 0 < schedule.warmup < 1 else edges[:-1]  # the first begins with a share
     starts = starts[starts < total]

@@ -37,7 +37,7 @@ def _is_sound(record: TrialRecord) -> bool:
     edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
     sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
-    sound &= LEAST_RATE < bounds["min_lr"] <= bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
+    sound &= LEAST_RATE < bounds["min_lr"] < bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule["warmup"] < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
     sound &= edges[0] >= 0 and edges[-1] < MAX_EXACT_INT and all(a < b for a, b in itertools.pairwise(edges))

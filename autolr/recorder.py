@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -23,15 +23,17 @@ class LossRecorder(keras.callbacks.Callback):
 
     Args:
         num_steps: Optimizer steps in all.
-        rates: Gives the rates for so many points, of which a point is one step, or more where Keras calls back less
-            often.
         restore: Whether to put the model back when training ends.
     """
 
-    def __init__(self, num_steps: int, rates: Callable[[int], FloatArray], *, restore: bool) -> None:
+    def __init__(self, num_steps: int, *, restore: bool) -> None:
         super().__init__()
-        self.num_steps, self._lay_out, self._restore = num_steps, rates, restore
+        self.num_steps, self._restore = num_steps, restore
         self._result: RangeTest | None = None
+
+    def rates(self, points: int) -> FloatArray:
+        """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
+        raise NotImplementedError
 
     @property
     def result(self) -> RangeTest:
@@ -57,7 +59,7 @@ class LossRecorder(keras.callbacks.Callback):
         batches, self._executes_several = math.lcm(execution, update), execution > 1
         self._calls_per_point, self._updates_per_point = batches // execution, batches // update
         self._call_losses: list[float] = []
-        self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
+        self._lrs = self.rates(max(2, self.num_steps // self._updates_per_point))
         if len(self._lrs) < MIN_POINTS <= self.num_steps:
             warn(
                 f"Of `num_steps={self.num_steps}` the range test makes {len(self._lrs)} points, too few to judge: "

@@ -135,6 +135,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         if steps_per_epoch is not None:
             steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, hint="None where Keras can count them.")
         self.steps_per_epoch = steps_per_epoch
+        self.batches_if_unknown: int | None = None  # of an epoch, as an earlier training on the same data has found
         check_momentum(momentum)
         check_tail_average(tail_average)
         self.momentum = momentum
@@ -237,7 +238,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             self._take_momentum()
 
     def _batches_in_epoch(self) -> int | None:
-        """As Keras counts them, or else as the user has; None if neither could."""
+        """As Keras counts them, or else as the user has, or an earlier training; None if none could."""
         counted: int | None = self.params.get("steps")
         told = self.steps_per_epoch and self.steps_per_epoch * self._batches_per_update
         if counted and told and abs(counted - told) >= self._batches_per_update:
@@ -247,7 +248,7 @@ class SGDRScheduler(keras.callbacks.Callback):
                 self.steps_per_epoch,
                 "Leave it out: Keras knows the size of these data.",
             )
-        return counted or told
+        return counted or told or self.batches_if_unknown
 
     def _take_momentum(self) -> None:
         if keras.backend.backend() == "jax":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from autolr.budget import trial_schedule
@@ -72,10 +73,12 @@ def check_searched(parameter: Any) -> None:
     """
     if parameter.name not in DEFAULTS:
         return
-    # Schedules can have a range of values, whole ones for some names: the first ones and the last tell both.
-    values = list(parameter.values)
+    # Schedules can have a range of values, whole ones for some names: the ends and the first few tell both. The ends
+    # are not among the `values` of a range without steps.
+    config = parameter.get_config()
+    ends = [config[name] for name in ("min_value", "max_value") if name in config]
     try:
-        for value in (*values[:VALUES_TRIED], values[-1]):
+        for value in (*ends, *itertools.islice(parameter.values, VALUES_TRIED)):
             trial_schedule({**DEFAULTS, parameter.name: value})
     except ValueError as error:
         raise ValueError(

@@ -26,6 +26,7 @@ from autolr.optimizers import (
 )
 from autolr.preparing import Fit, prepare, quick_collection, step_by_step, unassisted_fit
 from autolr.recorder import LossRecorder
+from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose", "validation_freq"}
@@ -243,7 +244,12 @@ class BurstRecorder(LossRecorder):
     """Trains at one rate and records the losses."""
 
     def __init__(self, rate: float, num_steps: int) -> None:
-        super().__init__(num_steps, lambda points: np.full(points, rate), restore=False)
+        super().__init__(num_steps, restore=False)
+        self._rate = rate
+
+    def rates(self, points: int) -> FloatArray:
+        """The one rate, so many times."""
+        return np.full(points, self._rate)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""

@@ -76,7 +76,8 @@ class TrainingLog(keras.callbacks.Callback):
         announced = self._done - self._before
         if announced < self._most:  # else all were trained, and the optimizer may have skipped some to scale the loss
             self._done = self._before + batches_trained(self.model, announced, iterations=self._iterations)
-        if not self.model.stop_training:  # by a callback, in mid-epoch
+        exact = self._per_update == 1 or int(self.model.steps_per_execution or 1) == 1  # what the optimizer counts
+        if exact and not self.model.stop_training:  # by a callback, in mid-epoch
             self._note_length(self._done - self._before)
         self._guarded(self._note_epoch, epoch, logs or {})
         if time.monotonic() - self._saved > SAVE_SECONDS:

@@ -271,7 +271,6 @@ class AssistedTrial:
             bounds.min_lr,
             bounds.max_lr,
             fit_budget=True,
-            steps_per_epoch=length // per_update if length and length % per_update == 0 else None,
             warmup=WARMUP,
             tail_average=self.options.tail_average,
             restore_weights=False,
@@ -279,14 +278,20 @@ class AssistedTrial:
             num_snapshots=self.options.num_snapshots or 1,
             **choices,
         )
+        scheduler.batches_if_unknown = length
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
-        note_epoch = partial(self.search.note_epoch, arguments["x"])
-        log = TrainingLog(schedule, self.diary.keep_training, fits=self.fitted, note_epoch=note_epoch)
+        log = TrainingLog(schedule, self.diary.keep_training, fits=self.fitted, note_epoch=self._noting(arguments))
         writers = tensorboard_callbacks(callbacks, log, bounds, schedule)
         return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
+
+    def _noting(self, arguments: dict[str, Any]) -> Callable[[int], None]:
+        """What notes how long an epoch of these data is, if that is theirs and not the user's to say."""
+        if arguments.get("steps_per_epoch") is not None:
+            return lambda batches: None
+        return partial(self.search.note_epoch, arguments["x"])
 
     def _keeps_snapshots(self) -> bool:
         return self.options.num_snapshots > 0 and not self.diary.is_remote

@@ -80,9 +80,11 @@ class LRBounds:
 
     def __post_init__(self) -> None:
         if not (is_finite(self.min_lr) and is_finite(self.max_lr) and 0 < self.min_lr < self.max_lr):
+            swapped = is_finite(self.min_lr) and is_finite(self.max_lr) and 0 < self.max_lr < self.min_lr
+            hint = "Are the two swapped?" if swapped else "Where only `max_lr` is known, try a quarter of it."
             raise ValueError(
                 "Arguments `min_lr` and `max_lr` must be finite and positive, and `min_lr` the smaller one. "
-                f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. Are the two swapped?"
+                f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. {hint}"
             )
 
     def __iter__(self) -> Iterator[float]:
@@ -103,9 +105,11 @@ class LRBounds:
         """The value `to_dict` was called on.
 
         Raises:
-            ValueError: If a value is missing, unknown or out of its range.
+            ValueError: If a value is missing, of another type or out of its range, or there is one too many.
         """
         names = [field.name for field in fields(cls)]
-        if sorted(data) != sorted(names):
-            raise invalid("data", f"have {', '.join(names)}", sorted(data), "Give what `to_dict` returns.")
+        complete = isinstance(data, Mapping) and set(data) == set(names)
+        if not complete or not all(isinstance(data[name], str) for name in names[2:]):
+            constraint = f"have {', '.join(names)}, the last three of them texts"
+            raise invalid("data", constraint, data, "Give what `to_dict` returns.")
         return cls(**data)

@@ -382,6 +382,68 @@ def test_a_short_training_with_batch_normalization_is_validated_on_fresh_statist
     assert losses[1] < 0.7 * losses[0]
 
 
+class Freezes(keras.callbacks.Callback):
+    """Two layers take turns in being trained, from one step to the next."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        for place, layer in enumerate(self.model.layers[:2]):
+            layer.trainable = place == batch % 2
+
+
+def test_layers_frozen_within_a_tail_are_averaged_each_with_itself():
+    kernels = [keras.layers.Dense(1, use_bias=False, kernel_initializer=kind) for kind in ("zeros", "ones")]
+    model = keras.Sequential([keras.Input((1,)), *kernels, keras.layers.BatchNormalization()])
+    model.compile("sgd", "mse")
+    fit(model, SGDRScheduler(1e-9, 1e-8, cycle_length=1, tail_average=0.4), Freezes(), epochs=1)
+    np.testing.assert_allclose([float(layer.kernel[0, 0]) for layer in kernels], [0, 1], atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.layers.Layer):
+    """Made of layers, the last of them only when it is built."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.dense = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.norm = keras.layers.BatchNormalization()
+        self.norm.build((None, 3))
+
+    def call(self, x, training=False):
+        return self.norm(self.dense(x), training=training)
+
+
+def test_statistics_within_a_layer_are_those_of_the_tail_or_gathered_anew(tmp_path):
+    batches = drifting(40)
+    x = batches.reshape(-1, 3)
+    model = keras.Sequential([keras.Input((3,)), Block()])
+    model.layers[0].dense.kernel.assign(np.eye(3))
+    model.compile("sgd", "mse")
+    schedule = SGDRScheduler(1e-9, 1e-8, cycle_length=1, tail_average=0.4, snapshot_folder=tmp_path)
+    fit(model, schedule, x=x, y=np.zeros((len(x), 3), "float32"), batch_size=8, epochs=1, shuffle=False)
+    tail, whole = batches[24:].mean(axis=(0, 1)), x.mean(axis=0)
+    np.testing.assert_allclose(np.asarray(model.layers[0].norm.moving_mean), tail, rtol=0.02)
+    with pytest.raises(ValueError, match="`x` must be data to gather the statistics"):
+        averaged_weights(model, tmp_path)
+    averaged = averaged_weights(model, tmp_path, x, batch_size=8)
+    np.testing.assert_allclose(np.asarray(averaged.layers[0].norm.moving_mean), whole, rtol=0.02)
+
+
+def test_a_layer_that_a_wrapper_calls_for_each_step_in_time_is_averaged_as_it_is():
+    norm = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.TimeDistributed(norm), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1))
+    model.compile("sgd", "mse")
+    x, spy = np.repeat(drifting(40).reshape(-1, 1, 3), 4, axis=1), AfterEachStep()
+    y = np.zeros((len(x), 1), "float32")
+    fit(model, SGDRScheduler(1e-5, 1e-4, cycle_length=1, tail_average=0.4), spy, x=x, y=y, batch_size=8, epochs=1)
+    place = next(i for i, weight in enumerate(model.weights) if weight is norm.moving_mean)
+    sampled = [spy.steps[done - 1][place] for done in (24, 27, 30, 34, 37, 40)]
+    np.testing.assert_allclose(np.asarray(norm.moving_mean), np.mean(sampled, axis=0), rtol=0.02)
+
+
 class Counts(keras.layers.Layer):
     """Counts its calls in training, in a number that is a float and is not trained."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from contextlib import nullcontext
 
 import keras
@@ -144,6 +145,12 @@ class TestLRFinder:
         fit(model, finder)
         assert finder.result == first
         assert finder.result is not first
+
+    def test_it_can_be_pickled_and_its_rates_changed(self):
+        finder = pickle.loads(pickle.dumps(LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=7)))
+        finder.start_lr = 1e-3
+        fit(one_weight(), finder)
+        np.testing.assert_allclose(finder.result.lrs, np.geomspace(1e-3, 1e-2, 7))
 
     def test_there_is_no_result_before_a_run(self):
         with pytest.raises(RuntimeError, match=r"model\.fit"):

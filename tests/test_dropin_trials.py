@@ -24,6 +24,7 @@ from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_numb
 from autolr.records import TrialRecord
 from autolr.reuse import compiled_setup
 from autolr.search_folder import read_search
+from autolr.search_memory import SearchMemory
 from autolr.trial_bounds import judged
 from autolr.trial_callbacks import stop_within_cycles
 
@@ -468,6 +469,60 @@ def test_the_first_trial_tells_the_others_the_size_of_the_data(tmp_path):
     most = sum(range_test_budget({"x": batches_of(), "epochs": 4}, share=0.1, most=RANGE_TEST_STEPS))
     spent = [its.range_test["steps_spent"] for its in (*known, *unknown[1:])]
     assert max(spent) <= most, (spent, most)
+
+
+class WarmsUp(kt.HyperModel):
+    """Trains a few batches first, then as it was told to."""
+
+    def build(self, hp):
+        return model("sgd")
+
+    def fit(self, hp, model, *args, **kwargs):
+        model.fit(*args, **{**kwargs, "epochs": 1, "steps_per_epoch": 2})
+        return model.fit(*args, **kwargs)
+
+
+def test_the_size_of_data_is_no_number_of_steps_that_somebody_asked_for(tmp_path):
+    spy = RatesByFit()
+    fit = {"callbacks": [spy], "epochs": 2}
+    outcome = search(Setup(WarmsUp(), positional=(batches_of(unknown=True),), fit=fit), tmp_path, max_trials=1)
+    (record,) = records(outcome)
+    assert record.schedule["steps_per_epoch"] is None
+    warm_up, rates = spy.fits
+    first = rates[: len(rates) // 2]
+    assert len(warm_up) == 2
+    assert len(set(first)) == 1  # nothing is known of them yet
+    assert len(set(rates)) > 2
+
+
+def test_the_size_of_data_is_known_to_later_searches_also_if_updates_do_not_divide_it(tmp_path):
+    """12 batches, of which an update gathers 5: the third update of an epoch ends in the next one."""
+    data, spy = batches_of(unknown=True), RatesByFit()
+
+    def build(hp):
+        return model(keras.optimizers.SGD(gradient_accumulation_steps=5))
+
+    tuner = autolr.RandomSearch(build, "loss", max_trials=1, directory=tmp_path)
+    tuner.search(data, epochs=2, verbose=0)
+    tuner.oracle.max_trials = 2
+    tuner.search(data, epochs=2, verbose=0, callbacks=[spy])
+    record = TrialRecord.read(tuner.get_trial_dir("1"))
+    per_epoch = record.schedule["steps_per_epoch"]
+    (rates,) = spy.fits
+    assert len(rates) == 2 * per_epoch
+    assert [len(set(rates[begin : begin + 5])) for begin in range(0, len(rates) - 4, 5)] == [1] * (len(rates) // 5)
+    assert len(set(rates[:per_epoch])) == -(-per_epoch // 5)
+
+
+def test_another_object_at_the_same_place_in_memory_is_other_data():
+    class Data:
+        pass
+
+    memory, one, other = SearchMemory(), Data(), Data()
+    memory.note_epoch(one, 12)
+    assert (memory.batches_in_epoch(one), memory.batches_in_epoch(other)) == (12, None)
+    memory.lengths[id(other)] = memory.lengths.pop(id(one))
+    assert memory.batches_in_epoch(other) is None
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,15 @@ def test_a_schedule_is_drawn_step_by_step_with_its_restarts():
     assert plot_schedule([0, 10], min_lr=0.1, max_lr=1.0).get_xlabel() == "step"
 
 
+def test_of_a_very_long_schedule_enough_steps_are_drawn():
+    edges = [0, 7, 10**9]
+    rates, _ = plot_schedule(edges, min_lr=0.1, max_lr=1.0).lines
+    steps = rates.get_xdata()
+    assert len(steps) < 50_000
+    assert {0, 6, 7, 10**9 - 1} <= set(steps)
+    assert np.max(np.abs(np.diff(rates.get_ydata()[steps >= 7]))) < 1e-3
+
+
 def test_without_matplotlib_the_error_names_the_command():
     code = """
 import sys

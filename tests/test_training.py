@@ -10,6 +10,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import RateSpy, one_weight
 
 import autolr
@@ -86,6 +87,36 @@ def test_data_of_unknown_size_are_thinned_as_they_come():
     assert POINTS <= len(training["losses"]["step"]) <= 2 * POINTS
     assert len(training["rates"]["step"]) <= 2 * POINTS
     assert training["epochs"][0]["step"] == 1500
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "compile_with", "noted"),
+    [(None, {}, [10, 10]), (4, {}, []), (None, {"steps_per_execution": 4}, [10, 10])],
+)
+def test_the_length_of_whole_epochs_is_told(stop_at, compile_with, noted):
+    """A callback that ends an epoch before its data do tells nothing of them."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == stop_at
+
+    told = []
+    schedule = {"steps_per_epoch": None, "epochs": 2, "initial_epoch": 0, "edges": [0, 2]}
+    log = TrainingLog(schedule, lambda training: None, note_epoch=told.append)
+    x = tf.data.Dataset.from_tensor_slices((np.ones((10, 1)), np.zeros(10))).batch(1).filter(lambda x, y: True)
+    one_weight(**compile_with).fit(x, epochs=2, callbacks=[log, Stop()], verbose=0)
+    assert told == noted
+
+
+def test_a_length_that_gathered_executions_do_not_tell_exactly_is_not_told():
+    told = []
+    schedule = {"steps_per_epoch": None, "epochs": 1, "initial_epoch": 0, "edges": [0, 1]}
+    log = TrainingLog(schedule, lambda training: None, note_epoch=told.append)
+    model = one_weight(steps_per_execution=8)
+    model.optimizer.gradient_accumulation_steps = 3
+    x = tf.data.Dataset.from_tensor_slices((np.ones((20, 1)), np.zeros(20))).batch(1).filter(lambda x, y: True)
+    model.fit(x, callbacks=[log], verbose=0)
+    assert told == []
 
 
 def test_many_short_epochs_are_points_themselves():

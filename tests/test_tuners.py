@@ -725,6 +725,9 @@ def test_a_range_in_whole_steps_holds_schedules(tmp_path):
         (lambda hp: hp.Int("cycle_length", 0, 4), "cycle_length"),
         (lambda hp: hp.Choice("mult_factor", [0.5, 1.0]), "mult_factor"),
         (lambda hp: hp.Float("lr_decay", 0.5, 1.5), "lr_decay"),
+        (lambda hp: hp.Float("lr_decay", 0.0, 1.0), "lr_decay"),  # no inner value is at fault, but its ends
+        (lambda hp: hp.Float("lr_decay", 0.5, 1.02), "lr_decay"),
+        (lambda hp: hp.Float("cycle_length", 1, 4, step=0.5), "cycle_length"),
         (lambda hp: hp.Fixed("lr_decay", "much"), "lr_decay"),
     ],
 )
