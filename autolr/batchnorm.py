@@ -34,8 +34,8 @@ class TailStatistics:
         self._before = [
             (layer.momentum, variable, keras.ops.convert_to_numpy(variable), lowest)
             for layer in normalizers_of(model)
-            # One that sees each batch twice forgets twice as fast; where the graph does not tell, once is assumed.
-            if layer.built and 0 < layer.momentum < 1 and calls.get(id(layer), 1) == 1
+            # One that sees each batch twice forgets twice as fast.
+            if layer.built and 0 < layer.momentum < 1 and calls[id(layer)] == 1
             for variable, lowest in ((layer.moving_mean, -np.inf), (layer.moving_variance, 0.0))
         ]
         self._lags: list[tuple[Any, Any, float]] = []

@@ -67,8 +67,7 @@ class LRFinder(LossRecorder):
         super().__init__(steps, restore=restore)
         self.start_lr, self.end_lr = float(start_lr), float(end_lr)
 
-    def rates(self, points: int) -> FloatArray:
-        """So many rates from `start_lr` to `end_lr`, evenly spaced in log-rate."""
+    def _lay_out(self, points: int) -> FloatArray:
         return np.geomspace(self.start_lr, self.end_lr, points)
 
     def bounds(self, **options: Any) -> LRBounds:

@@ -191,20 +191,20 @@ def layers_of(layer: Any) -> list[Any]:
 
 
 def calls_of_layers(model: Any) -> Counter[int]:
-    """How often each layer is called for one batch, by `id`, where the model's graph tells; others are left out.
+    """How often each layer is called for one batch, by `id`, where the model's graph tells.
 
-    `get_config` tells as much, but not of every model, and only after all of its layers have been written out. A layer
-    calls those within it once, for all that is known, but a wrapper perhaps once for each step in time.
+    Without a graph, as of a layer or of a model's subclass, those within are called once for all that is known; but by
+    a wrapper, perhaps once for each step in time. `get_config` tells of the graph, too, but not of every model, and
+    only after all of its layers have been written out.
     """
     import keras
 
     calls: Counter[int] = Counter()
     graph = getattr(model, "_functional", None) or model  # a `Sequential` keeps its graph apart
     within = [node.operation for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes]
-    times = 1
-    if isinstance(model, keras.Layer) and not isinstance(model, keras.Model):
+    if not within and isinstance(model, keras.Layer):
         within = layers_of(model)
-        times = 2 if isinstance(model, (keras.layers.Wrapper, keras.layers.RNN)) else 1
+    times = 2 if isinstance(model, (keras.layers.Wrapper, keras.layers.RNN)) else 1
     for operation in within:
         calls[id(operation)] += times
         for layer, count in calls_of_layers(operation).items():

@@ -31,7 +31,7 @@ class LossRecorder(keras.callbacks.Callback):
         self.num_steps, self._restore = num_steps, restore
         self._result: RangeTest | None = None
 
-    def rates(self, points: int) -> FloatArray:
+    def _lay_out(self, points: int) -> FloatArray:
         """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class LossRecorder(keras.callbacks.Callback):
         batches, self._executes_several = math.lcm(execution, update), execution > 1
         self._calls_per_point, self._updates_per_point = batches // execution, batches // update
         self._call_losses: list[float] = []
-        self._lrs = self.rates(max(2, self.num_steps // self._updates_per_point))
+        self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
         if len(self._lrs) < MIN_POINTS <= self.num_steps:
             warn(
                 f"Of `num_steps={self.num_steps}` the range test makes {len(self._lrs)} points, too few to judge: "

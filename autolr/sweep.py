@@ -247,8 +247,7 @@ class BurstRecorder(LossRecorder):
         super().__init__(num_steps, restore=False)
         self._rate = rate
 
-    def rates(self, points: int) -> FloatArray:
-        """The one rate, so many times."""
+    def _lay_out(self, points: int) -> FloatArray:
         return np.full(points, self._rate)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
