@@ -25,6 +25,9 @@ _DOUBTFUL, _CERTAIN = 3.0, 4.5
 # Standard errors: a fall of so many decides by 1 - 1/e, of four times as many by 98 %. 4 to 6 score alike.
 _TRUSTED = 5.0
 _BELOW_ONSET = 1.25  # decades that training diverges below the onset of the rise; 1.0 to 1.5 score alike
+# Widest step from `max_lr` to the rise: where the rise is further off, a small early fall was taken for the whole.
+# 150 to 250 score alike.
+_WIDEST = 200.0
 _HUGE = 1e100  # as good as infinite; its square is still a number
 MIN_POINTS = 10
 _MAX_POINTS = 500  # of longer sweeps, neighbours are averaged: the search for the trough is quadratic
@@ -41,7 +44,8 @@ def find_bounds(
        low, high. This uses every point and needs no threshold, so early spikes don't end it (Lightning #1767,
        #21141).
     3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
-    4. `max_lr` is `max_ratio` times that, but at most the `margin`-th part of the rate at which the loss rises.
+    4. `max_lr` is `max_ratio` times that, but at most the `margin`-th part of the rate at which the loss rises, and at
+       least the 200th part if the fall is beyond doubt (4.5 standard errors of the noise).
     5. The weaker the fall, the more the rise decides: in log-rate, a fall of `z` standard errors of the noise counts
        `1 - exp(-z / 5)`, and for the rest a twentieth of the rate at which the loss leaves its starting level.
     6. `min_lr` stays between half of `max_lr` and its `max_ratio`-th part, and at least halfway (in log-rate) from the
@@ -122,10 +126,13 @@ def find_bounds(
     low, high = None, below(onset, _BELOW_ONSET)
     if trough is not None:
         low = half_fall(x, trough, min_level)
-        cliff = below(x[trough.right if trough.rise >= _DOUBTFUL else -1], math.log10(margin))
+        edge = x[trough.right if trough.rise >= _DOUBTFUL else -1]
+        wanted = low + ratio
+        if trough.fall >= _CERTAIN:
+            wanted = max(wanted, edge - math.log10(_WIDEST))
         # The weaker the fall, the more the rise alone decides.
         trust = 1 - math.exp(-max(trough.fall, 0.0) / _TRUSTED) if rose else 1.0
-        high += trust * (min(low + ratio, cliff) - high)
+        high += trust * (min(wanted, below(edge, math.log10(margin))) - high)
     if trough is None or not fell:
         return answer("never_fell" if onset - _BELOW_ONSET >= x[0] else "diverged_at_once", high)
     status = "ok" if trough.rise >= _DOUBTFUL else "never_diverged"

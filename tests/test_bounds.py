@@ -105,24 +105,36 @@ def test_number_of_steps_matters_in_the_narrowest_troughs():
 
 
 def test_bounds_of_a_curve_worked_out_by_hand():
-    """A logistic fall is half done at its centre; `max_lr` is limited by the ratio, then by the rise."""
+    """A logistic fall is half done at its centre; `max_lr` is limited by the ratio, then by the rise on both sides."""
     lrs = rates(400)
-    wide = find_bounds(lrs, trough(lrs, fall_at=1e-3, rise_at=1.0))
+    wide = find_bounds(lrs, trough(lrs, fall_at=1e-3, rise_at=0.5))
     assert wide.status == "ok"
     assert wide.confidence == "high"
     assert wide.min_lr == pytest.approx(1e-3, rel=0.05)
     assert wide.max_lr == pytest.approx(4e-3, rel=0.05)
+    wider = find_bounds(lrs, trough(lrs, fall_at=1e-3, rise_at=4.0))
+    assert wider.max_lr == pytest.approx(4.0 / 200, rel=0.05)
+    assert wider.min_lr == pytest.approx(wider.max_lr / 4)
     narrow = find_bounds(lrs, trough(lrs, fall_at=1e-3, rise_at=9e-3))
     assert narrow.max_lr == pytest.approx(3e-3, rel=0.1)
 
 
 def test_parameters_do_what_they_say():
     lrs = rates(400)
-    losses = trough(lrs)
+    losses = trough(lrs, rise_at=0.5)
     # Three quarters of a logistic of slope 3 decades^-1 are left log10(3) / 3 decades before its centre.
     assert find_bounds(lrs, losses, min_level=0.75).min_lr == pytest.approx(1e-3 * 3 ** (-1 / 3), rel=0.1)
     assert find_bounds(lrs, losses, max_ratio=10).max_lr == pytest.approx(1e-2, rel=0.05)
-    assert find_bounds(lrs, losses, max_ratio=1e4, margin=10).max_lr == pytest.approx(0.1, rel=0.1)
+    assert find_bounds(lrs, losses, max_ratio=1e4, margin=10).max_lr == pytest.approx(0.05, rel=0.1)
+
+
+def test_only_a_fall_beyond_doubt_lifts_the_bounds_towards_a_far_rise():
+    lrs = rates(100)
+    far = {"fall_at": 1e-3, "rise_at": 5.0}
+    sure, unsure = (find_bounds(lrs, trough(lrs, noise=noise, low=2.0, **far)) for noise in (0.1, 0.3))
+    assert (sure.confidence, unsure.confidence) == ("high", "medium")
+    assert sure.max_lr == pytest.approx(5.0 / 200, rel=0.2)
+    assert unsure.max_lr < 5.0 / 200 / 2
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -314,6 +326,9 @@ def test_bounds_unpack_and_round_trip_through_json():
         found.max_lr = 1.0
     with pytest.raises(ValueError, match="`data` must have min_lr, max_lr, status, reason, confidence"):
         LRBounds.from_dict({"min_lr": 0.1, "max_lr": 1.0})
+    for damaged in (None, 5, [], {**found.to_dict(), "confidence": None}, {**found.to_dict(), "min_lr": "0.1"}):
+        with pytest.raises(ValueError, match="must "):
+            LRBounds.from_dict(damaged)
     assert not find_bounds([], []).ok
 
 
@@ -369,3 +384,10 @@ def test_masked_losses_are_those_of_bad_batches():
 def test_bounds_that_are_none_cannot_be_made(pair):
     with pytest.raises(ValueError, match="`min_lr` and `max_lr` must be finite and positive"):
         LRBounds(*pair, "ok", "By eye.", "high")
+
+
+def test_swapped_bounds_are_guessed():
+    with pytest.raises(ValueError, match=r"min_lr=1.0, max_lr=0.1\. Are the two swapped\?"):
+        LRBounds(1.0, 0.1, "ok", "By eye.", "high")
+    with pytest.raises(ValueError, match=r"max_lr=0.0\. Where only `max_lr` is known"):
+        LRBounds(0.1, 0.0, "ok", "By eye.", "high")

@@ -86,8 +86,8 @@ def test_values_that_are_no_curve_are_refused():
 def test_bounds_are_those_of_find_bounds():
     test = falling_then_rising()
     assert test.bounds() == find_bounds(test.lrs, test.losses)
-    assert test.bounds(min_level=0.7) == find_bounds(test.lrs, test.losses, min_level=0.7)
-    assert test.bounds() != test.bounds(min_level=0.7)
+    assert test.bounds(max_ratio=3) == find_bounds(test.lrs, test.losses, max_ratio=3)
+    assert test.bounds() != test.bounds(max_ratio=3)
 
 
 @pytest.mark.parametrize(("points", "confidence"), [(40, "low"), (75, "low"), (85, "high"), (100, "high")])
