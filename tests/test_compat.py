@@ -29,6 +29,12 @@ def test_keras_model_symbolic_build():
     require(keras.Model, "_symbolic_build", "create the variables of an unbuilt model")
 
 
+def test_keras_layer_flatten_layers():
+    require(keras.Layer, "_flatten_layers", "find the layers within a layer")
+    outer = keras.layers.TimeDistributed(keras.layers.Dense(2))
+    assert compat.layers_of(outer) == [outer.layer]
+
+
 def test_keras_optimizer_learning_rate_source():
     require(keras.optimizers.SGD(), "_learning_rate", "tell a schedule from a number as the rate")
 
