@@ -96,6 +96,7 @@ USED = {
         lambda: keras.Model(it := keras.Input((2,)), keras.layers.Dense(1)(it)),
         "know which layers see a batch more than once",
     ),
+    "Layer._flatten_layers": (lambda: keras.Layer, "find the layers within a layer"),
     "Sequential._functional": (model, "know which layers see a batch more than once"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
     "Optimizer._exclude_from_weight_decay": (excluding, "copy what is excluded from weight decay"),

@@ -485,7 +485,8 @@ class WarmsUp(kt.HyperModel):
 def test_the_size_of_data_is_no_number_of_steps_that_somebody_asked_for(tmp_path):
     spy = RatesByFit()
     fit = {"callbacks": [spy], "epochs": 2}
-    outcome = search(Setup(WarmsUp(), positional=(batches_of(unknown=True),), fit=fit), tmp_path, max_trials=1)
+    made = Setup(WarmsUp(), positional=(batches_of(unknown=True),), fit=fit, options={"range_test_steps": 40})
+    outcome = search(made, tmp_path, max_trials=1)
     (record,) = records(outcome)
     assert record.schedule["steps_per_epoch"] is None
     warm_up, rates = spy.fits
@@ -502,7 +503,7 @@ def test_the_size_of_data_is_known_to_later_searches_also_if_updates_do_not_divi
     def build(hp):
         return model(keras.optimizers.SGD(gradient_accumulation_steps=5))
 
-    tuner = autolr.RandomSearch(build, "loss", max_trials=1, directory=tmp_path)
+    tuner = autolr.RandomSearch(build, "loss", max_trials=1, directory=tmp_path, range_test_steps=40)
     tuner.search(data, epochs=2, verbose=0)
     tuner.oracle.max_trials = 2
     tuner.search(data, epochs=2, verbose=0, callbacks=[spy])
