@@ -44,10 +44,11 @@ def find_bounds(
        low, high. This uses every point and needs no threshold, so early spikes don't end it (Lightning #1767,
        #21141).
     3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
-    4. `max_lr` is `max_ratio` times that, but at most the `margin`-th part of the rate at which the loss rises, and at
-       least the 200th part if the fall is beyond doubt (4.5 standard errors of the noise).
-    5. The weaker the fall, the more the rise decides: in log-rate, a fall of `z` standard errors of the noise counts
-       `1 - exp(-z / 5)`, and for the rest a twentieth of the rate at which the loss leaves its starting level.
+    4. From the fall, `max_lr` is `max_ratio` times that, or more where the fall is beyond doubt (4.5 standard errors of
+       the noise) and the rise far off: the 200th part of the rate at which the loss rises, or of the last rate if it
+       does not; but at most the `margin`-th part of it.
+    5. From the rise, `max_lr` is a twentieth of the rate at which the loss leaves its starting level. The weaker the
+       fall, the more this counts: in log-rate, a fall of `z` standard errors counts `1 - exp(-z / 5)`, this the rest.
     6. `min_lr` stays between half of `max_lr` and its `max_ratio`-th part, and at least halfway (in log-rate) from the
        sweep's start to it.
 

@@ -191,24 +191,23 @@ def layers_of(layer: Any) -> list[Any]:
 
 
 def calls_of_layers(model: Any) -> Counter[int]:
-    """How often each layer is called for one batch, by `id`, where the model's graph tells.
+    """How often each layer is called for one batch, by `id`, where the model's graph tells; others are left out.
 
-    Without a graph, as of a layer or of a model's subclass, those within are called once for all that is known; but by
-    a wrapper, perhaps once for each step in time. `get_config` tells of the graph, too, but not of every model, and
-    only after all of its layers have been written out.
+    Those are the layers within a layer, or within a model that has a `call` or a `train_step` of its own. `get_config`
+    tells of the graph, too, but not of every model, and only after all of its layers have been written out.
     """
     import keras
+    from keras.src.models.functional import Functional
 
     calls: Counter[int] = Counter()
+    if getattr(type(model), "call", None) not in (Functional.call, keras.Sequential.call):
+        return calls
+    if type(model).train_step is not keras.Model.train_step:
+        return calls
     graph = getattr(model, "_functional", None) or model  # a `Sequential` keeps its graph apart
-    within = [node.operation for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes]
-    if not within and isinstance(model, keras.Layer):
-        within = layers_of(model)
-    times = 2 if isinstance(model, (keras.layers.Wrapper, keras.layers.RNN)) else 1
-    for operation in within:
-        calls[id(operation)] += times
-        for layer, count in calls_of_layers(operation).items():
-            calls[layer] += times * count
+    for node in (node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes):
+        calls[id(node.operation)] += 1
+        calls.update(calls_of_layers(node.operation))
     return calls
 
 

@@ -290,14 +290,18 @@ def _clone(model: keras.Model) -> keras.Model:
 def _copy_vocabularies(model: keras.Model, copy: keras.Model) -> None:
     """Give layers that look up texts or numbers the words they were adapted to, which no weights and no config hold."""
     # Another layer may make those within it only when it is built, which the copy need not be yet.
-    lookups, others = ([it for it in all_layers(each) if hasattr(it, "get_vocabulary")] for each in (model, copy))
-    for layer, other in zip(lookups, others, strict=True):
-        if layer.get_config().get("vocabulary") is None:
-            words = layer.get_vocabulary(include_special_tokens=False)
-            # How rare each is is a weight, of the right size only when the words are known.
-            rarities = {"idf_weights": [1.0] * len(words)} if layer.get_config()["output_mode"] == "tf_idf" else {}
-            if words:
-                other.set_vocabulary(words, **rarities)
+    for layer, other in zip(_adapted(model), _adapted(copy), strict=True):
+        words = layer.get_vocabulary(include_special_tokens=False)
+        # How rare each is is a weight, of the right size only when the words are known.
+        rarities = {"idf_weights": [1.0] * len(words)} if layer.get_config()["output_mode"] == "tf_idf" else {}
+        if words:
+            other.set_vocabulary(words, **rarities)
+
+
+def _adapted(model: keras.Model) -> list[Any]:
+    """The layers of a model that look something up in what they are adapted to."""
+    lookups = (layer for layer in all_layers(model) if hasattr(layer, "get_vocabulary"))
+    return [layer for layer in lookups if layer.get_config().get("vocabulary") is None]
 
 
 def _inputs_like(model: keras.Model) -> Any:

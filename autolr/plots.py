@@ -205,7 +205,7 @@ def plot_schedule(
         rising = (
             steps.ndim == 1 and len(steps) > 1 and np.all(steps % 1 == 0) and np.all(np.diff(steps, prepend=-1) > 0)
         ) and steps[-1] <= MAX_EXACT_INT
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rising = False
     if not rising:
         hint = "For instance `[0, 375, 1000]`. A scheduler draws itself: `SGDRScheduler.preview`."

@@ -278,7 +278,12 @@ class SGDRScheduler(keras.callbacks.Callback):
     def _step_of(self, batch: int) -> int:
         if self._batches_per_epoch is None:
             return self._epoch
-        return (self._epoch * self._batches_per_epoch + batch) // self._batches_per_update
+        return self._place_of(batch) // self._batches_per_update
+
+    def _place_of(self, batch: int) -> int:
+        """The number of a batch in the training; an epoch longer than planned does not run on into the next cycle."""
+        per_epoch = self._batches_per_epoch or 1
+        return self._epoch * per_epoch + min(batch, per_epoch - 1)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Place the schedule at this epoch."""
@@ -294,7 +299,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Set this step's rate; in the last steps of a cycle, look at the weights."""
         self._latest_batch = batch
         if self._tail is not None and self._batches_per_epoch:
-            self._tail.sample(self._batches_until(self._epoch) + batch, self.model)
+            self._tail.sample(self._place_of(batch), self.model)
         step = self._step_of(batch)
         if step == self._step and self._batches_per_epoch:
             return  # another batch of the same update
@@ -343,15 +348,23 @@ class SGDRScheduler(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Let the validation of an epoch that ends a cycle see the averaged weights."""
-        self._close_cycle()
+        """Let the validation of an epoch that ends a cycle see the averaged weights.
 
-    def _close_cycle(self) -> None:
-        """Hand the averaged weights over, if a cycle has been trained to its end."""
-        if self._tail is None or not self._batches_per_epoch or not self.ends_cycle(self._epoch):
-            return
-        if self._has_reached_end():
-            self._tail.close(self.model, self._batches_until(self._epoch + 1))
+        Where an epoch turns out shorter than planned, that cannot be told from a look at the model within one: its
+        weights are averaged afterwards.
+        """
+        if self._tail is not None and self._has_reached_end():
+            # The latest batches may not have been called back yet.
+            self._close_cycle(max(self._trained(), self._batches_per_epoch or 0))
+
+    def _close_cycle(self, trained: int) -> None:
+        """Hand the averaged weights over, if a cycle ends with this epoch, of which so many batches were trained."""
+        if self._tail is not None and self._batches_per_epoch and self.ends_cycle(self._epoch):
+            self._tail.close(self.model, self._batches_until(self._epoch) + trained)
+
+    def _trained(self) -> int:
+        """Batches of this epoch that were trained."""
+        return batches_trained(self.model, max(self._ended, default=-1) + 1, iterations=self._iterations)
 
     def _has_reached_end(self) -> bool:
         """Whether the epoch has come as far as its last batch."""
@@ -360,14 +373,15 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report the rate; keep the weights if a cycle ends here."""
         logs = {} if logs is None else logs
-        self._close_cycle()
+        # A callback may stop training within an epoch. An epoch that is only shorter than others, as of data of unknown
+        # size, has ended all the same, unless a callback in front has just ended the training with it.
+        is_cut_short = self.model.stop_training and not self._has_reached_end()
+        if not is_cut_short:
+            self._close_cycle(self._trained())
         self._settle_history()
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]
         self._last_logs = dict(logs)
-        # A callback may stop training within an epoch. An epoch that is only shorter than others, as of data of unknown
-        # size, has ended all the same, unless a callback in front has just ended the training with it.
-        is_cut_short = self.model.stop_training and not self._has_reached_end()
         self._ended_cycle = False
         if self.ends_cycle(epoch) and not is_cut_short:
             self._ended_cycle = self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
@@ -378,7 +392,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _settle_history(self) -> None:
         """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
-        trained = batches_trained(self.model, max(self._ended, default=-1) + 1, iterations=self._iterations)
+        trained = self._trained()
         # Keras also announces the step at which data of unknown size turn out to have ended.
         while self._begun and self._begun[-1] >= trained:
             self._begun.pop()

@@ -35,7 +35,7 @@ class SearchMemory:
         found: By what a range test depends on, the trial that ran it and what it found.
         progress: What the search shows.
         streams: The generators trained on, by identity: what a range test has drawn from one is still to be trained on.
-        lengths: The data trained on, by identity, and how many batches their latest epoch had.
+        lengths: The data trained on, by identity, and how many batches their longest epoch had.
     """
 
     warned: set[str] = field(default_factory=set)
@@ -56,7 +56,7 @@ class SearchMemory:
     def note_epoch(self, data: Any, batches: int) -> None:
         """An epoch of these data has ended, after so many batches."""
         with contextlib.suppress(TypeError):  # some types have no weak references, and are not kept alive for this
-            self.lengths[id(data)] = weakref.ref(data), batches
+            self.lengths[id(data)] = weakref.ref(data), max(batches, self.batches_in_epoch(data) or 0)
 
     def batches_in_epoch(self, data: Any) -> int | None:
         """How many batches an epoch of these data has had in an earlier training; None before there was one.

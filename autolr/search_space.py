@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from autolr.budget import trial_schedule
@@ -73,12 +72,13 @@ def check_searched(parameter: Any) -> None:
     """
     if parameter.name not in DEFAULTS:
         return
-    # Schedules can have a range of values, whole ones for some names: the ends and the first few tell both. The ends
-    # are not among the `values` of a range without steps.
-    config = parameter.get_config()
-    ends = [config[name] for name in ("min_value", "max_value") if name in config]
+    # Schedules can have a range of values, whole ones for some names: the first few and the last tell both.
+    config, values = parameter.get_config(), list(parameter.values)
+    tried = [*values[:VALUES_TRIED], values[-1]]
+    if "min_value" in config and config["step"] is None:  # then the ends are not among the values
+        tried += [config["min_value"], config["max_value"]]
     try:
-        for value in (*ends, *itertools.islice(parameter.values, VALUES_TRIED)):
+        for value in tried:
             trial_schedule({**DEFAULTS, parameter.name: value})
     except ValueError as error:
         raise ValueError(

@@ -30,7 +30,7 @@ ADVICE = {
     "deep models that begin to learn late, where normalisation or another initialisation does (`he_normal` for ReLU).",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and try higher rates (`end_lr` of `range_test`).",
-    "never_diverged": "The bounds are safe but may be low. If the sweep ended below a rate of 10, let it go on: "
+    "never_diverged": "The bounds may be low. If the sweep ended below a rate of 10, let it go on: "
     "`end_lr` of `range_test`, or more `epochs` where an `LRFinder` was cut short.",
     "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Check the data for NaN, "
     "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`; a tuner's "
@@ -81,7 +81,7 @@ class LRBounds:
     def __post_init__(self) -> None:
         if not (is_finite(self.min_lr) and is_finite(self.max_lr) and 0 < self.min_lr < self.max_lr):
             swapped = is_finite(self.min_lr) and is_finite(self.max_lr) and 0 < self.max_lr < self.min_lr
-            hint = "Are the two swapped?" if swapped else "Where only `max_lr` is known, try a quarter of it."
+            hint = "Are the two swapped?" if swapped else "Give two learning rates, as 0.001 and 0.004."
             raise ValueError(
                 "Arguments `min_lr` and `max_lr` must be finite and positive, and `min_lr` the smaller one. "
                 f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. {hint}"

@@ -389,5 +389,5 @@ def test_bounds_that_are_none_cannot_be_made(pair):
 def test_swapped_bounds_are_guessed():
     with pytest.raises(ValueError, match=r"min_lr=1.0, max_lr=0.1\. Are the two swapped\?"):
         LRBounds(1.0, 0.1, "ok", "By eye.", "high")
-    with pytest.raises(ValueError, match=r"max_lr=0.0\. Where only `max_lr` is known"):
+    with pytest.raises(ValueError, match=r"max_lr=0.0\. Give two learning rates"):
         LRBounds(0.1, 0.0, "ok", "By eye.", "high")

@@ -13,7 +13,7 @@ from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, 
 
 from autolr import AutoLRWarning, SGDRScheduler
 from autolr.cycle_ends import drop_snapshots, save_snapshot, snapshot_paths
-from autolr.ensemble import averaged_weights, snapshot_ensemble
+from autolr.ensemble import average, averaged_weights, snapshot_ensemble
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -508,3 +508,15 @@ def test_a_class_of_ones_own_with_several_inputs_is_refused(nest, tmp_path):
     save_snapshot(model, tmp_path, 1, keep=1)
     with pytest.raises(ValueError, match=r"^Argument `model` must take one input"):
         snapshot_ensemble(model, tmp_path)
+
+
+def test_an_ensemble_leaves_a_layer_trainable_that_is_also_within_a_frozen_one():
+    inputs, within = keras.Input((3,)), keras.Input((3,))
+    shared = keras.layers.Dense(3)
+    frozen = keras.Model(within, shared(within))
+    model = keras.Model(inputs, frozen(shared(inputs)))
+    frozen.trainable = False
+    shared.trainable = True
+    average([model, keras.models.clone_model(model)], name="both")
+    assert shared.trainable
+    assert not frozen.trainable

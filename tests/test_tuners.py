@@ -713,7 +713,8 @@ def test_a_remote_folder_is_left_to_keras_tuner(data):
 
 def test_a_range_in_whole_steps_holds_schedules(tmp_path):
     hp = kt.HyperParameters()
-    hp.Float("cycle_length", 1, 4, step=1)
+    hp.Float("cycle_length", 1, 4.5, step=1)
+    hp.Float("lr_decay", 0.5, 1.02, step=0.1)  # 1.0 is the last value drawn
     autolr.RandomSearch(build_one, "val_loss", max_trials=1, hyperparameters=hp, directory=tmp_path)
 
 
