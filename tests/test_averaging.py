@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import LOSS, assert_same_arrays, compiled, one_weight, sequential, state_of
+from helpers import LOSS, RateSpy, assert_same_arrays, compiled, one_weight, sequential, state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -516,12 +516,10 @@ def test_a_cycle_that_ends_with_a_short_epoch_is_averaged_over_its_own_tail(leng
 
 
 def test_an_epoch_longer_than_planned_does_not_begin_the_next_cycle():
-    (data, lengthen), model, rates = in_epochs_of(15, 15), one_weight(), []
+    (data, lengthen), spy = in_epochs_of(15, 15), RateSpy()
     schedule = SGDRScheduler(0.001, 0.1, cycle_length=1, mult_factor=1, steps_per_epoch=10)
-    see = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
-    )
-    model.fit(data, epochs=2, callbacks=[lengthen, schedule, see], verbose=0)
+    one_weight().fit(data, epochs=2, callbacks=[lengthen, schedule, spy], verbose=0)
+    (rates,) = spy.fits
     assert len(rates) == 30
     assert rates[9:15] == [rates[9]] * 6
     assert max(rates[8:15]) < 0.02
