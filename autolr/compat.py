@@ -197,7 +197,7 @@ def calls_of_layers(model: Any) -> Counter[int]:
     tells of the graph, too, but not of every model, and only after all of its layers have been written out.
     """
     import keras
-    from keras.src.models.functional import Functional
+    from keras.src.models.functional import Functional  # what `keras.Model(inputs, outputs)` makes
 
     calls: Counter[int] = Counter()
     if getattr(type(model), "call", None) not in (Functional.call, keras.Sequential.call):

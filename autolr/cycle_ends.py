@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from autolr.errors import warn
 from autolr.files import written_aside
@@ -31,13 +32,37 @@ class CycleEnds:
         self.restores = restores
         self.weights: list[Any] | None = None  # at the latest
         self._logs: Mapping[str, Any] = {}  # of its epoch
+        self._latest_logs: Mapping[str, Any] = {}  # of the latest epoch
+        self._is_at_end = False  # whether that one ended a cycle
+        self._last_weights: list[Any] | None = None  # when training ended, if not at a cycle's end
 
     def drop(self, after: int) -> None:
         """Remove the snapshots of later cycles than this."""
         if self._folder is not None:
             drop_snapshots(self._folder, after=after)
 
-    def add(self, number: int, logs: Mapping[str, Any]) -> bool:
+    def epoch_ended(self, number: int | None, logs: Mapping[str, Any], *, is_last: bool) -> None:
+        """An epoch has ended, and with it cycle `number`, from 1, if it is not None."""
+        self._latest_logs = logs
+        self._is_at_end = number is not None and self._add(number, logs)
+        # A callback in front may put weights of its own back when training ends.
+        may_put_back = is_last and not self._is_at_end and self.weights is not None
+        self._last_weights = self._model.get_weights() if may_put_back else None
+
+    def training_ended(self) -> None:
+        """Put the latest end back if training has ended inside a cycle, and worse."""
+        if self.weights is not None and self.restores and not self._is_at_end and not self._have_been_set():
+            self._put_back(self.weights, self._latest_logs)
+
+    def _have_been_set(self) -> bool:
+        """Whether the weights are others than when the last epoch ended: somebody has chosen them."""
+        last, self._last_weights = self._last_weights, None
+        if last is None:
+            return False
+        pairs = zip(last, self._model.get_weights(), strict=True)
+        return any(not np.array_equal(then, now, equal_nan=True) for then, now in pairs)
+
+    def _add(self, number: int, logs: Mapping[str, Any]) -> bool:
         """Cycle `number`, from 1, has ended. Whether that is kept: not with a loss that is no number."""
         if math.isnan(logs.get("loss", 0.0)):
             return False
@@ -53,16 +78,14 @@ class CycleEnds:
             )
         return True
 
-    def put_back(self, logs: Mapping[str, Any]) -> None:
-        """Training has ended inside a cycle, with these logs: put the latest end back if it was better."""
-        if self.weights is None or not self.restores:
-            return
+    def _put_back(self, weights: list[Any], logs: Mapping[str, Any]) -> None:
+        """Put the latest end's weights back if it was better than these logs."""
         monitor = "val_loss" if "val_loss" in self._logs and "val_loss" in logs else "loss"
         if monitor not in self._logs or monitor not in logs:
             return  # there is no reason to undo training
         before, now = self._logs[monitor], logs[monitor]
         if now > before or math.isnan(now) > math.isnan(before):
-            self._model.set_weights(self.weights)
+            self._model.set_weights(weights)
 
 
 def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.errors import invalid, is_finite
+from autolr.errors import invalid, is_finite, warn
 from autolr.optimizers import parts, scope_of
 
 NAMES = ("momentum", "beta_1")  # of SGD, RMSprop and Muon; of Adam and its kin
@@ -45,11 +45,15 @@ class CycledMomentum:
     more afterwards. Of a training that is interrupted Keras tells nobody: then the next one gives it back as it begins.
 
     Args:
-        model: A compiled model. An optimizer without momentum, or with one of 0, is left alone.
+        model: A compiled model. An optimizer without momentum, or with one of 0, is left alone, and any on JAX: there a
+            traced step sees the optimizer's own variables and nothing else.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self._model, self._taken = model, []  # type: Any, list[tuple[Any, str, float, _Momentum]]
+        if keras.backend.backend() == "jax":
+            warn("On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.")
+            return
         with scope_of(model):
             for part in parts(model.optimizer):
                 for name in NAMES:

@@ -33,7 +33,7 @@ class LossRecorder(keras.callbacks.Callback):
 
     def _lay_out(self, points: int) -> FloatArray:
         """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: a sweep's rise, a burst's are all one
 
     @property
     def result(self) -> RangeTest:

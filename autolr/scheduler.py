@@ -83,6 +83,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate.
         cycle_end_weights: Weights at the end of the latest whole cycle, a list of arrays as `get_weights` returns;
             None before there was one.
+        batches_if_unknown: Batches of an epoch, for data whose size neither Keras nor `steps_per_epoch` tells; None if
+            that is to be learned in the first epoch. The tuners set it to what an earlier trial has found.
 
     Raises:
         ValueError: If an argument is out of its range; when training begins, if the learning rate is not a number, or
@@ -135,7 +137,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         if steps_per_epoch is not None:
             steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, hint="None where Keras can count them.")
         self.steps_per_epoch = steps_per_epoch
-        self.batches_if_unknown: int | None = None  # of an epoch, as an earlier training on the same data has found
+        self.batches_if_unknown: int | None = None
         check_momentum(momentum)
         check_tail_average(tail_average)
         self.momentum = momentum
@@ -235,7 +237,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._lay_out_cycles()
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
-            self._take_momentum()
+            self._momentum = CycledMomentum(self.model)
 
     def _batches_in_epoch(self) -> int | None:
         """As Keras counts them, or else as the user has, or an earlier training; None if none could."""
@@ -249,13 +251,6 @@ class SGDRScheduler(keras.callbacks.Callback):
                 "Leave it out: Keras knows the size of these data.",
             )
         return counted or told or self.batches_if_unknown
-
-    def _take_momentum(self) -> None:
-        if keras.backend.backend() == "jax":
-            # There a traced step sees the optimizer's own variables and nothing else.
-            warn("On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.")
-        else:
-            self._momentum = CycledMomentum(self.model)
 
     def _give_momentum_back(self) -> None:
         if self._momentum is not None:
@@ -282,8 +277,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _place_of(self, batch: int) -> int:
         """The number of a batch in the training; an epoch longer than planned does not run on into the next cycle."""
-        per_epoch = self._batches_per_epoch or 1
-        return self._epoch * per_epoch + min(batch, per_epoch - 1)
+        return self._batches_until(self._epoch) + min(batch, (self._batches_per_epoch or 1) - 1)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Place the schedule at this epoch."""
@@ -322,9 +316,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _look_for_another(self, what_it_does: str) -> None:
         """Warn, once, if somebody has set the rate since this schedule did."""
-        if self._rate_set is None or self._warned_of_another:
-            return
-        if has_rate(self.model.optimizer, self._rate_set):
+        if self._rate_set is None or self._warned_of_another or has_rate(self.model.optimizer, self._rate_set):
             return
         self._warned_of_another = True
         warn(f"{what_it_does}Leave one of the two out.")
@@ -381,14 +373,12 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._settle_history()
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]
-        self._last_logs = dict(logs)
-        self._ended_cycle = False
-        if self.ends_cycle(epoch) and not is_cut_short:
-            self._ended_cycle = self._cycle_ends.add(self._ends[self._batches_until(epoch + 1)], self._last_logs)
-        # A callback in front may put weights of its own back when training ends.
-        is_last = self.model.stop_training or epoch + 1 == self.params.get("epochs")
-        may_put_back = is_last and not self._ended_cycle and self.cycle_end_weights is not None
-        self._last_weights = self.model.get_weights() if may_put_back else None
+        ends_cycle = self.ends_cycle(epoch) and not is_cut_short
+        self._cycle_ends.epoch_ended(
+            self._ends[self._batches_until(epoch + 1)] if ends_cycle else None,
+            dict(logs),
+            is_last=self.model.stop_training or epoch + 1 == self.params.get("epochs"),
+        )
 
     def _settle_history(self) -> None:
         """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
@@ -407,13 +397,4 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
         self._give_momentum_back()
-        if self.cycle_end_weights is not None and not self._ended_cycle and not self._have_been_set():
-            self._cycle_ends.put_back(self._last_logs)
-
-    def _have_been_set(self) -> bool:
-        """Whether the weights are others than when the last epoch ended: somebody has chosen them."""
-        last, self._last_weights = self._last_weights, None
-        if last is None:
-            return False
-        pairs = zip(last, self.model.get_weights(), strict=True)
-        return any(not np.array_equal(then, now, equal_nan=True) for then, now in pairs)
+        self._cycle_ends.training_ended()

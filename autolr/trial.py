@@ -283,11 +283,13 @@ class AssistedTrial:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
-        log = TrainingLog(schedule, self.diary.keep_training, fits=self.fitted, note_epoch=self._noting(arguments))
+        log = TrainingLog(
+            schedule, self.diary.keep_training, fits=self.fitted, note_epoch=self._note_epoch_of(arguments)
+        )
         writers = tensorboard_callbacks(callbacks, log, bounds, schedule)
         return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
 
-    def _noting(self, arguments: dict[str, Any]) -> Callable[[int], None]:
+    def _note_epoch_of(self, arguments: dict[str, Any]) -> Callable[[int], None]:
         """What notes how long an epoch of these data is, if that is theirs and not the user's to say."""
         if arguments.get("steps_per_epoch") is not None:
             return lambda batches: None

@@ -522,6 +522,8 @@ def test_another_object_at_the_same_place_in_memory_is_other_data():
     memory, one, other = SearchMemory(), Data(), Data()
     memory.note_epoch(one, 12)
     assert (memory.batches_in_epoch(one), memory.batches_in_epoch(other)) == (12, None)
+    memory.note_epoch(one, 3)  # the data ran out, say
+    assert memory.batches_in_epoch(one) == 12
     memory.lengths[id(other)] = memory.lengths.pop(id(one))
     assert memory.batches_in_epoch(other) is None
 

@@ -37,7 +37,19 @@ def legend(ax):
 
 
 @pytest.mark.parametrize(
-    "edges", [[], [0], [0, 5, 3], [-5, 10], [0.5, 2.0], "abc", None, np.array([0, 200, 100], np.uint8)]
+    "edges",
+    [
+        [],
+        [0],
+        [0, 5, 3],
+        [-5, 10],
+        [0.5, 2.0],
+        [0, 2**60],
+        [0, 10**400],
+        "abc",
+        None,
+        np.array([0, 200, 100], np.uint8),
+    ],
 )
 def test_edges_that_are_none_are_refused(edges):
     with pytest.raises(

@@ -409,6 +409,7 @@ def test_files_of_others_are_no_error(tmp_path, name, content):
         ("bounds", {"min_lr": "x"}),
         ("bounds", {"min_lr": 10.0}),
         ("bounds", {"min_lr": -1}),
+        ("bounds", {"min_lr": 0.1, "max_lr": 0.1}),
         ("bounds", {"max_lr": math.inf}),
         ("bounds", {"status": None}),
         ("bounds", {"reason": 3}),
