@@ -90,6 +90,17 @@ def normalizers_of(model: keras.Model) -> list[Any]:
     return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+def is_normalized(model: keras.Model) -> bool:
+    """Whether BatchNormalization, with the statistics of the batch, follows most of the weights that training changes.
+
+    Counted, not traced: at least one such layer to two kernels, as the last layer and some dense ones have none. Frozen
+    ones normalize by their moving statistics.
+    """
+    layers = sum(layer.trainable for layer in normalizers_of(model))
+    kernels = sum(len(variable.shape) > 1 for variable in model.trainable_variables)
+    return bool(0 < kernels <= 2 * layers)
+
+
 def all_layers(model: Any) -> list[Any]:
     """The layers of a model, and those within them, models or layers, each once; outer ones before those within."""
     found: dict[int, Any] = {}

@@ -40,6 +40,12 @@ ALL_LOOKS = (*LOOKS, *LATE_LOOKS)
 FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
 BURST_STEPS = sum(look.steps * look.most for look in ALL_LOOKS)
 FACTOR = math.sqrt(10)  # between neighbouring rates
+# In place of what a sweep of that status has shown.
+_SEEN = {"ok": "The loss fell.", "diverged_at_once": "The longest short trainings all diverged."}
+# Under BatchNormalization a rate too high grows the weights, which lowers what it does to them, and one too low is not
+# mended by anything (arXiv:1812.03981): what learned most in some dozen steps errs on the low side (`docs/bounds.md`).
+# Twice, as the first that diverges is three to four times as high.
+BOLDER = 2.0
 
 
 class Burst(NamedTuple):
@@ -149,17 +155,33 @@ def gathers_pace(bursts: Sequence[Burst]) -> bool:
     return longer < LOOKS[1].steps / LOOKS[0].steps * min(brief, 0.0)
 
 
-def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) -> LRBounds:
+def has_settled(bursts: Sequence[Burst]) -> bool:
+    """Whether the bursts were long enough for a model's pace: two looks at least, and a third if it was gathering."""
+    longest = max((burst.steps for burst in bursts), default=0)
+    return longest > LOOKS[-1].steps or (longest == LOOKS[-1].steps and not gathers_pace(bursts))
+
+
+def confirm(
+    bounds: LRBounds,
+    bursts: Sequence[Burst],
+    *,
+    noise: float = 0.0,
+    normalized: bool = False,
+    highest: float = math.inf,
+) -> LRBounds:
     """A sweep's bounds, mended by what bursts showed.
 
     Args:
         bounds: What was found on the sweep.
         bursts: What was tried.
         noise: Standard deviation of the untrained model's batch losses. A fall within it is a small one.
+        normalized: Whether BatchNormalization follows most of the model's weights.
+        highest: Rate above which `max_lr` is not raised for that.
 
     Returns:
         Bounds whose `max_lr` is the rate at which the longest bursts learned most, by a parabola in log-rate through
-        the best and its neighbours, with `min_lr` as far below it as before. A model that is already trained is not to
+        the best and its neighbours, with `min_lr` as far below it as before. Of a normalized model that learned at a
+        settled pace it is twice that. A model that is already trained is not to
         be spoilt: after a small fall `max_lr` is at most the one of these rates that did best in the mean of all
         lengths, and if the lowest rate did best and did not help either, it is that rate, or the sweep's if that is
         lower.
@@ -175,10 +197,13 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
         max_lr, fall = longest[best].lr * FACTOR**shift, -longest[best].change
     else:
         max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
+    raised = 0.0
     if all(math.isinf(burst.change) for burst in longest):
         status = "diverged_at_once"
     elif fall > noise:
         status = "ok"
+        if normalized and has_settled(bursts):
+            raised = max(max_lr, min(BOLDER * max_lr, highest))
     else:
         status = "small_fall"
         if best is not None:
@@ -187,13 +212,16 @@ def confirm(bounds: LRBounds, bursts: Sequence[Burst], *, noise: float = 0.0) ->
     steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
-    most = "those near max_lr learned most" if status == "ok" else "those near max_lr did best on the whole"
+    most = f"those near {max_lr:.1e} learned most" if status == "ok" else "those near max_lr did best on the whole"
     found = "none helped" if best is None else most
+    if raised > max_lr:
+        found += f", and max_lr is {raised / max_lr:.2g} times that, which BatchNormalization bears in longer trainings"
+        max_lr = raised
     return LRBounds(
         min_lr=max_lr * bounds.min_lr / bounds.max_lr,
         max_lr=max_lr,
         status=status,
-        reason=f"{STATUSES[status] if status != 'ok' else 'The loss fell.'} Of {len(bursts)} short trainings at single "
+        reason=f"{_SEEN.get(status, STATUSES[status])} Of {len(bursts)} short trainings at single "
         f"rates, {rates}, {found}; the sweep alone suggested {bounds.max_lr:.1e} ({bounds.status}). {ADVICE[status]}",
         confidence=confident if status == "ok" else "low",
     )

@@ -36,6 +36,7 @@ class RangeTest:
         diverged: Whether the sweep ended by itself because the loss diverged.
         steps_spent: Optimizer steps the test took in all, those of its bursts included.
         bursts: Short trainings at single rates that confirmed or mended what the sweep suggests.
+        normalized: Whether BatchNormalization follows most of the model's weights, which makes `bounds()` bolder.
 
     Example:
     >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])
@@ -48,6 +49,7 @@ class RangeTest:
     diverged: bool = False
     steps_spent: int = 0
     bursts: tuple[Burst, ...] = ()
+    normalized: bool = False
 
     def __post_init__(self) -> None:
         for name in ("lrs", "losses"):
@@ -77,7 +79,7 @@ class RangeTest:
             np.array_equal(self.lrs, other.lrs)
             and np.array_equal(self.losses, other.losses, equal_nan=True)
             and (self.diverged, self.steps_spent) == (other.diverged, other.steps_spent)
-            and self.bursts == other.bursts
+            and (self.bursts, self.normalized) == (other.bursts, other.normalized)
         )
 
     __hash__ = None  # type: ignore[assignment] # arrays have no hash; mypy wants a method here
@@ -92,7 +94,13 @@ class RangeTest:
             return as_a_guess(bounds) if bounds.confidence != "low" and self._is_coarse() else bounds
         untrained = self._losses_far_below(bounds)
         rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))  # what a fall within it may be
-        return confirm(bounds, self.bursts, noise=max(batch_noise(untrained), float(rounding)))
+        return confirm(
+            bounds,
+            self.bursts,
+            noise=max(batch_noise(untrained), float(rounding)),
+            normalized=self.normalized,
+            highest=float(self.lrs[-1]),
+        )
 
     def _is_coarse(self) -> bool:
         return len(self) - 1 < FINE * math.log10(self.lrs[-1] / self.lrs[0])
@@ -112,6 +120,7 @@ class RangeTest:
             "diverged": self.diverged,
             "steps_spent": self.steps_spent,
             "bursts": [[burst.lr, strict(float(burst.change)), burst.steps] for burst in self.bursts],
+            "normalized": self.normalized,
         }
 
     @classmethod
@@ -130,6 +139,7 @@ class RangeTest:
             diverged=values["diverged"],
             steps_spent=values["steps_spent"],
             bursts=tuple(Burst(float(rate), float(change), int(steps)) for rate, change, steps in values["bursts"]),
+            normalized=bool(values.get("normalized", False)),  # older records have not noted it
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.batchnorm import is_normalized
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
@@ -178,7 +179,8 @@ def run_range_test(
                 if changed:
                     prepare(fit)
                 before = Snapshot.of(model, fit.x) if changed else original
-                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
+                sweep = replace(train(finder), normalized=is_normalized(model))
+                return _confirmed(sweep, burst_steps, train, end_lr=finder.end_lr)
         finally:
             original.restore()
 

@@ -32,7 +32,7 @@ ADVICE = {
     "losses are per batch, and try higher rates (`end_lr` of `range_test`).",
     "never_diverged": "The bounds may be low. If the sweep ended below a rate of 10, let it go on: "
     "`end_lr` of `range_test`, or more `epochs` where an `LRFinder` was cut short.",
-    "diverged_at_once": "The bounds are at the sweep's low end and may still be too high. Check the data for NaN, "
+    "diverged_at_once": "The bounds are near the lowest rates tried and may still be too high. Check the data for NaN, "
     "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`; a tuner's "
     "is fixed).",
     "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",

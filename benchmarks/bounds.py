@@ -29,12 +29,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from peers import PEERS
 
 import autolr
-from autolr.bursts import LATE_LOOKS
+from autolr.bursts import LATE_LOOKS, LOOKS
 from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bounds"
 FRESH = "autolr.range_test, with fresh statistics"
 SHORTER = {look.steps: f"autolr.range_test, without bursts of {look.steps} steps or more" for look in LATE_LOOKS}
+NOT_RAISED = "autolr.range_test, not raised for BatchNormalization"
+BRIEF = f"BatchNormalization, bursts of {LOOKS[0].steps} steps alone"
+FACTORS = [0.5, 1, 1.4, 2, 2.5, 3.2]
 PLAIN = {"start_lr": 1e-6, "end_lr": 10.0, "num_steps": 100}
 
 
@@ -96,7 +99,8 @@ def without_bursts_of(steps: int, test: autolr.RangeTest) -> autolr.LRBounds:
 def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]]:
     """Regrets by rule over all tasks and seeds, and a row for each task."""
     rules = {"autolr.find_bounds": lambda lrs, losses: autolr.find_bounds(lrs, losses).max_lr, **PEERS}
-    regrets: dict[str, list[float]] = {name: [] for name in ("autolr.range_test", FRESH, *SHORTER.values(), *rules)}
+    names = ("autolr.range_test", FRESH, NOT_RAISED, *SHORTER.values(), *rules)
+    regrets: dict[str, list[float]] = {name: [] for name in names}
     rows = []
     for path in sorted(folder.glob("*.json")):
         grid = json.loads((grids / path.name).read_text())["grid"]
@@ -107,6 +111,7 @@ def score(folder: Path, grids: Path) -> tuple[dict[str, list[float]], list[dict]
         fresh = [regret(with_fresh_statistics(grid), bounds.max_lr) for bounds in found]
         regrets["autolr.range_test"] += ours
         regrets[FRESH] += fresh
+        regrets[NOT_RAISED] += [regret(grid, replace(test, normalized=False).bounds().max_lr) for test in tests]
         for steps, name in SHORTER.items():
             regrets[name] += [regret(grid, without_bursts_of(steps, test).max_lr) for test in tests]
         for run in runs:
@@ -158,6 +163,38 @@ def tables(regrets: dict[str, list[float]], rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def factors_table(folder: Path, grids: Path) -> str:
+    """Mean regrets, with fresh statistics, if the rates found were higher or lower, by kind of model, in Markdown."""
+    regrets: dict[str, list[list[float]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        grid = with_fresh_statistics(json.loads((grids / path.name).read_text())["grid"])
+        for run in json.loads(path.read_text()):
+            test = autolr.RangeTest.from_dict(run["default"])
+            found = {
+                kind_of(path.stem, test): replace(test, normalized=False).bounds(),
+                **({BRIEF: without_bursts_of(LOOKS[1].steps, test)} if test.normalized else {}),
+            }
+            for kind, bounds in found.items():
+                regrets.setdefault(kind, []).append([regret(grid, bounds.max_lr * factor) for factor in FACTORS])
+    lines = [
+        f"| models | range tests | {' | '.join(f'{factor:g} times' for factor in FACTORS)} | better by 2 |",
+        f"|---|---|{'---|' * len(FACTORS)}---|",
+    ]
+    for kind in sorted(regrets):
+        each = np.array(regrets[kind])
+        means = " | ".join(f"{mean:.3f}" for mean in each.mean(axis=0))
+        better = np.sum(each[:, FACTORS.index(2)] < each[:, FACTORS.index(1)])
+        lines.append(f"| {kind} | {len(each)} | {means} | {better} |")
+    return "\n".join(lines)
+
+
+def kind_of(name: str, test: autolr.RangeTest) -> str:
+    """What a task's model has of normalisation."""
+    if test.normalized:
+        return "BatchNormalization"
+    return "LayerNormalization" if any(it in name for it in ("vit", "transformer")) else "neither"
+
+
 def main() -> int:
     """Record what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,7 +217,7 @@ def main() -> int:
     if not rows:
         print("No curves recorded, or no grids: run benchmarks/record_grids.py first.", file=sys.stderr)
         return 1
-    text = tables(regrets, rows)
+    text = f"{tables(regrets, rows)}\n\n{factors_table(folder, grids)}"
     (folder / "tables.md").write_text(text + "\n")
     print(text)
     return 0

@@ -12,7 +12,8 @@ from helpers import compiled, sequential
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr import LRBounds, range_test
+from autolr import LRBounds, RangeTest, range_test
+from autolr.batchnorm import is_normalized
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, FACTOR, LATE_LOOKS, LOOKS, Burst, confirm, gathers_pace, next_burst
 
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
@@ -119,6 +120,91 @@ def test_longer_bursts_that_all_diverged_overrule_brief_ones():
     assert "none helped" in bounds.reason
 
 
+def test_the_words_for_bursts_that_all_diverged_are_not_those_of_a_sweep():
+    brief = [Burst(rate, -rate, 24) for rate in (1e-3, 3e-3, 9e-3)]
+    fine = replace(SWEEP, status="ok")
+    reason = confirm(fine, brief + [Burst(burst.lr, math.inf, 48) for burst in brief]).reason
+    assert "all diverged" in reason
+    assert "without a fall" not in reason  # there was one
+
+
+def test_a_normalized_model_that_learned_at_a_settled_pace_gets_twice_the_rate():
+    bursts = search(valley(8e-3))
+    plain, raised = confirm(SWEEP, bursts), confirm(SWEEP, bursts, normalized=True)
+    assert raised.max_lr == pytest.approx(2 * plain.max_lr)
+    assert raised.max_lr / raised.min_lr == pytest.approx(plain.max_lr / plain.min_lr)
+    assert (raised.status, raised.confidence) == (plain.status, plain.confidence)
+    assert "BatchNormalization" in raised.reason
+    assert f"near {plain.max_lr:.1e} learned most" in raised.reason
+    assert "BatchNormalization" not in plain.reason
+
+
+@pytest.mark.parametrize(("highest", "max_lr"), [(1.0, 16e-3), (12e-3, 12e-3), (8e-3, 8e-3), (1e-3, 8e-3)])
+def test_it_is_not_raised_beyond_the_sweep_nor_lowered_to_its_end(highest, max_lr):
+    bounds = confirm(SWEEP, search(valley(8e-3)), normalized=True, highest=highest)
+    assert bounds.max_lr == pytest.approx(max_lr)
+
+
+def test_nothing_is_raised_where_a_normalized_model_has_not_learned_or_has_only_begun_to():
+    brief = search(valley(8e-3), steps_left=100)
+    assert {burst.steps for burst in brief} == {24}
+    gathering = search(lambda rate, steps: valley(8e-3)(rate, steps) * (steps / 24) ** 1.5)
+    assert gathers_pace(gathering)
+    for bursts, noise in ((brief, 0.0), (gathering, 0.0), (search(valley(8e-3)), 3.0), ([], 0.0)):
+        assert confirm(SWEEP, bursts, noise=noise, normalized=True) == confirm(SWEEP, bursts, noise=noise)
+    later = gathering + [Burst(burst.lr, 2 * burst.change, 96) for burst in gathering if burst.steps == 48]
+    assert confirm(SWEEP, later, normalized=True).max_lr == pytest.approx(2 * confirm(SWEEP, later).max_lr)
+
+
+def dense(*layers):
+    return keras.Sequential([keras.Input((6,)), *layers])
+
+
+def normalizing(**options):
+    return keras.layers.BatchNormalization(**options)
+
+
+def frozen():
+    """Normalizes by its moving statistics."""
+    layer = normalizing()
+    layer.trainable = False
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "normalized"),
+    [
+        (lambda: [keras.layers.Dense(4), normalizing(), keras.layers.Dense(3)], True),
+        (lambda: [keras.layers.Dense(4), normalizing(), *(keras.layers.Dense(3) for _ in range(2))], False),
+        (lambda: [keras.Sequential([keras.layers.Dense(4), normalizing()]), keras.layers.Dense(3)], True),
+        (lambda: [keras.layers.Dense(4), frozen(), keras.layers.Dense(3)], False),
+        (lambda: [keras.layers.Dense(4), keras.layers.LayerNormalization(), keras.layers.Dense(3)], False),
+        (lambda: [keras.layers.Dense(3)], False),
+        (lambda: [normalizing()], False),
+    ],
+    ids=["one to two kernels", "one to three", "within a layer", "frozen", "another kind", "none", "no kernel"],
+)
+def test_which_models_are_normalized(layers, normalized):
+    assert is_normalized(dense(*layers())) == normalized
+
+
+def test_a_range_test_notes_that_a_model_is_normalized_and_raises_its_bounds(data):
+    model = dense(keras.layers.Dense(8, activation="relu"), normalizing(), keras.layers.Dense(3, activation="softmax"))
+    model.compile(keras.optimizers.SGD(), "sparse_categorical_crossentropy")
+    test = range_test(model, *data, batch_size=8)
+    assert test.normalized
+    assert RangeTest.from_dict(test.to_dict()) == test
+    assert test.bounds().status == "ok"
+    plain = replace(test, normalized=False)
+    assert plain != test
+    assert plain.bounds().max_lr < test.bounds().max_lr <= max(2.0001 * plain.bounds().max_lr, test.lrs[-1])
+    older = {name: value for name, value in test.to_dict().items() if name != "normalized"}
+    assert RangeTest.from_dict(older) == plain  # records of before this was noted
+    plain_model = dense(keras.layers.Dense(3, activation="softmax"))
+    plain_model.compile("sgd", "sparse_categorical_crossentropy")
+    assert not range_test(plain_model, *data, batch_size=8, burst_steps=0).normalized
+
+
 def test_no_bursts_change_nothing():
     assert confirm(SWEEP, []) == SWEEP
 
@@ -177,7 +263,8 @@ def test_a_range_test_tries_its_rates_and_counts_the_steps(data):
     assert {burst.steps for burst in test.bursts} == {24, 48}
     whole = sum(burst.steps for burst in test.bursts)
     assert len(test) + 3 * 24 <= test.steps_spent <= len(test) + whole <= 364
-    assert test.bounds().max_lr == confirm(test.bounds(), test.bursts).max_lr
+    again = confirm(test.bounds(), test.bursts, normalized=test.normalized, highest=test.lrs[-1])
+    assert test.bounds().max_lr == again.max_lr
     assert range_test(compiled(sequential(), "sgd"), x, y, batch_size=12, burst_steps=0).bursts == ()
     few = range_test(compiled(sequential(), "sgd"), x, y, batch_size=12, burst_steps=100)
     assert len(few.bursts) in (3, 4)

@@ -67,6 +67,8 @@ def test_the_tables_of_bounds_are_those_of_the_range_tests_recorded():
     dev = bounds.RESULTS / "dev"
     rules, *_ = bounds.tables(*bounds.score(dev / "live", dev)).split("\n\n")
     assert shown("python benchmarks/bounds.py --split dev --seeds 2", "bounds.md") == rules
+    factors = bounds.factors_table(dev / "live", dev)
+    assert shown("python benchmarks/bounds.py --split dev --seeds 2 (factors)", "bounds.md") == factors
 
 
 def test_the_table_of_bursts_is_the_one_that_was_made():
