@@ -46,5 +46,5 @@ def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
         # Not each epoch may have been validated, and losses of two kinds can't be compared. Of some nothing is known.
         name = "val_loss" if all("val_loss" in its for its in found if its) else "loss"
         return [float(its[name]) if name in its else None for its in found]
-    except (RecordError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+    except RecordError:
         return [None] * len(paths)

@@ -1,4 +1,4 @@
-"""A chief that does not wait forever for workers that are gone.
+"""A chief that does not wait forever for workers that are gone, once it has no trial left to hand out.
 
 Keras Tuner's chief hears of a worker only when it asks for a trial or has ended one. If a worker is killed and stays
 away, its trial stays among the ongoing ones: the chief never ends, and in Hyperband the other workers ask again and

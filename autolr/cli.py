@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             path = write_report(options.directory, options.output or "report.html")
             print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).")
-    except (RecordError, ImportError, OSError) as error:
+    except (RecordError, OSError) as error:
         print(f"autolr report: {error}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:

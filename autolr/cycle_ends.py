@@ -46,7 +46,7 @@ class CycleEnds:
         self._latest_logs = logs
         self._is_at_end = number is not None and self._add(number, logs)
         # A callback in front may put weights of its own back when training ends.
-        may_put_back = is_last and not self._is_at_end and self.weights is not None
+        may_put_back = is_last and self.restores and not self._is_at_end and self.weights is not None
         self._last_weights = self._model.get_weights() if may_put_back else None
 
     def training_ended(self) -> None:

@@ -22,8 +22,7 @@ from autolr.ensemble import average, check_last, compiled_like, with_own_layers,
 from autolr.errors import RecordError, check_count, invalid, is_finite
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
-from autolr.record_check import read_record
-from autolr.records import note_stop
+from autolr.records import TrialRecord, note_stop
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
@@ -345,7 +344,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             return "no bounds recorded"
         found = f"{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
         try:
-            record = read_record(self.get_trial_dir(trial.trial_id))
+            record = TrialRecord.read(self.get_trial_dir(trial.trial_id))
         except RecordError as error:
             return f"{found}; {error}"
         return f"{found} ({record.bounds['status']}, from {record.source}); {describe(record.schedule)}"

@@ -46,7 +46,7 @@ def new_axes(ax: Axes | None) -> Axes:
 def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
     """Draw a range test: the recorded and the smoothed loss by learning rate, the bounds, and what was decided.
 
-    Thin lines mark where 50 and 95 % of the fall are done. Diamonds are bursts, at the mean loss they reached (a cross
+    Diamonds are bursts, at the mean loss they reached (a cross
     at the top: diverged); larger ones were longer. Thin crosses at the top are losses that are not finite.
 
     Args:
@@ -91,8 +91,6 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         low, high = loss_limits(test.losses, smooth)
         if high < np.max(test.losses[finite]):
             ax.set_ylim(low - 0.06 * (high - low), high)
-    if bounds.ok:
-        _draw_levels(ax, smooth[np.isfinite(smooth)])
     if test.bursts:
         _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
@@ -121,17 +119,6 @@ def _legend_below(ax: Axes) -> None:
         bbox_to_anchor=(0.5, 0),
         bbox_transform=ax.transAxes + under,
     )
-
-
-def _draw_levels(ax: Axes, smooth: Any) -> None:
-    """Where 50 and 95 % of the smoothed curve's fall are done: the landmarks of the method's source."""
-    bottom = int(np.argmin(smooth))
-    top = float(np.median(smooth[: max(1, bottom // 2)]))
-    for share, side in ((0.5, "bottom"), (0.05, "top")):  # of its line, so that they part on a flat curve, too
-        level = smooth[bottom] + share * (top - smooth[bottom])
-        ax.axhline(level, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "ha": "left", "va": side}
-        ax.annotate(f"{1 - share:.0%} of the fall".replace("%", " %"), (0.01, level), fontsize=7, color=GREY, **where)
 
 
 def _draw_bursts(ax: Axes, test: RangeTest) -> None:

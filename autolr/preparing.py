@@ -17,6 +17,7 @@ from autolr import compat
 from autolr.data import (
     Replay,
     Unannounced,
+    as_tensors,
     count_steps,
     first_batch,
     is_array_data,
@@ -61,6 +62,10 @@ class Fit:
             steps = arguments.pop("steps_per_epoch", None)
             if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
                 arguments["batch_size"] = math.ceil(samples_to_train(x, arguments.get("validation_split")) / steps)
+        if is_array_data(x) and type(model).fit is keras.Model.fit:  # one of the user's own may want them as they are
+            x, y = as_tensors(x), as_tensors(y)
+            if "sample_weight" in arguments:
+                arguments["sample_weight"] = as_tensors(arguments["sample_weight"])
         return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:

@@ -1,42 +1,32 @@
 """Whether a trial's record makes sense: what its readers lean on is there, and is what it should be.
 
-Standard library only, as `records`.
+Standard library only, as `records`, which asks it of all that is read.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from autolr.errors import MAX_EXACT_INT, RecordError, is_count
-from autolr.records import TrialRecord
+from autolr.errors import MAX_EXACT_INT, is_count
 
 LEAST_RATE, MOST_RATE = 1e-30, 1e30  # beyond them a picture's scale is no number any more
+BOUNDS = {"min_lr", "max_lr", "status", "reason", "confidence"}
 
 
-def read_record(folder: str | os.PathLike[str]) -> TrialRecord:
-    """The record in a trial's folder, if what its readers lean on is there.
-
-    Raises:
-        RecordError: If it is not.
-    """
-    record = TrialRecord.read(folder)
-    try:
-        if not _is_sound(record):
-            raise ValueError("its numbers make no sense")
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
-        raise RecordError(f"autolr.json is no trial record of autolr: {error}") from error
-    return record
+def check_record(record: Any) -> None:
+    """Raise an error, of whatever kind, if a `TrialRecord` lacks what its readers lean on, or it makes no sense."""
+    if not _is_sound(record):
+        raise ValueError("its numbers make no sense")
 
 
-def _is_sound(record: TrialRecord) -> bool:
+def _is_sound(record: Any) -> bool:
     bounds, schedule, curve = record.bounds, record.schedule, record.range_test
     edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
-    sound &= all(isinstance(bounds[name], str) for name in ("status", "reason", "confidence"))
+    sound &= set(bounds) == BOUNDS and all(isinstance(bounds[name], str) for name in BOUNDS - {"min_lr", "max_lr"})
     sound &= LEAST_RATE < bounds["min_lr"] < bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule["warmup"] < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])

@@ -107,8 +107,8 @@ class LossRecorder(keras.callbacks.Callback):
             self._ended = self.model.stop_training = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Keep the curve and put the model back."""
-        self.finish()
+        """Keep the curve as far as it was recorded, and put the model back."""
+        self._keep()
         if not self._ended:
             warn(
                 f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
@@ -117,8 +117,7 @@ class LossRecorder(keras.callbacks.Callback):
         if self._before is not None:
             self._before.restore()
 
-    def finish(self) -> RangeTest:
-        """The curve as far as it was recorded, also when training was interrupted."""
+    def _keep(self) -> None:
         done = len(self._recorded)
         # The last execution of an epoch may be a short one. Not every optimizer counts its updates, and where data end
         # unexpectedly, one is counted that was none.
@@ -129,4 +128,3 @@ class LossRecorder(keras.callbacks.Callback):
             diverged=self._diverged,
             steps_spent=updates or done * self._updates_per_point,
         )
-        return self._result

@@ -16,6 +16,7 @@ from typing import Any
 
 from autolr.errors import RecordError
 from autolr.files import strict, write_atomically
+from autolr.record_check import check_record
 
 FILE_NAME = "autolr.json"
 STOPPED = "stopped.json"  # in a search's folder, when it was cut off; what is written later tells that it goes on
@@ -87,10 +88,12 @@ class TrialRecord:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != FORMAT:
                 raise RecordError(f"{path} was written by another version of autolr.")
-            return cls(**content)
+            record = cls(**content)
+            check_record(record)
+            return record
         except FileNotFoundError:
             raise RecordError(f"{path} does not exist: no range test was recorded for this trial.") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             raise RecordError(f"{path} is no trial record of autolr: {error}") from error
 
 

@@ -41,7 +41,6 @@ def write_report(directory: Source, path: str | os.PathLike[str]) -> Path:
         ValueError: If there is no search in `directory`, or more than one.
         FileNotFoundError: If the folder of `path` does not exist.
         IsADirectoryError: If `path` is a folder.
-        ImportError: If Jinja2 is not installed.
 
     Example:
     ```python

@@ -391,7 +391,10 @@ class SGDRScheduler(keras.callbacks.Callback):
         if self._batches_per_epoch is None and trained:
             self._batches_per_epoch = trained
             self._lay_out_cycles()  # from here on the schedule moves within epochs, too
-            self.history["step"] = [self._step_of(batch) for batch in self._begun]
+            steps = [self._step_of(batch) for batch in self._begun]
+            each = [i for i, step in enumerate(steps) if i == 0 or step > steps[i - 1]]  # of an update's batches, one
+            self._begun = [self._begun[i] for i in each]
+            self.history = {"step": [steps[i] for i in each], "lr": [self.history["lr"][i] for i in each]}
         self._step = self.history["step"][-1] if self.history["step"] else -1
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autolr.errors import RecordError
-from autolr.record_check import read_record
 from autolr.records import FILE_NAME, STOPPED, TrialRecord, holds
 from autolr.trial_values import PREFIX
 
@@ -234,7 +233,7 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     metrics, directions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
     record = None
     try:
-        record = read_record(folder)
+        record = TrialRecord.read(folder)
         if values and not holds(values, record.values, PREFIX):
             record = None
             problems.append("The record of autolr in its folder belongs to other hyperparameter values: it is stale.")

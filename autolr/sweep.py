@@ -98,7 +98,7 @@ def range_test(
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
     if batch_size is not None:
-        check_count("batch_size", batch_size, "samples", hint="Best that of training.")
+        batch_size = check_count("batch_size", batch_size, "samples", hint="Best that of training.")
     return run_range_test(
         model,
         x,

@@ -148,12 +148,9 @@ def _record_in(folder: str) -> TrialRecord | None:
 def _verdict_on(min_lr: float, max_lr: float, record: TrialRecord | None) -> LRBounds:
     """These bounds with the verdict on them of the record of the trial that found them."""
     if record is not None:
-        try:
-            bounds = LRBounds.from_dict(record.bounds)
-            if tuple(bounds) == (min_lr, max_lr):  # else the folder was another trial's before
-                return bounds
-        except ValueError:  # no bounds of this version's
-            pass
+        bounds = LRBounds.from_dict(record.bounds)
+        if tuple(bounds) == (min_lr, max_lr):  # else the folder was another trial's before
+            return bounds
     reason = "What the trial that found these bounds has recorded of them cannot be read, but for the rates."
     return LRBounds(min_lr, max_lr, "unknown", reason, "low")
 

@@ -95,5 +95,5 @@ class TrialDiary:
         except (OSError, TypeError, ValueError) as error:
             self.warn(
                 "record",
-                f"The range test of trial {self._trial.trial_id} could not be recorded ({error}). The trial goes on.",
+                f"What AutoLR noted of trial {self._trial.trial_id} could not be written ({error}). The trial goes on.",
             )

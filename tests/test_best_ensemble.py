@@ -16,7 +16,23 @@ from autolr.best_ends import best_ends
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.records import TrialRecord
 
-EMPTY = {"trial_id": "0", "values": {}, "bounds": {}, "schedule": {}, "range_test": None, "source": "range test"}
+BOUNDS = {"min_lr": 1e-3, "max_lr": 4e-3, "status": "ok", "reason": "It fell.", "confidence": "high"}
+SCHEDULE = {"lr_decay": 1.0, "warmup": 0.1, "initial_epoch": 0, "steps_per_epoch": 10, "batches_per_update": 1}
+UNTRAINED = {
+    "fits": 1,
+    "steps": 0,
+    "steps_of_all": 0,
+    "rates": {"step": [], "lr": []},
+    "losses": {"step": [], "loss": []},
+}
+
+
+def write_record(folder, *, edges, epochs, **changes):
+    """A trial's record, of cycles with these edges and of these epochs."""
+    values = {"bounds": BOUNDS, "schedule": {**SCHEDULE, "edges": edges}, "training": {**UNTRAINED, "epochs": epochs}}
+    TrialRecord(
+        **{"trial_id": "0", "values": {}, "range_test": None, "source": "range test", **values, **changes}
+    ).write(folder)
 
 
 def build(hp):
@@ -357,9 +373,7 @@ def test_ends_of_cycles_that_are_much_worse_are_left_out(tmp_path):
 @pytest.mark.parametrize("name", ["val_loss", "loss"])
 def test_which_ends_are_left_out(tmp_path, losses, kept, name):
     epochs = [{"epoch": 2 * n, "step": 20 * n, "logs": {name: loss}} for n, loss in enumerate(losses, start=1)]
-    schedule = {"edges": [0, 20, 40, 60], "steps_per_epoch": 10}
-    training = {"epochs": epochs}
-    TrialRecord("0", {}, {}, schedule, None, "range test", training).write(tmp_path)
+    write_record(tmp_path, edges=[0, 20, 40, 60], epochs=epochs)
     for n in (1, 2, 3):
         (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
     assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == kept
@@ -377,8 +391,11 @@ def test_which_ends_are_left_out(tmp_path, losses, kept, name):
     ],
 )
 def test_a_damaged_record_leaves_all_ends_in(tmp_path, damage):
-    schedule = {"edges": [0, 10, 20], "steps_per_epoch": 10}
-    TrialRecord(**{**EMPTY, "schedule": schedule, **damage}).write(tmp_path)
+    # The first end is so much worse that a record that can be read leaves it out.
+    epochs = [{"epoch": n, "step": 10 * n, "logs": {"val_loss": loss}} for n, loss in ((1, 9.0), (2, 1.0))]
+    write_record(tmp_path, edges=[0, 10, 20], epochs=epochs)
+    assert TrialRecord.read(tmp_path)
+    write_record(tmp_path, edges=[0, 10, 20], epochs=epochs, **damage)
     for n in (1, 2):
         (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
     assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == [1, 2]
@@ -387,8 +404,7 @@ def test_a_damaged_record_leaves_all_ends_in(tmp_path, damage):
 def test_an_end_of_which_nothing_is_known_changes_nothing_for_the_others(tmp_path):
     logs = [{"loss": 1.0, "val_loss": 3.0}, {"loss": 0.9, "val_loss": 1.0}]
     epochs = [{"epoch": n, "step": 10 * n, "logs": its} for n, its in zip((1, 3), logs, strict=True)]
-    schedule = {"edges": [0, 10, 20, 30], "steps_per_epoch": 10}
-    TrialRecord(**{**EMPTY, "schedule": schedule, "training": {"epochs": epochs}}).write(tmp_path)
+    write_record(tmp_path, edges=[0, 10, 20, 30], epochs=epochs)
     for n in (1, 2, 3):
         (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
     assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == [2, 3]

@@ -191,15 +191,6 @@ def test_a_long_verdict_stays_within_the_picture(curve, width):
     assert title.y1 < figure.bbox.height
 
 
-def test_the_labels_of_a_flat_curves_fall_lie_apart():
-    lrs = np.geomspace(1e-6, 1, 60)
-    losses = 2.3 - 0.001 * ((lrs > 1e-3) & (lrs < 0.1)) + 5.0 * (lrs >= 0.1) + 0.3 * (lrs < 2e-6)
-    ax = plot_range_test(RangeTest(lrs, losses), bounds=LRBounds(0.002, 0.03, "ok", "", "high"))
-    ax.figure.canvas.draw()
-    upper, lower = (text.get_window_extent() for text in ax.texts)
-    assert lower.y1 <= upper.y0 + 1
-
-
 def test_nothing_is_drawn_under_the_legend(curve):
     ax = plot_range_test(curve)
     ax.figure.canvas.draw()

@@ -20,7 +20,10 @@ def record(**changes) -> TrialRecord:
         "trial_id": "0003",
         "values": {"units": 8, "cycle_length": 3, "activation": "relu", "autolr/min_lr": 0.1 + 0.2},
         "bounds": {"min_lr": 0.1 + 0.2, "max_lr": 1.0, "status": "ok", "reason": "fell, rose", "confidence": "high"},
-        "schedule": {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "edges": [0, 12, 32]},
+        "schedule": {
+            **{"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9, "warmup": 0.1, "edges": [0, 12, 32]},
+            **{"epochs": 8, "initial_epoch": 0, "steps_per_epoch": 4, "batches_per_update": 1},
+        },
         "range_test": RangeTest([1e-7, 1 / 3, 10], [2.0, math.inf, math.nan], diverged=True, steps_spent=40).to_dict(),
         "source": "range test",
     }
@@ -40,7 +43,8 @@ def test_a_record_reads_back_equal(tmp_path):
 
 
 def test_a_training_reads_back_equal_and_older_records_have_none(tmp_path):
-    training = {"fits": 1, "steps": 3, "rates": {"step": [1], "lr": [0.1]}, "losses": {"step": [], "loss": []}}
+    counts = {"fits": 1, "steps": 3, "steps_of_all": 3}
+    training = {**counts, "rates": {"step": [1], "lr": [0.1]}, "losses": {"step": [], "loss": []}}
     whole = record(
         training={**training, "epochs": [{"epoch": 1, "step": 3, "logs": {"loss": "nan"}}]},
         optimizer="Adam",

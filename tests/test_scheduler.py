@@ -109,6 +109,20 @@ def test_data_of_unknown_size_resumed():
     assert spy.fits[0] == np.asarray(schedule.history["lr"], "float32").tolist()
 
 
+@pytest.mark.skipif(ON_JAX, reason="makes its data with TensorFlow")
+def test_each_step_is_in_the_history_once_where_a_size_and_updates_of_several_batches_are_new():
+    import tensorflow as tf
+
+    specification = (tf.TensorSpec((4, 1)), tf.TensorSpec((4, 1)))
+    unknown = tf.data.Dataset.from_generator(lambda: ((X[:4], Y[:4]) for _ in range(6)), output_signature=specification)
+    model, schedule = one_weight(), SGDRScheduler(**SCHEDULE)
+    model.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), lambda y, prediction: prediction)
+    fit(model, schedule, x=unknown, y=None, batch_size=None, epochs=3)
+    assert schedule.history["step"] == list(range(9))
+    still = expected(0, steps_per_epoch=1)
+    np.testing.assert_array_equal(schedule.history["lr"], [*[still] * 3, *expected(range(3, 9), steps_per_epoch=3)])
+
+
 class TestMomentum:
     pytestmark = pytest.mark.skipif(ON_JAX, reason="not supported: docs/compatibility.md")
 

@@ -39,6 +39,28 @@ def assert_same_training(left, right):
     assert_same_arrays(left[1], right[1])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere arrays stay what they are")
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "bool"])
+def test_arrays_that_are_made_tensors_once_train_as_they_would_have(data, dtype):
+    """Keras copies an array for each training, of which a range test has a dozen, but no tensor."""
+    x, y = data
+    x = (x * 3).astype(dtype)
+    weights = np.linspace(0.5, 2, len(x))
+
+    def run(inputs, *, tested=True):
+        keras.utils.set_random_seed(7)
+        model = compiled(sequential(), "sgd")
+        options = {"sample_weight": weights, "validation_split": 0.25, "batch_size": 12}
+        test = range_test(model, inputs, y, burst_steps=72, **options) if tested else None
+        history = model.fit(x, y, epochs=2, verbose=0, **options).history
+        return test, (history, state_of(model))
+
+    (test, training), (of_tensors, _), (_, without) = run(x), run(keras.ops.convert_to_tensor(x)), run(x, tested=False)
+    assert len(test.bursts) == 3
+    assert test == of_tensors
+    assert_same_training(training, without)
+
+
 @pytest.mark.parametrize(("kind", "optimizer"), CASES)
 def test_two_epochs_after_a_range_test_are_bit_for_bit_those_without_one(data, kind, optimizer):
     x, y = data
@@ -263,10 +285,16 @@ def test_bad_arguments_are_refused_before_anything_is_touched(data, argument, va
 def test_a_model_may_have_a_fit_of_its_own_that_takes_no_more_than_it_must(data):
     class FitsItself(keras.Sequential):
         def fit(self, x, y=None, *, batch_size=None, epochs=1, verbose="auto", callbacks=None):
+            assert isinstance(x, np.ndarray)  # as it was given: nobody knows what is done with it here
+            assert isinstance(y, np.ndarray)
             return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks)
 
     own = FitsItself([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
     assert len(range_test(compiled(own), *data, batch_size=16, num_steps=12, burst_steps=0)) > 5
+
+
+def test_a_whole_batch_size_may_be_a_float(data):
+    assert len(range_test(compiled(sequential()), *data, batch_size=16.0, num_steps=12, burst_steps=0)) > 5
 
 
 def test_a_fit_that_brings_its_own_validation_does_not_validate_in_a_test(data):

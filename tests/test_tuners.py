@@ -705,7 +705,7 @@ def test_a_remote_folder_is_left_to_keras_tuner(data):
     tuner = autolr.RandomSearch(
         build_one, "val_loss", max_trials=1, hyperparameters=held(), directory="ram://searches", project_name="remote"
     )
-    with pytest.warns(AutoLRWarning, match="could not be recorded .*no local folder"):
+    with pytest.warns(AutoLRWarning, match="could not be written .*no local folder"):
         tuner.search(*data, validation_data=data, epochs=2, verbose=0)
     assert_completed(*tuner.oracle.trials.values())
     assert not Path("ram:").exists()
