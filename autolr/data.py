@@ -64,7 +64,12 @@ def is_empty(x: Any) -> bool:
 
 def without_samples(x: Any) -> ValueError:
     """The error for data without a sample, which names the user's own."""
-    return invalid("x", "hold at least one sample", source_of(x), "Pass training data. Was everything filtered out?")
+    source = source_of(x)
+    used_up = (
+        "A generator can be drawn from once: pass a `tf.data.Dataset` or a `PyDataset`, of which each trial has all."
+    )
+    hint = used_up if isinstance(source, GeneratorType) else "Pass training data; perhaps everything was filtered out."
+    return invalid("x", "hold at least one sample", source, hint)
 
 
 def source_of(x: Any) -> Any:

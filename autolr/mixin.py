@@ -6,6 +6,7 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,9 @@ from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.records import TrialRecord, note_stop
 from autolr.search_memory import Options, SearchMemory
-from autolr.search_space import add_schedule, fading, missing_in
+from autolr.search_space import CHOICES, add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
-from autolr.trial_values import MAX_LR, MIN_LR, TAIL_AVERAGE
+from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL_AVERAGE
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):
@@ -150,8 +151,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             ValueError: If one that is there can have values that make no schedule.
         """
         space = self.oracle.get_space()
-        if add_schedule(space, may_add=self.oracle.allow_new_entries):
+        if added := add_schedule(space, may_add=self.oracle.allow_new_entries):
             self.oracle.update_space(space)
+        if added and isinstance(self, kt.GridSearch):
+            self._autolr_memory.warn_once(
+                "grid",
+                f"The grid gets AutoLR's {' and '.join(f'`{name}`' for name in added)}, too: each combination of the "
+                f"others is tried with all {math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which "
+                "are the same in short trials. To leave the grid as it is, hold them, in the `hyperparameters` of the "
+                f"tuner: {', '.join(f'`hp.Fixed({name!r}, {DEFAULTS[name]})`' for name in added)}.",
+            )
         for parameter in fading(space):
             self._autolr_memory.warn_once(
                 "fading",
@@ -187,6 +196,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
+            confidences = list(self._autolr_memory.confidences.values())
+            if guesses := confidences.count("low"):
+                progress.ended_with(guesses, len(confidences))
             if self._autolr_watch is not None and self._autolr_watch.given_up is not None:
                 raise self._autolr_watch.given_up
         except BaseException as error:
@@ -347,4 +359,5 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             record = TrialRecord.read(self.get_trial_dir(trial.trial_id))
         except RecordError as error:
             return f"{found}; {error}"
-        return f"{found} ({record.bounds['status']}, from {record.source}); {describe(record.schedule)}"
+        verdict = f"{record.bounds['status']}, {record.bounds['confidence']} confidence, from {record.source}"
+        return f"{found} ({verdict}); {describe(record.schedule)}"

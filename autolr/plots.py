@@ -13,7 +13,7 @@ from autolr.charts import loss_limits
 from autolr.errors import MAX_EXACT_INT, check_count, invalid
 from autolr.search_folder import Search, Source, Trial, read_search
 from autolr.sgdr import Schedule
-from autolr.verdicts import LRBounds
+from autolr.verdicts import ADVICE, LRBounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,8 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
-    verdict = f"{bounds.status} ({bounds.confidence} confidence): {bounds.reason}"
+    seen = bounds.reason.removesuffix(ADVICE.get(bounds.status, "")).strip()  # what to do is too long for a title
+    verdict = f"{bounds.status} ({bounds.confidence} confidence): {seen}"
     letters = max(20, int(LETTERS * ax.bbox.width / ax.figure.dpi))
     ax.set_title("\n".join(textwrap.wrap(verdict, letters)), fontsize=9)
     _legend_below(ax)
@@ -327,10 +328,10 @@ def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
     scores = np.array([trial.score for trial in trials], dtype=float)
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         choices = sorted(set(values))
-        if choices[0] > 0 and choices[-1] >= 20 * choices[0]:
+        if choices[0] > 0 and choices[-1] >= 20 * choices[0]:  # as if drawn from a logarithmic range
             ax.set_xscale("log")
         ax.plot(values, scores, "o", color=BLUE, markersize=6, alpha=0.6)
-        if len(choices) <= 8:
+        if len(choices) <= 8 and all(map(_is_short, choices)):
             ax.set_xticks(choices, [f"{choice:g}" for choice in choices])
             ax.minorticks_off()
     else:
@@ -339,6 +340,11 @@ def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
         ax.set_xticks(range(len(names)), names)
         ax.set_xlim(-0.5, len(names) - 0.5)
     ax.set_xlabel(name)
+
+
+def _is_short(choice: float) -> bool:
+    """Whether a value has been chosen by a person, and so has room under the axis beside others."""
+    return len(f"{choice:g}") <= 5
 
 
 def _tidy(ax: Axes) -> None:

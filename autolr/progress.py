@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from autolr import compat_tuner
+from autolr.terminal import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,7 +48,7 @@ class Lines:
 
     def say(self, trial_id: str, text: str) -> None:
         """Tell of a phase: its name, a colon, and what there is to know."""
-        print(f"AutoLR trial {trial_id} | {text}", flush=True)
+        print(f"AutoLR trial_{trial_id} | {text}", flush=True)
 
     @contextmanager
     def shown(self, oracle: Any) -> Iterator[None]:
@@ -63,6 +64,14 @@ class Lines:
     def step(self, done: float, total: float | None, text: str) -> None:
         """So much of a trial's training is done, in steps."""
 
+    def ended_with(self, guesses: int, trials: int) -> None:
+        """The search has ended, and in so many of its trials the bounds were a guess."""
+        print(
+            f"AutoLR | bounds of low confidence in {guesses} of {trials} trials: luck had a part in how well these "
+            "did. Longer trials help, or a larger `range_test_share`.",
+            flush=True,
+        )
+
     def interrupted(self, folder: str) -> None:
         """The search was interrupted by Ctrl-C; what has ended of it is in this folder."""
         print(f"\nAutoLR | interrupted. To go on, make the tuner again and call `search`: {folder}", flush=True)
@@ -72,6 +81,9 @@ class Silence(Lines):
     """Nothing at all."""
 
     def say(self, trial_id: str, text: str) -> None:
+        """Nothing."""
+
+    def ended_with(self, guesses: int, trials: int) -> None:
         """Nothing."""
 
     def interrupted(self, folder: str) -> None:
@@ -104,6 +116,7 @@ class Screen(Lines):
         """Draw until the search ends, however it does."""
         from rich.live import Live
 
+        keras.ops.zeros(())  # what the backend prints when it begins would push the first picture up, to stay there
         self._note_best(oracle)
         self._before = len(getattr(oracle, "end_order", []))
         live = Live(
@@ -235,11 +248,6 @@ class StepReporter(keras.callbacks.Callback):
         text = f"training, epoch {min(epoch + 1, epochs)} of {epochs}"
         done = (epoch - self._first) * (each or 1) + (batches if each else 0)  # of unknown size: whole epochs
         self._progress.step(float(done), float((epochs - self._first) * (each or 1)), text)
-
-
-def is_terminal(stream: Any) -> bool:
-    """Whether what is written there is shown on a terminal; None and objects that can only be written to are none."""
-    return hasattr(stream, "isatty") and bool(stream.isatty())
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import math
 import os
+import re
 import time
 from datetime import datetime
 from functools import lru_cache
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 import autolr
 from autolr.files import write_atomically
@@ -92,7 +94,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(rate=rate, number=number, value=value, literal=literal, own=own)
+    environment.filters.update(rate=rate, number=number, value=value, literal=literal, own=own, coded=coded)
     return environment
 
 
@@ -104,6 +106,11 @@ def _hash(source: str) -> str:
 def literal(x: Any) -> str:
     """A value as Python code."""
     return repr(x) if not isinstance(x, float) or math.isfinite(x) else f'float("{x}")'
+
+
+def coded(text: str) -> Markup:
+    """A sentence whose names in backticks are set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _length(seconds: float) -> str:

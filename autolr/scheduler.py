@@ -235,6 +235,12 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._thread = threading.get_ident()
         self._rate_set: float | None = None
         self._lay_out_cycles()
+        if int(self.params["epochs"]) < self.schedule.cycle_length and not self.schedule.fit_budget:
+            warn(
+                f"Training ends within the first cycle, after {self.params['epochs']} of its "
+                f"{self.schedule.cycle_length:g} epochs, before the learning rate has come down. `fit_budget=True` "
+                "fits the cycles to the training."
+            )
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
             self._momentum = CycledMomentum(self.model)

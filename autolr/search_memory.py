@@ -36,6 +36,7 @@ class SearchMemory:
         progress: What the search shows.
         streams: The generators trained on, by identity: what a range test has drawn from one is still to be trained on.
         lengths: The data trained on, by identity, and how many batches their longest epoch had.
+        confidences: By trial, the least confidence of bounds that it was trained with.
     """
 
     warned: set[str] = field(default_factory=set)
@@ -43,6 +44,7 @@ class SearchMemory:
     progress: Lines = field(default_factory=Lines)
     streams: dict[int, Replay] = field(default_factory=dict)
     lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
+    confidences: dict[str, str] = field(default_factory=dict)
 
     def replayable(self, x: Any) -> Any:
         """Data that a range test can draw from more than once; the same for every trial."""
@@ -65,6 +67,11 @@ class SearchMemory:
         """
         reference, batches = self.lengths.get(id(data), (None, None))
         return batches if reference is not None and reference() is data else None
+
+    def note_confidence(self, trial_id: str, confidence: str) -> None:
+        """A trial is trained with bounds of this confidence."""
+        if self.confidences.get(trial_id) != "low":
+            self.confidences[trial_id] = confidence
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""

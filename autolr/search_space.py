@@ -19,8 +19,8 @@ LEAST_DECAY = 0.1  # below it a restart is none
 VALUES_TRIED = 1000  # of a range, which may hold many more
 
 
-def add_schedule(space: Any, *, may_add: bool) -> bool:
-    """Add the schedule's hyperparameters to a space, but for those that are there; whether any was added.
+def add_schedule(space: Any, *, may_add: bool) -> list[str]:
+    """Add the schedule's hyperparameters to a space, but for those that are there; the names of what was added.
 
     Args:
         space: `keras_tuner.HyperParameters`.
@@ -34,7 +34,7 @@ def add_schedule(space: Any, *, may_add: bool) -> bool:
     missing = missing_in(space) if may_add else []
     for name in missing:
         space.Choice(name, CHOICES[name], default=DEFAULTS[name])
-    return bool(missing)
+    return missing
 
 
 def missing_in(space: Any) -> list[str]:

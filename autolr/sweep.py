@@ -29,8 +29,9 @@ from autolr.preparing import Fit, prepare, quick_collection, step_by_step, unass
 from autolr.recorder import LossRecorder
 from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
+from autolr.terminal import Line
 
-OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose", "validation_freq"}
+OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "validation_freq"}
 
 
 def range_test(
@@ -43,6 +44,7 @@ def range_test(
     end_lr: float = DEFAULT_END_LR,
     num_steps: int = DEFAULT_NUM_STEPS,
     burst_steps: int = BURST_STEPS,
+    verbose: str | int = "auto",
     **fit_arguments: Any,
 ) -> RangeTest:
     """Find out at which learning rates a model learns, and leave it exactly as it was.
@@ -72,6 +74,8 @@ def range_test(
         burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 1128, all ever wanted:
             five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192. With
             fewer, the longer ones are left out first.
+        verbose: Whether to tell what is being tried: 0, or 1 (as 2). Defaults to "auto", a single line on a terminal,
+            nothing elsewhere.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
@@ -80,12 +84,12 @@ def range_test(
 
     Raises:
         ValueError: If an argument is out of its range (`0 < start_lr < end_lr`, `num_steps` of 2 or more,
-            `burst_steps` of 0 or more, `batch_size` of 1 or more, `validation_split` in [0, 1)), `model` is no compiled
-            model, `x` holds no sample, targets are missing that the loss needs, or the model also stores its optimizer
-            in an attribute of its own while that optimizer's rate is a schedule.
+            `burst_steps` of 0 or more, `batch_size` of 1 or more, `verbose` as above, `validation_split` in [0, 1)),
+            `model` is no compiled model, `x` holds no sample, targets are missing that the loss needs, or the model
+            also stores its optimizer in an attribute of its own while that optimizer's rate is a schedule.
         RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
-        TypeError: If an argument of `fit` is given that says how long and how visibly to train (`epochs`, `callbacks`,
-            `verbose`, `validation_freq`), or one that `fit` does not know.
+        TypeError: If an argument of `fit` is given that says how long to train and what to do meanwhile (`epochs`,
+            `callbacks`, `validation_freq`), or one that `fit` does not know.
 
     Example:
     ```python
@@ -99,16 +103,22 @@ def range_test(
     """
     if batch_size is not None:
         batch_size = check_count("batch_size", batch_size, "samples", hint="Best that of training.")
-    return run_range_test(
+    line = Line(verbose)
+    test = run_range_test(
         model,
         x,
         y,
         finder=LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False),
         burst_steps=burst_steps,
         warn=warn,
+        say=line.say,
         batch_size=batch_size,
         **fit_arguments,
     )
+    bounds = test.bounds()
+    verdict = f"{bounds.status}, {bounds.confidence} confidence; {test.steps_spent} steps"
+    line.say(f"range test: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})", end=True)
+    return test
 
 
 def run_range_test(
@@ -119,6 +129,7 @@ def run_range_test(
     finder: LRFinder,
     burst_steps: int,
     warn: Callable[[str], None],
+    say: Callable[[str], None] = lambda text: None,
     batch_size: int | None = None,
     **fit_arguments: Any,
 ) -> RangeTest:
@@ -131,6 +142,7 @@ def run_range_test(
         finder: Sweeps; it must not put the model back, which is done here.
         burst_steps: Optimizer steps that bursts may take.
         warn: Is given what is to be warned of.
+        say: Is told what happens.
         batch_size: As in `model.fit`.
         **fit_arguments: Further arguments of `model.fit`.
     """
@@ -159,6 +171,10 @@ def run_range_test(
     fit = Fit.on(model, x, y, batch_size=batch_size, **fit_arguments)
 
     def train(recorder: LossRecorder) -> RangeTest:
+        if isinstance(recorder, BurstRecorder):
+            say(f"range test: a burst of {recorder.num_steps} steps at {recorder.rate:.1e}")
+        else:
+            say(f"range test: a sweep of {recorder.num_steps} steps")
         try:
             # Enough epochs even when each is a single batch. The callback ends training in time.
             fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer))
@@ -247,10 +263,10 @@ class BurstRecorder(LossRecorder):
 
     def __init__(self, rate: float, num_steps: int) -> None:
         super().__init__(num_steps, restore=False)
-        self._rate = rate
+        self.rate = rate
 
     def _lay_out(self, points: int) -> FloatArray:
-        return np.full(points, self._rate)
+        return np.full(points, self.rate)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""

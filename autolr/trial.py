@@ -239,7 +239,8 @@ class AssistedTrial:
             self.diary.warn(
                 "early stopping",
                 "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "
-                "`autolr.CycleEarlyStopping()` judges a trial at the ends of its cycles only.",
+                "`autolr.CycleEarlyStopping()` judges a trial at the ends of its cycles only, and so never stops one "
+                "that has a single cycle.",
             )
         # Only where Keras cannot know it either.
         length = None if steps_per_epoch(arguments) else self.search.batches_in_epoch(arguments["x"])
@@ -262,6 +263,7 @@ class AssistedTrial:
         schedule = plan(choices, arguments, batches_per_update=per_update, batches_in_epoch=length)
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         bounds = found.bounds
+        self.search.note_confidence(str(self.trial.trial_id), bounds.confidence)
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
         self.diary.say(describe(schedule) + replaced)

@@ -5,6 +5,8 @@ The three schedule hyperparameters are held, as the first thing these tests hold
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import keras_tuner as kt
 import pytest
@@ -128,6 +130,26 @@ def test_values_not_tuned_keep_their_defaults(tmp_path, data):
         tuner.search(*data, **FIT)
         assert {values["more"] for values in chosen(tuner)} == {3}
         assert sorted(values["units"] for values in chosen(tuner)) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("declared", "multiplied"), [((), 45), (("mult_factor",), 15), (("cycle_length", "mult_factor", "lr_decay"), 1)]
+)
+def test_a_grid_that_the_schedule_multiplies_is_warned_of(tmp_path, declared, multiplied):
+    def build(hp):
+        for name in declared:
+            hp.Fixed(name, 1)
+        return dense(hp.Choice("units", [2, 4]))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        autolr.GridSearch(build, objective="val_loss", directory=str(tmp_path))
+    told = [str(it.message) for it in caught if "The grid gets" in str(it.message)]
+    assert len(told) == (multiplied > 1)
+    for text in told:
+        assert f"all {multiplied} of theirs" in text
+        assert "hp.Fixed('lr_decay', 1.0)" in text
+        assert ("hp.Fixed('mult_factor'" in text) == ("mult_factor" not in declared)
 
 
 class ChoosesInFit(kt.HyperModel):

@@ -91,6 +91,12 @@ def test_bounds_may_be_given(curve):
     assert "By eye." in ax.get_title()
 
 
+def test_what_is_to_be_done_is_left_to_the_verdict(curve):
+    bounds = plot_range_test(curve).get_title().replace("\n", " ")
+    assert curve.bounds().reason.startswith(bounds.partition(": ")[2])
+    assert "Use the bounds" not in bounds
+
+
 def test_given_axes_are_drawn_on_and_no_others(curve):
     ax = pyplot.figure().add_subplot()
     assert plot_range_test(curve, ax=ax) is ax

@@ -98,11 +98,12 @@ def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkey
     ):
         assert expected in terminal.text
     # Neither Keras Tuner's tables nor Keras's bars, nor AutoLR's own lines.
-    for unwanted in ("Running Trial", "Hyperparameter", "/step", "AutoLR trial"):
+    for unwanted in ("Running Trial", "Hyperparameter", "/step", "AutoLR trial_"):
         assert unwanted not in terminal.text
     best = tuner.oracle.get_best_trials(1)[0]
-    seen = terminal.lines()
+    *seen, advice = terminal.lines()
     assert len(seen) == 6, seen
+    assert advice.startswith("AutoLR | bounds of low confidence in 2 of 2 trials")
     assert seen[0].startswith(f"Trial 2 of 2 (trial_{tuner.oracle.start_order[1]})  ended")
     assert f"val_loss {best.score:.5g} (trial_{best.trial_id})" in seen[4]
     assert "left" not in "".join(seen), "nothing is left to wait for"
@@ -112,6 +113,35 @@ def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkey
     with Terminal() as terminal:
         tuner.search(*data, **FIT)  # nothing is left to do
     assert terminal.lines() == []
+
+
+@pytest.mark.parametrize("verbose", [{}, {"verbose": 1}])
+def test_a_range_test_of_ones_own_has_one_line_of_a_terminal(data, verbose):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with Terminal() as terminal:
+        test = autolr.range_test(model, *data, batch_size=8, burst_steps=72, **verbose)
+    for expected in ("range test: a sweep of 100 steps", "range test: a burst of 24 steps at "):
+        assert expected in terminal.text
+    (line,) = terminal.lines()
+    bounds = test.bounds()
+    assert line.startswith(f"AutoLR | range test: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({bounds.status}, ")
+    assert f"{test.steps_spent} steps" in line
+
+
+def test_elsewhere_a_range_test_tells_in_lines_if_it_is_asked_to(data, capsys):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    options = {"batch_size": 8, "num_steps": 12, "burst_steps": 0}
+    for quiet in ({}, {"verbose": 0}, {"verbose": "auto"}):
+        autolr.range_test(model, *data, **options, **quiet)
+        assert capsys.readouterr().out == ""
+    autolr.range_test(model, *data, **options, verbose=1)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "AutoLR | range test: a sweep of 12 steps"
+    assert last.startswith("AutoLR | range test: ")
+    with pytest.raises(ValueError, match=r"^Argument `verbose` must be .*Received: verbose='loud'"):
+        autolr.range_test(model, *data, **options, verbose="loud")
 
 
 @pytest.mark.slow
@@ -156,7 +186,7 @@ def test_who_asks_for_keras_own_output_gets_it_on_a_terminal_too(tuner, data, ve
         tuner.search(*data, **FIT, verbose=verbose)
     assert "Search: Running Trial #2" in terminal.text
     assert "/step" in terminal.text
-    assert terminal.text.count("AutoLR trial ") == 6
+    assert terminal.text.count("AutoLR trial_") == 6
     assert "best so far" not in terminal.text
 
 
@@ -212,7 +242,7 @@ def test_an_output_that_can_only_be_written_to_gets_plain_lines(tuner, data, mon
     monkeypatch.setattr(sys, "stdout", Writable())
     tuner.oracle.max_trials = 1
     tuner.search(*data, **FIT)
-    assert sys.stdout.text.count("AutoLR trial 0 |") == 3
+    assert sys.stdout.text.count("AutoLR trial_0 |") == 3
 
 
 @pytest.mark.parametrize("stream", [Writable(), None])

@@ -572,12 +572,18 @@ def test_a_training_is_shown_as_it_ran(tmp_path):
     assert "val_accuracy was best, 0.9, in epoch 3." in page.text
     labels = [attributes.get("aria-label", "") for _, attributes in page.tags]
     assert any(label.startswith("Training as run: the learning rate over 600 steps") for label in labels)
+    assert "planned, not run" not in page.text
     assert "still planned" not in page.text
 
 
 def test_what_is_left_of_the_schedule_is_drawn_when_training_ended_early(tmp_path):
     path = finished(tmp_path / "s", 1)
     rewrite(path / "trial_000", training=trained(200, 2))
+    page = report(path).text
+    assert "planned, not run" in page
+    assert "200 of the 600 planned steps were run" in page
+    state = json.loads((path / "trial_000" / "trial.json").read_text())
+    (path / "trial_000" / "trial.json").write_text(json.dumps({**state, "status": "RUNNING"}))
     assert "still planned" in report(path).text
     rewrite(path / "trial_000", training=trained(fits=3))
     assert "in the last of 3 trainings, the one that is shown" in report(path).text

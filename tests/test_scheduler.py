@@ -94,6 +94,24 @@ def test_the_callback_and_the_schedule_train_alike():
     np.testing.assert_allclose(by_callback.get_weights()[0], in_graph.get_weights()[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "options", "warned"),
+    [
+        (2, {"cycle_length": 3}, True),
+        (3, {"cycle_length": 3}, False),
+        (4, {"cycle_length": 3}, False),  # within the second: its first end is kept
+        (2, {"cycle_length": 3, "fit_budget": True}, False),
+    ],
+)
+def test_a_training_that_ends_within_the_first_cycle_is_warned_of(epochs, options, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(one_weight(), SGDRScheduler(0.01, 0.4, **options), epochs=epochs)
+    told = [str(it.message) for it in caught if "within the first cycle" in str(it.message)]
+    assert len(told) == warned
+    assert all("after 2 of its 3 epochs" in text and "`fit_budget=True`" in text for text in told)
+
+
 @pytest.mark.skipif(ON_JAX, reason="makes its data with TensorFlow")
 def test_data_of_unknown_size_resumed():
     import tensorflow as tf

@@ -250,7 +250,7 @@ class TestEveryTuner:
     def test_says_one_line_for_each_phase(self, finished):
         assert len(finished.said) == sum(2 if finished.record(t).range_test is None else 3 for t in finished.trials)
         for trial in finished.trials:
-            mine = [line for line in finished.said if line.startswith(f"AutoLR trial {trial.trial_id} |")]
+            mine = [line for line in finished.said if line.startswith(f"AutoLR trial_{trial.trial_id} |")]
             assert "range test" in mine[0]
             assert "schedule: " in mine[-1]
             assert ("in place of the compiled rate" in mine[-1]) == (trial is finished.trials[0])
@@ -264,6 +264,7 @@ class TestEveryTuner:
             values = trial.hyperparameters.values
             found = f"Trial {trial.trial_id}: {values['autolr/min_lr']:.2e} to {values['autolr/max_lr']:.2e} ("
             line = next(line for line in lines if line.startswith(found))
+            assert f"{finished.record(trial).bounds['confidence']} confidence, from " in line
             cycles = len(finished.record(trial).schedule["edges"]) - 1
             assert f"schedule: {cycles} cycle" in line
 
