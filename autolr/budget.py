@@ -24,8 +24,10 @@ WITHOUT_LATE_BURSTS = DEFAULT_NUM_STEPS + BURST_BUDGETS[0]
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
 MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[1]  # a coarse sweep and the first round of bursts
 # Even where those are more than the share: searches of trials of 375 steps, of which they are 43 %, gain by them though
-# fewer trials are left (`docs/bounds.md`). A sweep alone gains less, and may cost less.
-SHORT_TRIAL_SHARE, SHORTER_TRIAL_SHARE = 0.45, 0.2
+# fewer trials are left (`docs/bounds.md`).
+SHORT_TRIAL_SHARE = 0.45
+# In shorter ones, three bursts: their winners are no better for it, but each trial is, and none is lost by its bounds.
+FEWEST_WITH_BURSTS = MIN_SWEEP_STEPS + BURST_BUDGETS[2]
 
 
 def range_test_budget(
@@ -41,7 +43,7 @@ def range_test_budget(
 
     What a test must have is `least` steps, though no more than 45 % of the trial's: trials lost to bad bounds cost more
     than the steps that would have found better ones. Where 45 % are fewer than `least` and than five bursts take, it is
-    a fifth, and 40 at any rate.
+    what three bursts take, if that is no more than the trial itself, else 40.
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
     are not enough for a further round of bursts go to the sweep, up to 100. The last look has what is left after that.
@@ -62,7 +64,7 @@ def range_test_budget(
         trial = per_epoch * epochs / batches_per_update
         affordable = int(SHORT_TRIAL_SHARE * trial)
         if affordable < min(least, MIN_RANGE_TEST_STEPS):
-            affordable = max(int(SHORTER_TRIAL_SHARE * trial), MIN_SWEEP_STEPS)
+            affordable = FEWEST_WITH_BURSTS if trial >= FEWEST_WITH_BURSTS else MIN_SWEEP_STEPS
         needed = min(least, affordable)
         budget = min(most, max(int(share * trial), needed))
     bursts = next((n for n in BURST_BUDGETS if budget >= MIN_SWEEP_STEPS + n), 0)

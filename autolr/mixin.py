@@ -49,9 +49,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             bursts. With data of unknown size it alone decides in the first trial, up to 364; by the others the size is
             known.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
-            no more than 45 % of the trial. Trials of fewer than 356 steps, which are too short for bursts, give a fifth
-            of theirs, but at least 40 (or this, where it is less). Defaults to 160, a sweep of 40 and five bursts of
-            24: a trial lost to bad bounds costs more.
+            no more than 45 % of the trial. Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad
+            bounds costs more. Trials of fewer than 356 steps, to which that is too much, give 112, with three bursts;
+            those of fewer than 112 give 40, without any. All of them give this, where it is less.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""What a longer range test buys a short trial, whose budget has no room for bursts.
+"""What a longer range test buys a short trial, whose share of steps has no room for bursts.
 
     python benchmarks/short_trials.py [--models 0 1 2 ...]     # about a minute a model; resumable
     python benchmarks/short_trials.py --table                  # what is there
 
 The models and images of `benchmarks/annealing.py`, which no search is judged on. Each model is tested in several ways,
 and trained on each way's bounds as a trial of three epochs, 375 steps, a fifth of which are 75; then it goes on to the
-ninth epoch, as the next rung of Hyperband would with its parent's bounds. Results go to
-`benchmarks/results/short_trials/` as they come, and are not worked out again.
+ninth epoch, as the next rung of Hyperband would with its parent's bounds. On two ways' bounds they are also trained as
+trials of one and of two epochs. Results go to `benchmarks/results/short_trials/` as they come, and are not worked out
+again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ WAYS = {  # steps of the sweep, and of bursts
     "a sweep of 40 steps, up to five bursts of 24": (40, 120),
 }
 
+# Trials of so many epochs, 125 steps each, on the bounds of two of the ways.
+SHORTER, SHORTER_WAYS = (1, 2), ("a sweep of 40 steps", "a sweep of 40 steps, up to three bursts of 24")
 COMPARED = ("a sweep of 75 steps", "a sweep of 40 steps, up to five bursts of 24")  # a fifth of a trial, and what it is
+SHORTER_BUDGET = 2500
 TRIAL_STEPS, BUDGETS, DRAWS = 375, (3000, 4000, 6000), 20_000  # more would be more than the models there are
 
 
@@ -46,7 +50,6 @@ def work(number: int, images: dict[str, Any]) -> None:
     path = RESULTS / f"{number:02}.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     x, y = images["train"]
-    scored, labels = images["scored"]
     for way, (sweep, bursts) in WAYS.items():
         if way in result:
             continue
@@ -54,22 +57,28 @@ def work(number: int, images: dict[str, Any]) -> None:
         test = autolr.range_test(model, x, y, batch_size=FULL["batch"], num_steps=sweep, burst_steps=bursts)
         bounds, errors, start = test.bounds(), [], 0
         for epochs in EPOCHS:
-            schedule = autolr.SGDRScheduler(
-                *bounds,
-                cycle_length=epochs,
-                fit_budget=True,
-                warmup=WARMUP,
-                tail_average=TAIL_AVERAGE,
-                restore_weights=False,
-            )
-            arguments = {"batch_size": FULL["batch"], "epochs": epochs, "initial_epoch": start}
-            model.fit(x, y, callbacks=[schedule], verbose=0, **arguments)
-            errors.append(test_error(model.predict(scored, batch_size=500, verbose=0), labels))
+            errors.append(trained_to(epochs, model, bounds, images, start=start))
             start = epochs
         result[way] = {"bounds": bounds.to_dict(), "steps": test.steps_spent, "test_errors": errors}
         result["model"] = chosen
         write_atomically(path, json.dumps(result, indent=1) + "\n")
+    for way in SHORTER_WAYS:
+        if "shorter" not in result[way]:
+            bounds = autolr.LRBounds.from_dict(result[way]["bounds"])
+            result[way]["shorter"] = [trained_to(epochs, make_model(number)[0], bounds, images) for epochs in SHORTER]
+            write_atomically(path, json.dumps(result, indent=1) + "\n")
     print(number, in_a_line(result), flush=True)
+
+
+def trained_to(epochs: int, model: Any, bounds: autolr.LRBounds, images: dict[str, Any], *, start: int = 0) -> float:
+    """The error after training up to this epoch, as a trial is trained between these bounds."""
+    schedule = autolr.SGDRScheduler(
+        *bounds, cycle_length=epochs, fit_budget=True, warmup=WARMUP, tail_average=TAIL_AVERAGE, restore_weights=False
+    )
+    arguments = {"batch_size": FULL["batch"], "epochs": epochs, "initial_epoch": start}
+    model.fit(*images["train"], callbacks=[schedule], verbose=0, **arguments)
+    scored, labels = images["scored"]
+    return test_error(model.predict(scored, batch_size=500, verbose=0), labels)
 
 
 def in_a_line(result: dict[str, Any]) -> str:
@@ -97,28 +106,54 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def shorter() -> str:
+    """Trials of one and of two epochs, and winners of searches drawn from them, in Markdown."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    lines = [
+        "| steps of a trial | range test | models | median error, % | mean ÷ that without bursts | standard error | "
+        f"worst error, % | winner of {SHORTER_BUDGET:,} steps, % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for at, epochs in enumerate(SHORTER):
+        errors = {way: np.array([result[way]["shorter"][at] for result in results]) for way in SHORTER_WAYS}
+        steps = {way: np.array([result[way]["steps"] for result in results]) + 125 * epochs for way in SHORTER_WAYS}
+        winners = mean_winners(SHORTER_BUDGET, errors, steps)
+        for way in SHORTER_WAYS:
+            ratios = errors[way] / errors[SHORTER_WAYS[0]]
+            lines.append(
+                f"| {125 * epochs} | {way} | {len(results)} | {np.median(errors[way]):.2f} | {ratios.mean():.3f} | "
+                f"{ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {errors[way].max():.2f} | {winners[way]:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def searches() -> str:
-    """Winners of searches drawn from what is there, range tests counted, in Markdown.
+    """Winners of searches drawn from what is there, range tests counted, in Markdown."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    errors = {way: np.array([result[way]["test_errors"][0] for result in results]) for way in COMPARED}
+    steps = {way: np.array([result[way]["steps"] for result in results]) + TRIAL_STEPS for way in COMPARED}
+    lines = ["| steps of a search | " + " | ".join(f"{way}, %" for way in COMPARED) + " | ratio |", "|---|---|---|---|"]
+    for budget in BUDGETS:
+        means = list(mean_winners(budget, errors, steps).values())
+        lines.append(f"| {budget:,} | {means[0]:.2f} | {means[1]:.2f} | {means[1] / means[0]:.3f} |")
+    return "\n".join(lines)
+
+
+def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> dict[str, float]:
+    """Mean test error in percent of the winners of searches of so many steps, by the way of testing.
 
     A search takes the models in random order until its steps are spent. Which is best, 1,000 validation images say, as
     many as `benchmarks/search.py` has: their error is drawn, the models' own errors are those measured.
     """
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    errors = {way: np.array([result[way]["test_errors"][0] for result in results]) / 100 for way in COMPARED}
-    steps = {way: np.array([result[way]["steps"] for result in results]) + TRIAL_STEPS for way in COMPARED}
-    lines = ["| steps of a search | " + " | ".join(f"{way}, %" for way in COMPARED) + " | ratio |", "|---|---|---|---|"]
-    for budget in BUDGETS:
-        rng = np.random.default_rng(0)
-        winners: dict[str, list[float]] = {way: [] for way in COMPARED}
-        for _ in range(DRAWS):
-            order = rng.permutation(len(results))
-            for way in COMPARED:
-                tried = order[np.cumsum(steps[way][order]) <= budget]
-                validated = rng.binomial(FULL["validation"], errors[way][tried])
-                winners[way].append(100 * errors[way][tried[np.argmin(validated)]])
-        means = [float(np.mean(winners[way])) for way in COMPARED]
-        lines.append(f"| {budget:,} | {means[0]:.2f} | {means[1]:.2f} | {means[1] / means[0]:.3f} |")
-    return "\n".join(lines)
+    rng = np.random.default_rng(0)
+    winners: dict[str, list[float]] = {way: [] for way in errors}
+    for _ in range(DRAWS):
+        order = rng.permutation(MODELS)
+        for way, its in errors.items():
+            tried = order[np.cumsum(steps[way][order]) <= budget]
+            validated = rng.binomial(FULL["validation"], its[tried] / 100)
+            winners[way].append(its[tried[np.argmin(validated)]])
+    return {way: float(np.mean(of)) for way, of in winners.items()}
 
 
 def main() -> None:
@@ -134,6 +169,7 @@ def main() -> None:
             work(number, images)
     tables = {"python benchmarks/short_trials.py --table": table()}
     tables["python benchmarks/short_trials.py --table (searches)"] = searches()
+    tables["python benchmarks/short_trials.py --table (shorter)"] = shorter()
     print(*tables.values(), sep="\n\n")
     fill("bounds.md", tables)
 

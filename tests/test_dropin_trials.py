@@ -399,8 +399,9 @@ def test_a_range_test_counts_updates(arguments, expected):
     ("steps", "expected"),
     [
         (20, (40, 0)),  # without so many a test could not see anything
-        (200, (40, 0)),
-        (355, (71, 0)),  # a fifth, since 45 % are too few for five bursts
+        (111, (40, 0)),
+        (112, (40, 72)),  # three bursts, as many steps as the trial's own
+        (355, (40, 72)),  # since 45 % are too few for five
         (356, (40, 120)),
         (800, (40, 120)),
         (1600, (40, 120)),  # a tenth
@@ -419,7 +420,8 @@ def test_what_a_short_trial_gives_can_be_chosen():
     assert range_test_budget(fit, share=0.01, most=364, least=10) == (10, 0)
     short = {**fit, "x": np.zeros((300, 1))}
     assert range_test_budget(short, share=0.1, most=364, least=100) == (100, 0)  # of 135
-    assert range_test_budget(short, share=0.1, most=364, least=150) == (60, 0)  # a fifth
+    assert range_test_budget(short, share=0.1, most=364, least=150) == (40, 72)
+    assert range_test_budget({**fit, "x": np.zeros((100, 1))}, share=0.1, most=364, least=30) == (30, 0)
     assert range_test_budget(fit, share=0.01, most=364, least=1000) == (100, 264)
     assert range_test_budget(fit, share=0.1, most=30) == (30, 0)
 

@@ -43,6 +43,7 @@ def test_the_table_of_a_benchmark_is_that_of_its_results(benchmark):
 def test_the_tables_of_short_trials_are_those_of_the_results():
     assert shown("python benchmarks/short_trials.py --table", "bounds.md") == short_trials.table()
     assert shown("python benchmarks/short_trials.py --table (searches)", "bounds.md") == short_trials.searches()
+    assert shown("python benchmarks/short_trials.py --table (shorter)", "bounds.md") == short_trials.shorter()
 
 
 def test_the_tables_of_costs_are_those_of_the_times_measured():

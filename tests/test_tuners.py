@@ -132,7 +132,7 @@ class Search:
 
     @property
     def said(self):
-        return [line for line in self.printed.splitlines() if "AutoLR" in line]
+        return [line for line in self.printed.splitlines() if "AutoLR trial_" in line]
 
     def record(self, trial) -> TrialRecord:
         return TrialRecord.read(self.tuner.get_trial_dir(trial.trial_id))
