@@ -8,7 +8,7 @@ import numpy as np
 
 from autolr.errors import check_count, invalid, is_finite
 from autolr.recorder import LossRecorder
-from autolr.sgdr import FloatArray
+from autolr.trough import Floats
 from autolr.verdicts import LRBounds
 
 DEFAULT_START_LR = 1e-7
@@ -67,7 +67,7 @@ class LRFinder(LossRecorder):
         super().__init__(steps, restore=restore)
         self.start_lr, self.end_lr = float(start_lr), float(end_lr)
 
-    def _lay_out(self, points: int) -> FloatArray:
+    def _lay_out(self, points: int) -> Floats:
         return np.geomspace(self.start_lr, self.end_lr, points)
 
     def bounds(self, **options: Any) -> LRBounds:

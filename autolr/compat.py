@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import keras
+
 
 def symbolic_build(model: Any, data_batch: Any) -> None:
     """Create all variables of an unbuilt model, and of its metrics and loss, without running it.
@@ -26,8 +28,6 @@ def symbolic_build(model: Any, data_batch: Any) -> None:
 
 def first_fit_draws_a_batch(model: Any) -> bool:
     """Whether the model's first `fit`, and no later one, takes a batch from the data before training begins."""
-    import keras
-
     if keras.backend.backend() != "jax":
         return False
     parts = (model._compile_loss, model._compile_metrics)
@@ -41,8 +41,6 @@ def optimizer_is_scaled(optimizer: Any) -> bool:
 
 def is_multi_optimizer(optimizer: Any) -> bool:
     """Whether the optimizer hands variables to several others; older Keras has no such one."""
-    import keras
-
     return isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ()))
 
 
@@ -72,8 +70,6 @@ def multi_optimizer_in_step(optimizer: Any, with_number: Callable[[Any, float], 
 
 @functools.cache
 def _in_step_class() -> type:
-    import keras
-
     class MultiOptimizerInStep(keras.optimizers.MultiOptimizer):
         """A `MultiOptimizer` whose optimizers keep the ratios of their rates to that of the first."""
 
@@ -168,8 +164,6 @@ def tracer_of_training(model: Any) -> Callable[[Any], Any] | None:
     that the first training step would: an unbuilt model's variables, and the slots of the optimizer for what a
     `train_step` of the user's gives it.
     """
-    import keras
-
     if keras.backend.backend() != "tensorflow" or model.run_eagerly:
         return None
     model.make_train_function()
@@ -183,8 +177,6 @@ def layers_of(layer: Any) -> list[Any]:
 
     Only a model tells by a public property; a layer of the user's own, or a wrapper as `TimeDistributed`, does not.
     """
-    import keras
-
     if isinstance(layer, keras.Model):
         return list(layer.layers)
     return list(layer._flatten_layers(include_self=False, recursive=False))
@@ -196,7 +188,6 @@ def calls_of_layers(model: Any) -> Counter[int]:
     Those are the layers within a layer, or within a model that has a `call` or a `train_step` of its own. `get_config`
     tells of the graph, too, but not of every model, and only after all of its layers have been written out.
     """
-    import keras
     from keras.src.models.functional import Functional  # what `keras.Model(inputs, outputs)` makes
 
     calls: Counter[int] = Counter()

@@ -8,19 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
 from autolr.errors import invalid
 from autolr.files import strict
-from autolr.trough import batch_noise
+from autolr.trough import Floats, batch_noise
 from autolr.verdicts import STATUSES, LRBounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FloatArray = npt.NDArray[np.float64]
 
 FINE = 10  # points in a decade of rates; a coarser sweep sees each rate too briefly for its trough to be trusted
 
@@ -44,8 +41,8 @@ class RangeTest:
     True
     """
 
-    lrs: FloatArray
-    losses: FloatArray
+    lrs: Floats
+    losses: Floats
     diverged: bool = False
     steps_spent: int = 0
     bursts: tuple[Burst, ...] = ()
@@ -105,11 +102,11 @@ class RangeTest:
     def _is_coarse(self) -> bool:
         return len(self) - 1 < FINE * math.log10(self.lrs[-1] / self.lrs[0])
 
-    def untrained_losses(self) -> FloatArray:
+    def untrained_losses(self) -> Floats:
         """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""
         return self._losses_far_below(find_bounds(self.lrs, self.losses))
 
-    def _losses_far_below(self, bounds: LRBounds) -> FloatArray:
+    def _losses_far_below(self, bounds: LRBounds) -> Floats:
         return self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
 
     def to_dict(self) -> dict[str, Any]:

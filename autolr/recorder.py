@@ -14,8 +14,8 @@ from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import warn
 from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of
-from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
+from autolr.trough import Floats
 
 
 class LossRecorder(keras.callbacks.Callback):
@@ -31,7 +31,7 @@ class LossRecorder(keras.callbacks.Callback):
         self.num_steps, self._restore = num_steps, restore
         self._result: RangeTest | None = None
 
-    def _lay_out(self, points: int) -> FloatArray:
+    def _lay_out(self, points: int) -> Floats:
         """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
         raise NotImplementedError  # abstract: a sweep's rise, a burst's are all one
 

@@ -27,9 +27,9 @@ from autolr.optimizers import (
 )
 from autolr.preparing import Fit, prepare, quick_collection, step_by_step, unassisted_fit
 from autolr.recorder import LossRecorder
-from autolr.sgdr import FloatArray
 from autolr.snapshot import Snapshot
 from autolr.terminal import Line
+from autolr.trough import Floats
 
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "validation_freq"}
 
@@ -265,7 +265,7 @@ class BurstRecorder(LossRecorder):
         super().__init__(num_steps, restore=False)
         self.rate = rate
 
-    def _lay_out(self, points: int) -> FloatArray:
+    def _lay_out(self, points: int) -> Floats:
         return np.full(points, self.rate)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -451,7 +451,8 @@ def test_data_of_unknown_size_get_no_late_bursts_until_an_earlier_trial_has_told
     assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS) == (100, 264)
     assert range_test_budget(unknown, share=0.1, most=90) == (90, 0)
     assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=2000) == (100, 1128)
-    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=30) == (60, 0)
+    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=30) == (40, 72)
+    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=10) == (40, 0)
 
 
 def test_the_first_trial_tells_the_others_the_size_of_the_data(tmp_path):
