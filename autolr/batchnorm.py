@@ -90,15 +90,37 @@ def normalizers_of(model: keras.Model) -> list[Any]:
     return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-def is_normalized(model: keras.Model) -> bool:
+def moving_statistics(model: keras.Model) -> dict[int, list[Any]]:
+    """The moving statistics of each BatchNormalization layer, by `id`."""
+    return {
+        id(layer): [keras.ops.convert_to_numpy(it) for it in (layer.moving_mean, layer.moving_variance)]
+        for layer in normalizers_of(model)
+        if layer.built
+    }
+
+
+def is_normalized(model: keras.Model, before: dict[int, list[Any]]) -> bool:
     """Whether BatchNormalization, with the statistics of the batch, follows most of the weights that training changes.
 
-    Counted, not traced: at least one such layer to two kernels, as the last layer and some dense ones have none. Frozen
-    ones normalize by their moving statistics.
+    Counted: at least one such layer to two kernels, as the last layer and some dense ones have none. Not one in front
+    of all kernels, which normalizes the inputs; nor one that is frozen or called with `training=False`: it normalizes
+    by its moving statistics, which then stay what they are.
+
+    Args:
+        model: The model, after training for a while.
+        before: Its moving statistics before that.
     """
-    layers = sum(layer.trainable for layer in normalizers_of(model))
-    kernels = sum(len(variable.shape) > 1 for variable in model.trainable_variables)
-    return bool(0 < kernels <= 2 * layers)
+    now, layers, begun = moving_statistics(model), 0, False
+    for layer in all_layers(model):
+        if begun and isinstance(layer, keras.layers.BatchNormalization):
+            pairs = zip(now.get(id(layer), []), before.get(id(layer), []), strict=False)
+            layers += any(not np.array_equal(new, old) for new, old in pairs)
+        begun = begun or (not compat.layers_of(layer) and any(map(_is_kernel, layer.trainable_variables)))
+    return 0 < sum(map(_is_kernel, model.trainable_variables)) <= 2 * layers
+
+
+def _is_kernel(variable: Any) -> bool:
+    return len(variable.shape) > 1
 
 
 def all_layers(model: Any) -> list[Any]:

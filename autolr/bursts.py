@@ -181,10 +181,9 @@ def confirm(
     Returns:
         Bounds whose `max_lr` is the rate at which the longest bursts learned most, by a parabola in log-rate through
         the best and its neighbours, with `min_lr` as far below it as before. Of a normalized model that learned at a
-        settled pace it is twice that. A model that is already trained is not to
-        be spoilt: after a small fall `max_lr` is at most the one of these rates that did best in the mean of all
-        lengths, and if the lowest rate did best and did not help either, it is that rate, or the sweep's if that is
-        lower.
+        settled pace it is twice that. A model that is already trained is not to be spoilt: after a small fall `max_lr`
+        is at most the one of these rates that did best in the mean of all lengths, and if the lowest rate did best and
+        did not help either, it is that rate, or the sweep's if that is lower.
     """
     if not bursts:
         return bounds

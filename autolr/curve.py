@@ -33,7 +33,8 @@ class RangeTest:
         diverged: Whether the sweep ended by itself because the loss diverged.
         steps_spent: Optimizer steps the test took in all, those of its bursts included.
         bursts: Short trainings at single rates that confirmed or mended what the sweep suggests.
-        normalized: Whether BatchNormalization follows most of the model's weights, which makes `bounds()` bolder.
+        normalized: Whether BatchNormalization follows most of the model's weights, so that `bounds()`
+            are twice as high once bursts have seen it learn at a settled pace.
 
     Example:
     >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])

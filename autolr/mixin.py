@@ -153,10 +153,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         space = self.oracle.get_space()
         if added := add_schedule(space, may_add=self.oracle.allow_new_entries):
             self.oracle.update_space(space)
-        if added and isinstance(self, kt.GridSearch):
+        if added and isinstance(self.oracle, kt.oracles.GridSearchOracle):
             self._autolr_memory.warn_once(
                 "grid",
-                f"The grid gets AutoLR's {' and '.join(f'`{name}`' for name in added)}, too: each combination of the "
+                f"The grid gets AutoLR's {', '.join(f'`{name}`' for name in added)}, too: each combination of the "
                 f"others is tried with all {math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which "
                 "are the same in short trials. To leave the grid as it is, hold them, in the `hyperparameters` of the "
                 f"tuner: {', '.join(f'`hp.Fixed({name!r}, {DEFAULTS[name]})`' for name in added)}.",
@@ -196,9 +196,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
-            confidences = list(self._autolr_memory.confidences.values())
-            if guesses := confidences.count("low"):
-                progress.ended_with(guesses, len(confidences))
+            tested = list(self._autolr_memory.guesses.values())
+            if any(tested):
+                progress.ended_with(sum(tested), len(tested))
             if self._autolr_watch is not None and self._autolr_watch.given_up is not None:
                 raise self._autolr_watch.given_up
         except BaseException as error:

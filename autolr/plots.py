@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autolr.bounds import smooth_losses
+from autolr.bounds import MIN_POINTS, smooth_losses
 from autolr.charts import loss_limits
 from autolr.errors import MAX_EXACT_INT, check_count, invalid
 from autolr.search_folder import Search, Source, Trial, read_search
@@ -95,7 +95,9 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
-    seen = bounds.reason.removesuffix(ADVICE.get(bounds.status, "")).strip()  # what to do is too long for a title
+    seen = bounds.reason.removesuffix(
+        ADVICE.get(bounds.status, "").format(points=MIN_POINTS)
+    ).strip()  # what to do is too long for a title
     verdict = f"{bounds.status} ({bounds.confidence} confidence): {seen}"
     letters = max(20, int(LETTERS * ax.bbox.width / ax.figure.dpi))
     ax.set_title("\n".join(textwrap.wrap(verdict, letters)), fontsize=9)

@@ -67,8 +67,8 @@ class Lines:
     def ended_with(self, guesses: int, trials: int) -> None:
         """The search has ended, and in so many of its trials the bounds were a guess."""
         print(
-            f"AutoLR | bounds of low confidence in {guesses} of {trials} trials: luck had a part in how well these "
-            "did. Longer trials help, or a larger `range_test_share`.",
+            f"AutoLR | {guesses} of {trials} range tests were too short for more than a guess, so luck had a part in "
+            "how well these trials did. Longer trials help, or a larger `range_test_share`.",
             flush=True,
         )
 

@@ -29,7 +29,7 @@ def _is_sound(record: Any) -> bool:
     sound &= set(bounds) == BOUNDS and all(isinstance(bounds[name], str) for name in BOUNDS - {"min_lr", "max_lr"})
     sound &= LEAST_RATE < bounds["min_lr"] < bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
     sound &= 0 <= schedule["warmup"] < 1
-    sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in [*edges, start])
+    sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in edges) and _is_whole(start)
     sound &= edges[0] >= 0 and edges[-1] < MAX_EXACT_INT and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (_is_whole(per_epoch) and per_epoch > 0)
     per_update = schedule["batches_per_update"]
@@ -38,7 +38,8 @@ def _is_sound(record: Any) -> bool:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
         sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve["bursts"])
-        sound &= isinstance(curve["diverged"], bool) and all(a < b for a, b in itertools.pairwise(rates))
+        sound &= all(isinstance(it, bool) for it in (curve["diverged"], curve.get("normalized", False)))
+        sound &= all(a < b for a, b in itertools.pairwise(rates))
         sound &= all(LEAST_RATE < rate < MOST_RATE for rate in rates)
     sound &= isinstance(record.optimizer, str) and all(isinstance(text, str) for text in record.warnings)
     sound &= _is_whole(record.ways)
@@ -65,7 +66,7 @@ def _is_sound_training(training: Mapping[str, Any]) -> bool:
     # An update of several batches may be longer than an epoch, which then ends on the step of the one before.
     sound &= all(a <= b for a, b in itertools.pairwise([1, *ends]))
     numbers = [epoch["epoch"] for epoch in epochs]
-    sound &= all(isinstance(n, int) for n in numbers) and all(a < b for a, b in itertools.pairwise([0, *numbers]))
+    sound &= all(map(_is_whole, numbers)) and all(a < b for a, b in itertools.pairwise([0, *numbers]))
     for epoch in epochs:
         sound &= all(isinstance(float(x), float) for x in epoch["logs"].values())  # else it raises
     return bool(sound)

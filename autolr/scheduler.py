@@ -235,11 +235,12 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._thread = threading.get_ident()
         self._rate_set: float | None = None
         self._lay_out_cycles()
-        if int(self.params["epochs"]) < self.schedule.cycle_length and not self.schedule.fit_budget:
+        first = self.schedule.cycle_length + (0 if self.schedule.warms_up_inside else self.schedule.warmup)
+        if int(self.params["epochs"]) < first and not self.schedule.fit_budget:
             warn(
-                f"Training ends within the first cycle, after {self.params['epochs']} of its "
-                f"{self.schedule.cycle_length:g} epochs, before the learning rate has come down. `fit_budget=True` "
-                "fits the cycles to the training."
+                f"Training ends within the first cycle, after {self.params['epochs']} of {first:g} epochs, before the "
+                "learning rate has come down. Unless another `fit` goes on from there, `fit_budget=True` fits the "
+                "cycles to the training."
             )
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:

@@ -7,6 +7,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
+from autolr.curve import RangeTest
 from autolr.data import Replay, replayable
 from autolr.errors import warn
 from autolr.progress import Lines
@@ -36,7 +37,7 @@ class SearchMemory:
         progress: What the search shows.
         streams: The generators trained on, by identity: what a range test has drawn from one is still to be trained on.
         lengths: The data trained on, by identity, and how many batches their longest epoch had.
-        confidences: By trial, the least confidence of bounds that it was trained with.
+        guesses: By trial that ran a range test, whether its bounds were a guess for want of steps.
     """
 
     warned: set[str] = field(default_factory=set)
@@ -44,7 +45,7 @@ class SearchMemory:
     progress: Lines = field(default_factory=Lines)
     streams: dict[int, Replay] = field(default_factory=dict)
     lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
-    confidences: dict[str, str] = field(default_factory=dict)
+    guesses: dict[str, bool] = field(default_factory=dict)
 
     def replayable(self, x: Any) -> Any:
         """Data that a range test can draw from more than once; the same for every trial."""
@@ -68,10 +69,10 @@ class SearchMemory:
         reference, batches = self.lengths.get(id(data), (None, None))
         return batches if reference is not None and reference() is data else None
 
-    def note_confidence(self, trial_id: str, confidence: str) -> None:
-        """A trial is trained with bounds of this confidence."""
-        if self.confidences.get(trial_id) != "low":
-            self.confidences[trial_id] = confidence
+    def note_test(self, trial_id: str, test: RangeTest, bounds: LRBounds) -> None:
+        """A trial has run a range test, which gave these bounds."""
+        is_guess = bounds.confidence == "low" and not test.bursts
+        self.guesses[trial_id] = self.guesses.get(trial_id, False) or is_guess
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""

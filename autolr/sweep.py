@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.batchnorm import is_normalized
+from autolr.batchnorm import is_normalized, moving_statistics
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest
@@ -103,21 +103,21 @@ def range_test(
     """
     if batch_size is not None:
         batch_size = check_count("batch_size", batch_size, "samples", hint="Best that of training.")
-    line = Line(verbose)
-    test = run_range_test(
-        model,
-        x,
-        y,
-        finder=LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False),
-        burst_steps=burst_steps,
-        warn=warn,
-        say=line.say,
-        batch_size=batch_size,
-        **fit_arguments,
-    )
-    bounds = test.bounds()
-    verdict = f"{bounds.status}, {bounds.confidence} confidence; {test.steps_spent} steps"
-    line.say(f"range test: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})", end=True)
+    with Line(verbose) as line:
+        test = run_range_test(
+            model,
+            x,
+            y,
+            finder=LRFinder(start_lr=start_lr, end_lr=end_lr, num_steps=num_steps, restore=False),
+            burst_steps=burst_steps,
+            warn=warn,
+            say=line.say,
+            batch_size=batch_size,
+            **fit_arguments,
+        )
+        bounds = test.bounds()
+        verdict = f"{bounds.status}, {bounds.confidence} confidence; {test.steps_spent} steps"
+        line.say(f"range test: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
     return test
 
 
@@ -178,12 +178,13 @@ def run_range_test(
         try:
             # Enough epochs even when each is a single batch. The callback ends training in time.
             fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer))
+            normalized = is_normalized(model, statistics)
         finally:
             fit.dispose()
             before.restore()
         if not len(recorder.result):
             raise without_samples(x)
-        return recorder.result
+        return replace(recorder.result, normalized=normalized)
 
     with quick_collection(fit):
         prepare(fit)
@@ -195,8 +196,8 @@ def run_range_test(
                 if changed:
                     prepare(fit)
                 before = Snapshot.of(model, fit.x) if changed else original
-                sweep = replace(train(finder), normalized=is_normalized(model))
-                return _confirmed(sweep, burst_steps, train, end_lr=finder.end_lr)
+                statistics = moving_statistics(model)
+                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
         finally:
             original.restore()
 
@@ -214,8 +215,8 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
     except TypeError as error:
         received = ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
         raise TypeError(
-            "A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps` and arguments of the "
-            f"model's `fit`. Received: {received} ({error}). Leave out what `fit` does not take."
+            "A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps`, `verbose` and "
+            f"arguments of the model's `fit`. Received: {received} ({error}). Leave out what `fit` does not take."
         ) from None
     split = arguments.get("validation_split")
     if split is not None and not (is_finite(split) and 0 <= split < 1):

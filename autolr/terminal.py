@@ -25,9 +25,19 @@ class Line:
             raise invalid("verbose", "be 'auto', 0, 1 or 2", verbose, "0 says nothing.")
         self._one_line = is_terminal(sys.stdout)
         self._says = bool(verbose) and (verbose != "auto" or self._one_line)
+        self._begun = False
 
-    def say(self, text: str, *, end: bool = False) -> None:
-        """Tell what happens, in place of what was told before; `end` for the last time."""
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the line: what was told last stays."""
+        if self._begun:
+            print(flush=True)
+
+    def say(self, text: str) -> None:
+        """Tell what happens, in place of what was told before."""
         if self._says:
-            before, after = ("\r\x1b[2K", "\n" if end else "") if self._one_line else ("", "\n")
+            before, after = ("\r\x1b[2K", "") if self._one_line else ("", "\n")
             print(f"{before}AutoLR | {text}", end=after, flush=True)
+            self._begun = self._one_line

@@ -263,7 +263,8 @@ class AssistedTrial:
         schedule = plan(choices, arguments, batches_per_update=per_update, batches_in_epoch=length)
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         bounds = found.bounds
-        self.search.note_confidence(str(self.trial.trial_id), bounds.confidence)
+        if found.test is not None:
+            self.search.note_test(str(self.trial.trial_id), found.test, bounds)
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
         self.diary.say(describe(schedule) + replaced)

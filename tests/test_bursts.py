@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import LRBounds, RangeTest, range_test
-from autolr.batchnorm import is_normalized
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, FACTOR, LATE_LOOKS, LOOKS, Burst, confirm, gathers_pace, next_burst
 
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
@@ -171,6 +170,21 @@ def frozen():
     return layer
 
 
+class Still(keras.layers.Layer):
+    """A layer that normalizes, but by its moving statistics, as a base that is fine-tuned does."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm = keras.layers.Dense(4), normalizing()
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.norm.build((*shape[:-1], 4))
+
+    def call(self, inputs):
+        return self.norm(self.dense(inputs), training=False)
+
+
 @pytest.mark.parametrize(
     ("layers", "normalized"),
     [
@@ -181,11 +195,21 @@ def frozen():
         (lambda: [keras.layers.Dense(4), keras.layers.LayerNormalization(), keras.layers.Dense(3)], False),
         (lambda: [keras.layers.Dense(3)], False),
         (lambda: [normalizing()], False),
+        (lambda: [normalizing(), keras.layers.Dense(3)], False),
+        (lambda: [normalizing(), keras.layers.Dense(4), normalizing(), keras.layers.Dense(3)], True),
+        (lambda: [Still(), keras.layers.Dense(3)], False),
     ],
-    ids=["one to two kernels", "one to three", "within a layer", "frozen", "another kind", "none", "no kernel"],
+    ids=[
+        *("one to two kernels", "one to three", "within a layer", "frozen", "another kind", "none", "no kernel"),
+        *("of the inputs", "of the inputs, too", "in inference mode"),
+    ],
 )
-def test_which_models_are_normalized(layers, normalized):
-    assert is_normalized(dense(*layers())) == normalized
+def test_which_models_are_normalized(data, layers, normalized):
+    x, _ = data
+    model = dense(*layers())
+    model.compile("sgd", "mse")
+    test = range_test(model, x, np.zeros((len(x), model.output_shape[-1])), batch_size=8, num_steps=5, burst_steps=0)
+    assert test.normalized == normalized
 
 
 def test_a_range_test_notes_that_a_model_is_normalized_and_raises_its_bounds(data):

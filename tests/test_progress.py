@@ -103,7 +103,7 @@ def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkey
     best = tuner.oracle.get_best_trials(1)[0]
     *seen, advice = terminal.lines()
     assert len(seen) == 6, seen
-    assert advice.startswith("AutoLR | bounds of low confidence in 2 of 2 trials")
+    assert advice.startswith("AutoLR | 2 of 2 range tests were too short for more than a guess")
     assert seen[0].startswith(f"Trial 2 of 2 (trial_{tuner.oracle.start_order[1]})  ended")
     assert f"val_loss {best.score:.5g} (trial_{best.trial_id})" in seen[4]
     assert "left" not in "".join(seen), "nothing is left to wait for"
@@ -127,6 +127,25 @@ def test_a_range_test_of_ones_own_has_one_line_of_a_terminal(data, verbose):
     bounds = test.bounds()
     assert line.startswith(f"AutoLR | range test: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({bounds.status}, ")
     assert f"{test.steps_spent} steps" in line
+
+
+def test_an_error_leaves_the_line_of_a_range_test_alone(data):
+    class Breaks(keras.utils.PyDataset):
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, at):
+            if at > 3:
+                raise OSError("gone")
+            return data[0][:8], data[1][:8]
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with Terminal() as terminal:
+        with pytest.raises(Exception, match="gone"):
+            autolr.range_test(model, Breaks(), num_steps=40)
+        print("after")
+    assert terminal.lines() == ["AutoLR | range test: a sweep of 40 steps", "after"]
 
 
 def test_elsewhere_a_range_test_tells_in_lines_if_it_is_asked_to(data, capsys):

@@ -332,6 +332,9 @@ def test_a_pause_is_no_long_trial(tmp_path):
         ("bounds", "min_lr", 5e-324),
         ("training", "steps", 10**400),
         ("training", "fits", -1),
+        ("range_test", "normalized", "false"),
+        ("schedule", "initial_epoch", 10**400),
+        ("schedule", "initial_epoch", -1),
     ],
 )
 def test_numbers_beyond_reason_are_a_damaged_record(tmp_path, part, name, value):

@@ -101,6 +101,8 @@ def test_the_callback_and_the_schedule_train_alike():
         (3, {"cycle_length": 3}, False),
         (4, {"cycle_length": 3}, False),  # within the second: its first end is kept
         (2, {"cycle_length": 3, "fit_budget": True}, False),
+        (2, {"cycle_length": 2, "warmup": 1}, True),  # whole epochs of warm-up go before
+        (3, {"cycle_length": 2, "warmup": 1}, False),
     ],
 )
 def test_a_training_that_ends_within_the_first_cycle_is_warned_of(epochs, options, warned):
@@ -109,7 +111,7 @@ def test_a_training_that_ends_within_the_first_cycle_is_warned_of(epochs, option
         fit(one_weight(), SGDRScheduler(0.01, 0.4, **options), epochs=epochs)
     told = [str(it.message) for it in caught if "within the first cycle" in str(it.message)]
     assert len(told) == warned
-    assert all("after 2 of its 3 epochs" in text and "`fit_budget=True`" in text for text in told)
+    assert all("after 2 of 3 epochs" in text and "`fit_budget=True`" in text for text in told)
 
 
 @pytest.mark.skipif(ON_JAX, reason="makes its data with TensorFlow")
