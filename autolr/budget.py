@@ -26,7 +26,7 @@ MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[1]  # a coarse sweep and 
 # Even where those are more than the share: searches of trials of 375 steps, of which they are 43 %, gain by them though
 # fewer trials are left (`docs/bounds.md`).
 SHORT_TRIAL_SHARE = 0.45
-# In shorter ones, three bursts: their winners are no better for it, but each trial is, and none is lost by its bounds.
+# In shorter ones, three bursts: their winners are no better for it, but the mean and the worst of trials are.
 FEWEST_WITH_BURSTS = MIN_SWEEP_STEPS + BURST_BUDGETS[2]
 
 

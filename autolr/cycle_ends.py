@@ -13,8 +13,19 @@ import numpy as np
 
 from autolr.errors import warn
 from autolr.files import written_aside
+from autolr.sgdr import Schedule
 
 SUFFIX = ".weights.h5"
+
+
+def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:
+    """Warn if a training of so many epochs ends within the schedule's first cycle."""
+    first = schedule.cycle_length + (0 if schedule.warms_up_inside else schedule.warmup)
+    if epochs < first and not schedule.fit_budget:
+        warn(
+            f"Training ends within the first cycle, after {epochs} of {first:g} epochs, before the learning rate has "
+            "come down. Unless another `fit` goes on from there, `fit_budget=True` fits the cycles to the training."
+        )
 
 
 class CycleEnds:

@@ -95,9 +95,8 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
         _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
-    seen = bounds.reason.removesuffix(
-        ADVICE.get(bounds.status, "").format(points=MIN_POINTS)
-    ).strip()  # what to do is too long for a title
+    advice = ADVICE.get(bounds.status, "").format(points=MIN_POINTS)  # too long for a title
+    seen = bounds.reason.removesuffix(advice).strip()
     verdict = f"{bounds.status} ({bounds.confidence} confidence): {seen}"
     letters = max(20, int(LETTERS * ax.bbox.width / ax.figure.dpi))
     ax.set_title("\n".join(textwrap.wrap(verdict, letters)), fontsize=9)

@@ -68,7 +68,7 @@ class Lines:
         """The search has ended, and in so many of its trials the bounds were a guess."""
         print(
             f"AutoLR | {guesses} of {trials} range tests were too short for more than a guess, so luck had a part in "
-            "how well these trials did. Longer trials help, or a larger `range_test_share`.",
+            "how well these trials did. Those of 112 steps or more have room for longer ones.",
             flush=True,
         )
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
-from autolr.cycle_ends import CycleEnds
+from autolr.cycle_ends import CycleEnds, warn_if_it_has_no_end
 from autolr.cycles import place
 from autolr.errors import check_count, invalid, warn
 from autolr.momentum import CycledMomentum, check_momentum
@@ -230,18 +230,11 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
         self._batches_per_update = batches_per_update(self.model.optimizer)
         self._batches_per_epoch = self._batches_in_epoch()
-        self._averages = self.tail_average > 0 and not averages_itself(self.model.optimizer)
         self._step = self._block_start = -1
         self._thread = threading.get_ident()
         self._rate_set: float | None = None
         self._lay_out_cycles()
-        first = self.schedule.cycle_length + (0 if self.schedule.warms_up_inside else self.schedule.warmup)
-        if int(self.params["epochs"]) < first and not self.schedule.fit_budget:
-            warn(
-                f"Training ends within the first cycle, after {self.params['epochs']} of {first:g} epochs, before the "
-                "learning rate has come down. Unless another `fit` goes on from there, `fit_budget=True` fits the "
-                "cycles to the training."
-            )
+        warn_if_it_has_no_end(self.schedule, int(self.params["epochs"]))
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
             self._momentum = CycledMomentum(self.model)
@@ -269,7 +262,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         batches = self._batches_until(int(self.params["epochs"]))
         edges = self.schedule.edges(batches, self._batches_per_epoch or 1)
         self._ends = {end: number for number, end in enumerate(edges[1:].tolist(), start=1)}
-        self._tail = TailAverage(edges, round(self.tail_average * batches)) if self._averages else None
+        averages = self.tail_average > 0 and not averages_itself(self.model.optimizer)
+        self._tail = TailAverage(edges, round(self.tail_average * batches)) if averages else None
         # An update of several batches belongs to the cycle in which it begins.
         self._edges = -(-edges // self._batches_per_update) if self._batches_per_epoch else edges
         self._rates: list[float] = []
@@ -398,10 +392,10 @@ class SGDRScheduler(keras.callbacks.Callback):
         if self._batches_per_epoch is None and trained:
             self._batches_per_epoch = trained
             self._lay_out_cycles()  # from here on the schedule moves within epochs, too
-            steps = [self._step_of(batch) for batch in self._begun]
-            each = [i for i, step in enumerate(steps) if i == 0 or step > steps[i - 1]]  # of an update's batches, one
-            self._begun = [self._begun[i] for i in each]
-            self.history = {"step": [steps[i] for i in each], "lr": [self.history["lr"][i] for i in each]}
+            # Of an update's batches, the first.
+            steps, first = np.unique([self._step_of(batch) for batch in self._begun], return_index=True)
+            self._begun = [self._begun[i] for i in first]
+            self.history = {"step": steps.tolist(), "lr": [self.history["lr"][i] for i in first]}
         self._step = self.history["step"][-1] if self.history["step"] else -1
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
