@@ -25,6 +25,7 @@ from autolr.optimizers import (
     has_rate,
     iterations_of,
 )
+from autolr.rate_history import RateHistory
 from autolr.sgdr import Schedule
 from autolr.trial_values import scheduler_arguments
 
@@ -147,13 +148,18 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.num_snapshots = check_count(
             "num_snapshots", num_snapshots, hint="Without a `snapshot_folder` none are kept."
         )
-        self.history: dict[str, list[Any]] = {"step": [], "lr": []}
+        self._history = RateHistory()
         self._momentum: CycledMomentum | None = None
         self._warned_of_another = False
         self._tail: TailAverage | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.schedule}>"
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """Steps trained and their rates; see the class."""
+        return self._history.values
 
     @property
     def cycle_end_weights(self) -> list[Any] | None:
@@ -224,7 +230,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         if has_proportional_weights(self.model.optimizer):
             warn(f"{PROPORTIONAL} Train at a constant rate.")
         self._give_momentum_back()  # if that training was interrupted
-        self.history = {"step": [], "lr": []}
+        self._history = RateHistory()
         # Such an optimizer has put its own average into the model by the time training ends.
         restores = self.restore_weights and not averages_itself(self.model.optimizer)
         self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
@@ -287,7 +293,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._is_new = False
         self._epoch, self._latest_batch = epoch, -1
         self._iterations = iterations_of(self.model.optimizer)
-        self._begun: list[int] = []  # batches at which a rate was set
+        self._history.begin_epoch()
         self._ended: list[int] = []  # batches that were trained
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -299,7 +305,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         if step == self._step and self._batches_per_epoch:
             return  # another batch of the same update
         self._step = step
-        if not self._begun:
+        if self._history.is_new_epoch:
             self._look_for_another(
                 "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. "
                 "`SGDRScheduler` sets it before each step, so that the other has no effect, unless it is a callback "
@@ -311,9 +317,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = self._rate_set = rate
         if self._momentum:
             self._momentum.assign(self._momenta[step - self._block_start])
-        self._begun.append(batch)
-        self.history["step"].append(step)
-        self.history["lr"].append(rate)
+        self._history.begin_step(step, rate, batch=batch)
 
     def _look_for_another(self, what_it_does: str) -> None:
         """Warn, once, if somebody has set the rate since this schedule did."""
@@ -371,7 +375,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         is_cut_short = self.model.stop_training and not self._has_reached_end()
         if not is_cut_short:
             self._close_cycle(self._trained())
-        self._settle_history()
+        self._settle_epoch()
         if self.history["lr"]:
             logs["learning_rate"] = self.history["lr"][-1]
         ends_cycle = self.ends_cycle(epoch) and not is_cut_short
@@ -381,22 +385,15 @@ class SGDRScheduler(keras.callbacks.Callback):
             is_last=self.model.stop_training or epoch + 1 == self.params.get("epochs"),
         )
 
-    def _settle_history(self) -> None:
-        """Leave out what was begun but not trained, and learn how many batches an epoch of unknown size has."""
+    def _settle_epoch(self) -> None:
+        """Leave out what was not trained, and learn how many batches an epoch of unknown size has."""
         trained = self._trained()
-        # Keras also announces the step at which data of unknown size turn out to have ended.
-        while self._begun and self._begun[-1] >= trained:
-            self._begun.pop()
-            self.history["step"].pop()
-            self.history["lr"].pop()
+        self._history.leave_out(after=trained)
         if self._batches_per_epoch is None and trained:
             self._batches_per_epoch = trained
             self._lay_out_cycles()  # from here on the schedule moves within epochs, too
-            # Of an update's batches, the first.
-            steps, first = np.unique([self._step_of(batch) for batch in self._begun], return_index=True)
-            self._begun = [self._begun[i] for i in first]
-            self.history = {"step": steps.tolist(), "lr": [self.history["lr"][i] for i in first]}
-        self._step = self.history["step"][-1] if self.history["step"] else -1
+            self._history.renumber(self._step_of)
+        self._step = self._history.last_step
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
