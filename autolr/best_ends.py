@@ -1,10 +1,11 @@
-"""Which ends of a trial's cycles are worth averaging."""
+"""Which trials, and which ends of a trial's cycles, are worth averaging."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.errors import RecordError
@@ -13,6 +14,16 @@ from autolr.records import TrialRecord
 # For a convex loss the mean of predictions is at worst as bad as the mean of its members' losses: within twice the best
 # one's, what an end can do harm is little, and what it adds in other errors commonly more.
 WORST = 2.0
+
+
+def near_the_best(trials: Sequence[Any], objective: Any) -> list[Any]:
+    """Trials, the best first, without those whose score is more than twice the best.
+
+    Of an objective to be maximized, or where the best score is not positive, twice means nothing, and all are kept.
+    """
+    if not trials or objective.direction != "min" or trials[0].score <= 0:
+        return list(trials)
+    return [trial for trial in trials if trial.score <= WORST * trials[0].score]
 
 
 def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list[Path]:

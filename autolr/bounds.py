@@ -157,7 +157,7 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
     rates, x, y = _prepare(lrs, losses)
     raw = _numbers("losses", losses)
     finite = np.isfinite(raw)
-    if np.count_nonzero(finite) < MIN_POINTS:
+    if np.count_nonzero(np.abs(raw) <= _HUGE) < MIN_POINTS:
         return np.where(finite, raw, np.nan)
     trough = find_trough(x, y)
     curve = y if trough is None else trough.losses

@@ -41,7 +41,10 @@ FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
 BURST_STEPS = sum(look.steps * look.most for look in ALL_LOOKS)
 FACTOR = math.sqrt(10)  # between neighbouring rates
 # In place of what a sweep of that status has shown.
-_SEEN = {"ok": "The loss fell.", "diverged_at_once": "The longest short trainings all diverged."}
+_SEEN = {
+    "ok": "The loss fell.",
+    "diverged_at_once": "The longest short trainings all diverged, or raised the loss.",
+}
 # Under BatchNormalization a rate too high grows the weights, which lowers what it does to them, and one too low is not
 # mended by anything (arXiv:1812.03981): what learned most in some dozen steps errs on the low side (`docs/bounds.md`).
 # Twice, as the first that diverges is three to four times as high.
@@ -87,11 +90,13 @@ def next_burst(
     steps_left: int,
     within: tuple[float, float] = (0.0, math.inf),
     looks: Sequence[Look] = LOOKS,
+    noise: float = 0.0,
 ) -> tuple[float, int] | None:
     """Rate and length of the burst to try next, or None when enough has been seen.
 
     First the rate in doubt, then a third of it and three times it, then on towards where it is better, until the best
-    lies between two that are worse. Then the best and its two neighbours again, for twice as long.
+    lies between two that are worse; but down by decades while all that were tried did harm. Then the best and its two
+    neighbours again, for twice as long.
 
     Args:
         centre: The `max_lr` that the sweep suggests.
@@ -99,48 +104,69 @@ def next_burst(
         steps_left: Steps that may still be spent. No look is begun that can't compare three rates.
         within: Lowest and highest rate that may be tried.
         looks: What may be tried, the shortest bursts first.
+        noise: Standard deviation of the untrained model's batch losses.
     """
     for look in looks:
         tried = [burst for burst in bursts if burst.steps == look.steps]
         room = min(look.most - len(tried), steps_left // look.steps)
         if room > 0 and len(tried) + room >= FEWEST:
-            rate = _next_rate(centre, tried, within, widen=look is looks[0])
+            rate = _next_rate(centre, tried, within, widen=look is looks[0], noise=noise)
             if rate is not None:
                 return rate, look.steps
-        best = _best(tried)
-        if best is None:
-            continue
-        centre = tried[best].lr
+        best = _best(tried, noise)
+        if best is not None:
+            centre = tried[best].lr
+        elif tried and _lowest_harmful(tried, noise) == min(tried).lr:
+            centre = min(tried).lr
     return None
 
 
-def _next_rate(centre: float, tried: Sequence[Burst], within: tuple[float, float], *, widen: bool) -> float | None:
+def _next_rate(
+    centre: float, tried: Sequence[Burst], within: tuple[float, float], *, widen: bool, noise: float
+) -> float | None:
+    ceiling = _lowest_harmful(tried, noise)
+
     def new(rate: float) -> bool:
-        return within[0] <= rate <= within[1] and not any(math.isclose(rate, burst.lr) for burst in tried)
+        seen = any(math.isclose(rate, burst.lr) for burst in tried)
+        return within[0] <= rate <= within[1] and rate < ceiling and not seen
 
     for rate in (centre, centre / FACTOR, centre * FACTOR):
         if new(rate):
             return rate
-    if not widen or not tried:
-        return None
-    best = min(tried, key=lambda burst: (burst.change, burst.lr)).lr
     lowest, highest = min(tried).lr, max(tried).lr
-    if lowest < best < highest:
+    harmless = [burst for burst in tried if burst.lr < ceiling]
+    if not harmless:
+        rate = lowest / FACTOR**2
+        return rate if new(rate) else None
+    best = min(harmless, key=lambda burst: (burst.change, burst.lr)).lr
+    if not widen or lowest < best < highest:
         return None
     rate = lowest / FACTOR if best == lowest else highest * FACTOR
     return rate if new(rate) else None
 
 
-def _best(tried: Sequence[Burst]) -> int | None:
-    """Which of the bursts did best; None if the lowest rate did and did not help either.
+def _lowest_harmful(tried: Sequence[Burst], noise: float) -> float:
+    """The lowest rate that did harm: diverged, or raised the loss by more than any lowered it; infinite if none did.
+
+    A network that came apart may be dead, all of its ReLUs zero, and fit what a constant can. Above a rate that did
+    harm, that looks like learning.
+    """
+    bar = max([noise, *(-burst.change for burst in tried)])
+    return min((burst.lr for burst in tried if burst.change > bar), default=math.inf)
+
+
+def _best(tried: Sequence[Burst], noise: float) -> int | None:
+    """Which of the bursts did best; None if all did harm, or if the lowest rate did best and did not help either.
 
     Whether a rate helped is less certain than which one did best: bursts are compared on the same batches, the
     untrained model with them on the first of these only.
     """
-    best = min(range(len(tried)), key=lambda i: (tried[i].change, tried[i].lr), default=None)
-    if best is None or math.isinf(tried[best].change):
+    ceiling = _lowest_harmful(tried, noise)
+    harmless = [burst for burst in tried if burst.lr < ceiling]
+    best = min(harmless, key=lambda burst: (burst.change, burst.lr), default=None)
+    if best is None or (best.change >= 0 and best.lr == min(tried).lr):
         return None
-    return None if tried[best].change >= 0 and tried[best].lr == min(tried).lr else best
+    return tried.index(best)
 
 
 def gathers_pace(bursts: Sequence[Burst]) -> bool:
@@ -183,12 +209,13 @@ def confirm(
         the best and its neighbours, with `min_lr` as far below it as before. Of a normalized model that learned at a
         settled pace it is twice that. A model that is already trained is not to be spoilt: after a small fall `max_lr`
         is at most the one of these rates that did best in the mean of all lengths, and if the lowest rate did best and
-        did not help either, it is that rate, or the sweep's if that is lower.
+        did not help either, it is that rate, or the sweep's if that is lower. No rate is taken above one that
+        diverged, or raised the loss by more than any lowered it.
     """
     if not bursts:
         return bounds
     looks = [sorted(burst for burst in bursts if burst.steps == steps) for steps in sorted({b.steps for b in bursts})]
-    bests = [_best(tried) for tried in looks]
+    bests = [_best(tried, noise) for tried in looks]
     longest, best = looks[-1], bests[-1]
     if best is not None:
         inner = 0 < best < len(longest) - 1
@@ -197,7 +224,7 @@ def confirm(
     else:
         max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
     raised = 0.0
-    if all(math.isinf(burst.change) for burst in longest):
+    if _lowest_harmful(longest, noise) == longest[0].lr:
         status = "diverged_at_once"
     elif fall > noise:
         status = "ok"

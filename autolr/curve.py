@@ -19,6 +19,7 @@ from autolr.verdicts import STATUSES, LRBounds
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+STRAYED = 20.0  # standard deviations of a batch's loss: an untrained model's hardly ever is so far from the others
 FINE = 10  # points in a decade of rates; a coarser sweep sees each rate too briefly for its trough to be trusted
 
 
@@ -90,12 +91,10 @@ class RangeTest:
         bounds = find_bounds(self.lrs, self.losses, **options)
         if not self.bursts:
             return as_a_guess(bounds) if bounds.confidence != "low" and self._is_coarse() else bounds
-        untrained = self._losses_far_below(bounds)
-        rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))  # what a fall within it may be
         return confirm(
             bounds,
             self.bursts,
-            noise=max(batch_noise(untrained), float(rounding)),
+            noise=noise_of(self._losses_far_below(bounds)),
             normalized=self.normalized,
             highest=float(self.lrs[-1]),
         )
@@ -108,7 +107,10 @@ class RangeTest:
         return self._losses_far_below(find_bounds(self.lrs, self.losses))
 
     def _losses_far_below(self, bounds: LRBounds) -> Floats:
-        return self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
+        losses = self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
+        # Of bounds that are far too high, a hundredth may have trained the model, or torn it apart.
+        strayed = np.abs(losses - np.median(losses[:5])) > STRAYED * batch_noise(losses)
+        return losses[: max(3, int(np.argmax(strayed)))] if strayed.any() else losses
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for strict JSON, which knows no NaN or infinity: those become the strings "nan" and "inf"."""
@@ -128,6 +130,8 @@ class RangeTest:
         Raises:
             ValueError: If a value is missing.
         """
+        if not isinstance(values, Mapping):
+            raise invalid("values", "be a mapping", values, "Give what `to_dict` returns.")
         missing = [name for name in ("lrs", "losses", "diverged", "steps_spent", "bursts") if name not in values]
         if missing:
             raise invalid("values", f"have {', '.join(missing)}", sorted(values), "Give what `to_dict` returns.")
@@ -145,6 +149,16 @@ class RangeTest:
         from autolr.plots import plot_range_test  # needs matplotlib, and sits above this file
 
         return plot_range_test(self, ax=ax)
+
+
+def noise_of(untrained: Floats) -> float:
+    """Standard deviation of an untrained model's batch losses: what a fall within it may be, and of rounding at least.
+
+    Args:
+        untrained: Losses of the model at rates too low to change anything.
+    """
+    rounding = 10 * np.finfo(np.float32).eps * abs(np.mean(untrained))
+    return max(batch_noise(untrained), float(rounding))
 
 
 def as_a_guess(bounds: LRBounds) -> LRBounds:

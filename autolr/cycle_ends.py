@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from autolr.errors import warn
-from autolr.files import written_aside
+from autolr.files import check_space, written_aside
 from autolr.sgdr import Schedule
 
 SUFFIX = ".weights.h5"
+MARGIN = 2**20  # bytes that a file takes beside the weights; of a model of a thousand layers it is as much
 
 
 def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:
@@ -109,6 +110,7 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
         keep: How many to keep.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_space(folder, sum(weight.nbytes for weight in model.get_weights()) + MARGIN)
     with written_aside(folder / f"cycle-{cycle:04d}{SUFFIX}") as aside:
         model.save_weights(aside)
     for path in snapshot_paths(folder)[:-keep]:

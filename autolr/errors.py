@@ -7,6 +7,8 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
+
 MAX_EXACT_INT = 2**53  # up to here a float holds every whole number
 LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorflow"}
 MAX_SHOWN = 300  # characters of a value in a message, whose end says what to try
@@ -56,17 +58,25 @@ def shown(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
+def in_brief(error: BaseException) -> str:
+    """An error's class and message; of TensorFlow's the sentence that says what was wrong, without its graph."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[[")]
+    text = lines[-1] if lines and lines[0] == "Graph execution error:" else str(error)
+    return f"{type(error).__name__}: {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '...'}"
+
+
 def is_finite(value: Any) -> bool:
-    """Whether a value is a finite number; text and None are no numbers, as in comparisons they would be errors."""
+    """Whether a value is a finite number: not text or None, which in comparisons would be errors, and not True."""
     try:
-        return math.isfinite(value)
+        return not isinstance(value, bool | np.bool_) and math.isfinite(value)
     except (TypeError, ValueError, OverflowError):
         return False
 
 
 def is_count(value: Any, *, least: int = 1) -> bool:
     """Whether a value is a whole number of so much at least, of whatever type, and not absurdly large."""
-    return not isinstance(value, bool) and is_finite(value) and least <= value <= MAX_EXACT_INT and value == int(value)
+    return is_finite(value) and least <= value <= MAX_EXACT_INT and value == int(value)
 
 
 def check_count(argument: str, value: Any, unit: str = "", *, hint: str, least: int = 1) -> int:

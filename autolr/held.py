@@ -20,7 +20,10 @@ PLAIN = (int, float, complex, bool, str, bytes, type(None))
 MAX_ITEMS = 1000  # items of a container that is looked into: longer ones are data
 MAX_OBJECTS = 50_000  # looked at, the nearest first: a model of a hundred layers has some thousands, data any number
 # Whose objects are looked into, though their class is Keras's.
-OF_KERAS = (keras.Layer, keras.losses.Loss, keras.metrics.Metric, keras.random.SeedGenerator, keras.utils.PyDataset)
+OF_KERAS = (
+    *(keras.Layer, keras.losses.Loss, keras.metrics.Metric, keras.optimizers.Optimizer),
+    *(keras.random.SeedGenerator, keras.utils.PyDataset),
+)
 LIBRARIES = {"keras", "tensorflow", "tensorflow_probability", "jax", "jaxlib", "numpy", "scipy", "pandas", "builtins"}
 
 

@@ -16,7 +16,7 @@ import keras_tuner as kt
 
 from autolr import compat_tuner
 from autolr.averaging import check_tail_average
-from autolr.best_ends import best_ends
+from autolr.best_ends import best_ends, near_the_best
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import WorkerWatch, is_chief
 from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
@@ -42,16 +42,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     Args:
         *args: Arguments of the tuner class.
         range_test_share: Largest share of a trial's own optimizer steps that its range test may add. Defaults to 0.1.
-            Short trials may exceed it: see `range_test_min_steps`.
+            Trials of fewer than 1,600 steps exceed it: see `range_test_min_steps`.
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
             100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
             late. A smaller budget first drops the longest bursts, then points of the sweep, then another round of
             bursts. With data of unknown size it alone decides in the first trial, up to 364; by the others the size is
             known.
-        range_test_min_steps: Optimizer steps a range test may have even where they are more than that share, though
-            no more than 45 % of the trial. Defaults to 160, a sweep of 40 and five bursts of 24: a trial lost to bad
-            bounds costs more. Trials of fewer than 356 steps, to which that is too much, give 112, with three bursts;
-            those of fewer than 112 give 40, without any. All of them give this, where it is less.
+        range_test_min_steps: Optimizer steps a range test may have even where they are more than that share. Defaults
+            to 160, a sweep of 40 and five bursts of 24, if that is no more than 45 % of the trial: one lost to bad
+            bounds costs more. Trials of fewer than 356 steps give 112, with three bursts, and those of fewer than 112
+            give 40, without any, though these be as many as they have themselves. All give this, where it is less.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
@@ -273,11 +273,12 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
 
-        Which trials are best is decided as `get_best_models` does. Ends whose loss was more than twice that of the
-        best of them are left out: a short early cycle may end before the model has learned much. A trial that trained
-        in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within its
-        first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial, it is
-        the last one's snapshots.
+        Which trials are best is decided as `get_best_models` does. Of a trial's ends, those whose loss was more than
+        twice that of the best of them are left out, since a short early cycle may end before the model has learned
+        much; and so are trials whose score is more than twice the best, where the objective is minimized. A trial that
+        trained in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within
+        its first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial,
+        it is the last one's snapshots.
 
         Args:
             num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
@@ -305,9 +306,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             Models](https://doi.org/10.1145/1015330.1015432), for the trials of a search.
         """
         check_last(last)
-        best = compat_tuner.best_completed_trials(
-            self.oracle, check_count("num_trials", num_trials, hint="1 is the best alone.")
-        )
+        wanted = check_count("num_trials", num_trials, hint="1 is the best alone.")
+        best = near_the_best(compat_tuner.best_completed_trials(self.oracle, wanted), self.oracle.objective)
         if not best:
             raise ValueError("No trial of this search has ended with a score. Call `search` first.")
         ends: list[list[Path]] = []
@@ -346,8 +346,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             num_trials: How many trials to show. Defaults to 10.
         """
         super().results_summary(num_trials)
-        print("\nLearning rates")
-        for trial in self.oracle.get_best_trials(num_trials):
+        best = self.oracle.get_best_trials(num_trials)
+        if best:
+            print("\nLearning rates")
+        for trial in best:
             print(f"Trial {trial.trial_id}: {self._autolr_summarise(trial)}")
 
     def _autolr_summarise(self, trial: Any) -> str:

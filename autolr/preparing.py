@@ -248,6 +248,9 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
         if not takes_a_number(model.optimizer):
             with scope_of(model):
                 model.optimizer = with_number_as_rate(model.optimizer)
+                if isinstance(compat.learning_rate_source(attributes["optimizer"]), list):
+                    # The rates it takes over can't be read while a step is traced, which would build it otherwise.
+                    model.optimizer.build(model.trainable_variables)
         model.steps_per_execution = 1
         model.train_function = None
         yield True

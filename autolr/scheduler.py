@@ -32,6 +32,7 @@ from autolr.trial_values import scheduler_arguments
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SHORT = 0.75  # of the batches planned: an epoch of fewer has other data than its schedule
 BLOCK = 1024  # steps whose rates are computed at once: NumPy takes nearly as long for one
 
 
@@ -150,7 +151,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         )
         self._history = RateHistory()
         self._momentum: CycledMomentum | None = None
-        self._warned_of_another = False
+        self._warned_of_another = self._warned_of_short = False
         self._tail: TailAverage | None = None
 
     def __repr__(self) -> str:
@@ -388,12 +389,24 @@ class SGDRScheduler(keras.callbacks.Callback):
     def _settle_epoch(self) -> None:
         """Leave out what was not trained, and learn how many batches an epoch of unknown size has."""
         trained = self._trained()
+        self._warn_if_short(trained)
         self._history.leave_out(after=trained)
         if self._batches_per_epoch is None and trained:
             self._batches_per_epoch = trained
             self._lay_out_cycles()  # from here on the schedule moves within epochs, too
             self._history.renumber(self._step_of)
         self._step = self._history.last_step
+
+    def _warn_if_short(self, trained: int) -> None:
+        """Warn, once, of an epoch that is much shorter than the schedule was laid out for."""
+        planned = self._batches_per_epoch or 0
+        if trained < SHORT * planned and not self.model.stop_training and not self._warned_of_short:
+            self._warned_of_short = True
+            warn(
+                f"An epoch had {trained} batches, not the {planned} that were announced, by `steps_per_epoch` or the "
+                "length of the data. The schedule is laid out for so many: the learning rate will not come down at the "
+                "ends of its cycles. Say how many there are, or leave `steps_per_epoch` out."
+            )
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""

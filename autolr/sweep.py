@@ -14,7 +14,7 @@ import numpy as np
 from autolr.batchnorm import is_normalized, moving_statistics
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
-from autolr.curve import RangeTest
+from autolr.curve import RangeTest, noise_of
 from autolr.data import holding_nan, is_empty, without_samples
 from autolr.errors import check_count, invalid, is_finite, shown, warn
 from autolr.optimizers import (
@@ -80,7 +80,8 @@ def range_test(
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
     Returns:
-        The recorded curve, a `RangeTest`; its `bounds()` are the learning rates to train between.
+        The recorded curve, a `RangeTest`; its `bounds()` are the learning rates to train between. If their status is
+        not `"ok"`, a warning says why, and what to do.
 
     Raises:
         ValueError: If an argument is out of its range (`0 < start_lr < end_lr`, `num_steps` of 2 or more,
@@ -118,6 +119,8 @@ def range_test(
         bounds = test.bounds()
         verdict = f"{bounds.status}, {bounds.confidence} confidence; {test.steps_spent} steps"
         line.say(f"range test: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
+    if not bounds.ok:
+        warn(f"{bounds.status}. {bounds.reason}")
     return test
 
 
@@ -190,6 +193,7 @@ def run_range_test(
         prepare(fit)
         if not model.trainable_variables:
             warn("The model has no trainable weights, so no learning rate changes it. Unfreeze a layer; compile again.")
+            burst_steps = 0  # there is nothing to confirm
         original = Snapshot.of(model, fit.x)
         try:
             with step_by_step(model) as changed:
@@ -231,7 +235,7 @@ def _confirmed(
     if bounds.status in ("flat", "non_finite") or len(untrained) < 3 or not np.all(np.isfinite(untrained)):
         return sweep
     bursts: list[Burst] = []
-    spent = 0
+    noise, spent = noise_of(untrained), 0
     # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
     highest = end_lr if sweep.diverged else math.inf
 
@@ -243,6 +247,7 @@ def _confirmed(
             steps_left=burst_steps - spent,
             within=(0.0, highest),
             looks=looks,
+            noise=noise,
         ):
             rate, steps = found
             burst = train(BurstRecorder(rate, steps))

@@ -11,7 +11,7 @@ import keras
 from autolr.budget import range_test_budget
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
-from autolr.errors import RecordError
+from autolr.errors import RecordError, in_brief
 from autolr.optimizers import batches_per_update, usual_rate
 from autolr.records import TrialRecord
 from autolr.reuse import measured_setup
@@ -78,7 +78,7 @@ def find_trial_bounds(
         topic = found.bounds.status
     except Exception as error:  # whatever it was, training itself will show it too, or go well
         topic = f"failed {type(error).__name__}"
-        bounds = fallback(model.optimizer, f"The range test raised {type(error).__name__}: {error}")
+        bounds = fallback(model.optimizer, f"The range test raised {in_brief(error)}")
         found = Found(bounds, None, "fallback")
     bounds = found.bounds
     if bounds.ok and measured:

@@ -25,6 +25,7 @@ from bounds import regret
 
 import autolr
 from autolr.bursts import LOOKS, Burst, Look, confirm, next_burst
+from autolr.curve import noise_of
 from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bursts"
@@ -85,13 +86,14 @@ def play(seed: dict, sweep: int, looks: tuple[Look, ...]) -> tuple[float, int]:
     # Everything is moved to the grid: the centre first, and at the end the result moves back by as much.
     nearest = float(10 ** rates[np.abs(rates - np.log10(bounds.max_lr)).argmin()])
     bursts: list[Burst] = []
-    while found := next_burst(nearest, bursts, steps_left=10**6, within=(START_LR, END_LR), looks=looks):
+    options = {"steps_left": 10**6, "within": (START_LR, END_LR), "looks": looks, "noise": noise_of(untrained)}
+    while found := next_burst(nearest, bursts, **options):
         lr, steps = found
         losses = runs[int(np.abs(rates - np.log10(lr)).argmin())][:steps]
         bursts.append(Burst.of(lr, losses, untrained, steps=steps))
         spent += len(losses)
     moved = bounds.max_lr / nearest if bursts else 1.0
-    return confirm(bounds, bursts).max_lr * moved, spent
+    return confirm(bounds, bursts, noise=noise_of(untrained)).max_lr * moved, spent
 
 
 def table(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import keras_tuner as kt
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import autolr
-from autolr.best_ends import best_ends
+from autolr.best_ends import best_ends, near_the_best
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.records import TrialRecord
 
@@ -356,6 +357,21 @@ def test_ends_of_cycles_that_are_much_worse_are_left_out(tmp_path):
     assert [cycle_of(path) for path in best_ends(folder, folder / "cycles", last=2)] == [n for n in kept if n > 1]
     (folder / "autolr.json").unlink()
     assert len(best_ends(folder, folder / "cycles")) == 3
+
+
+@pytest.mark.parametrize(
+    ("direction", "scores", "kept"),
+    [
+        ("min", [2.0, 3.9, 4.1], 2),
+        ("min", [0.0, 1.0], 2),
+        ("min", [-2.0, 1.0], 2),
+        ("max", [0.9, 0.1], 2),
+        ("min", [], 0),
+    ],
+)
+def test_trials_that_are_much_worse_are_left_out(direction, scores, kept):
+    trials = [SimpleNamespace(score=score) for score in scores]
+    assert near_the_best(trials, kt.Objective("val_loss", direction)) == trials[:kept]
 
 
 @pytest.mark.parametrize(

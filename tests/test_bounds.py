@@ -25,6 +25,12 @@ def trough(lrs, *, noise=0.0, seed=0, fall_at=1e-3, rise_at=1.0, high=2.3, low=0
     return losses + noise * RNG(seed).normal(size=len(lrs))
 
 
+def test_a_curve_that_is_as_good_as_infinite_is_left_as_it_is():
+    losses = np.full(20, -1e217)
+    assert find_bounds(rates(20), losses).status == "non_finite"
+    np.testing.assert_array_equal(smooth_losses(rates(20), losses), losses)
+
+
 @st.composite
 def sweeps(draw, min_size=2, max_size=60):
     n = draw(st.integers(min_size, max_size))

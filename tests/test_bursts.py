@@ -19,10 +19,10 @@ from autolr.bursts import ALL_LOOKS, BURST_STEPS, FACTOR, LATE_LOOKS, LOOKS, Bur
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
 
-def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0)):
+def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0), noise=0.0):
     """All bursts of a model on which a burst of a rate has this effect."""
     bursts = []
-    while found := next_burst(centre, bursts, steps_left=steps_left, within=within):
+    while found := next_burst(centre, bursts, steps_left=steps_left, within=within, noise=noise):
         rate, steps = found
         steps_left -= steps
         assert steps_left >= 0
@@ -75,9 +75,9 @@ def test_a_look_that_saw_nothing_help_does_not_agree():
 
 
 def test_where_no_rate_helps_the_lowest_one_is_taken_and_nobody_is_sure_of_it():
-    bursts = search(lambda rate, steps: 0.1)
+    bursts = search(lambda rate, steps: 0.1, noise=0.2)
     assert min(bursts).lr < 1e-3  # looked for a rate low enough
-    bounds = confirm(SWEEP, bursts)
+    bounds = confirm(SWEEP, bursts, noise=0.2)
     assert (bounds.max_lr, bounds.status, bounds.confidence) == (min(bursts).lr, "small_fall", "low")
     assert "Of 8 short trainings" in bounds.reason
     assert "none helped" in bounds.reason
@@ -106,10 +106,31 @@ def test_after_a_small_fall_a_rate_that_raised_the_loss_at_first_is_not_taken():
     assert confirm(SWEEP, bolder, noise=1.0).max_lr == confirm(SWEEP, bolder, noise=0.0).max_lr == pytest.approx(1e-3)
 
 
-def test_a_model_that_diverges_at_every_rate_has_diverged():
-    bounds = confirm(SWEEP, search(lambda rate, steps: math.inf))
+@pytest.mark.parametrize("change", [math.inf, 0.5])
+def test_a_model_that_comes_apart_at_every_rate_has_diverged(change):
+    bursts = search(lambda rate, steps: change, noise=0.1)
+    bounds = confirm(SWEEP, bursts, noise=0.1)
     assert (bounds.status, bounds.confidence) == ("diverged_at_once", "low")
-    assert bounds.max_lr < 1e-3
+    assert bounds.max_lr == min(bursts).lr < 1e-5
+    assert "none helped" in bounds.reason
+
+
+@pytest.mark.parametrize("harm", [math.inf, 7e7])
+def test_what_looks_like_learning_above_a_rate_that_did_harm_is_not_trusted(harm):
+    """A network of which all ReLUs are zero fits the targets' mean, which is more than the first steps of any rate."""
+
+    def change(rate, steps):
+        if rate > 0.3:
+            return math.inf if rate > 1 else -4.9e5
+        return harm if rate > 3e-4 else -1e5 - 1e9 * rate
+
+    bursts = search(change, centre=0.15, noise=4e4)
+    bounds = confirm(SWEEP, bursts, noise=4e4)
+    assert bounds.ok
+    assert 1e-5 < bounds.max_lr < 4e-4
+    assert max(bursts).lr == 0.15, "nothing is to be sought above it"
+    dead = confirm(SWEEP, [Burst(0.47, -4.9e5, 24), Burst(0.15, harm, 24), Burst(0.047, harm, 24)], noise=4e4)
+    assert (dead.status, dead.max_lr) == ("diverged_at_once", min(0.047, SWEEP.max_lr))
 
 
 def test_longer_bursts_that_all_diverged_overrule_brief_ones():
@@ -318,11 +339,11 @@ def test_a_longer_look_that_sees_a_fall_decides():
     """Nothing falls within 48 steps but by chance; of 96, the highest rate learns."""
     looks = ALL_LOOKS[:3]
     bursts, left = [], BURST_STEPS
-    while found := next_burst(8e-3, bursts, steps_left=left, looks=looks):
+    while found := next_burst(8e-3, bursts, steps_left=left, looks=looks, noise=1e-2):
         rate, steps = found
         left -= steps
         bursts.append(
-            Burst(rate, -rate if steps == LATE_LOOKS[0].steps else abs(math.log10(rate / 8e-3)) - 0.001, steps)
+            Burst(rate, -rate if steps == LATE_LOOKS[0].steps else abs(math.log10(rate / 8e-3)) / 100 - 0.001, steps)
         )
     brief = [burst for burst in bursts if burst.steps < LATE_LOOKS[0].steps]
     assert confirm(SWEEP, brief, noise=1e-2).status == "small_fall"

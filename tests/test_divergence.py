@@ -51,6 +51,19 @@ def test_the_last_digit_of_equal_losses_is_no_divergence(digit):
     assert first_divergence([*losses, *[3.0] * 3]) is not None
 
 
+def test_a_noisy_batch_among_the_first_is_no_divergence():
+    """Recorded at rates from 1e-7 to 7e-6: the model had not begun to move."""
+    losses = [0.628, 0.665, 0.682, 0.681, 0.690, 0.651, 0.664, 0.855, 0.758, 0.758]
+    assert first_divergence(losses) is None
+    assert first_divergence([*losses, *[9.0] * 5]) is not None
+
+
+@pytest.mark.parametrize("draw", ["normal", "lognormal"])
+def test_losses_that_stay_level_do_not_end_a_sweep(draw):
+    sweeps = getattr(np.random.default_rng(0), draw)(size=(400, 30))
+    assert not any(first_divergence(losses) for losses in sweeps)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.35, 0.5])
 def test_batches_that_a_trained_model_gets_wrong_rarely_end_a_sweep(share):
     """Most losses are next to nothing, and some are not: whatever the rate, as long as it is low."""

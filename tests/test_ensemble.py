@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import OrderedDict
 
 import keras
@@ -377,6 +378,16 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_snapshot(model, tmp_path, 1, keep=3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_not_begun_on(tmp_path, monkeypatch):
+    """HDF5 crashes the process where a disk fills up while it writes."""
+    model = one_layer()
+    room = shutil.disk_usage(tmp_path)._replace(free=2000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    monkeypatch.setattr(model, "save_weights", lambda path: pytest.fail("began to write"))
+    with pytest.raises(OSError, match="No space left on device"):
+        save_snapshot(model, tmp_path, 1, keep=3)
 
 
 class NotRegistered(keras.layers.Layer):

@@ -187,6 +187,16 @@ def with_loss(make):
     return build
 
 
+class NoisyAdam(keras.optimizers.Adam):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seed = keras.random.SeedGenerator(3)
+
+    def update_step(self, gradient, variable, learning_rate):
+        noise = keras.random.normal(gradient.shape, seed=self.seed, dtype=gradient.dtype)
+        super().update_step(gradient + 0.1 * noise, variable, learning_rate)
+
+
 def executing_several():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5)
     return compiled(small(layers.Dropout(0.2)), keras.optimizers.SGD(schedule), steps_per_execution=3)
@@ -196,6 +206,9 @@ MODELS = {
     "the seed of a loss": with_loss(NoisyLoss),
     "the variable of a loss": with_loss(ScaledLoss),
     "a variable in a loss function's closure": with_loss(loss_in_a_closure),
+    "the seed of an optimizer in another": lambda: compiled(
+        small(), keras.optimizers.LossScaleOptimizer(NoisyAdam(0.01))
+    ),
     "states of stacked cells": lambda: compiled(stacked_cells()),
     "a variable in a dictionary": lambda: compiled(small(Fading(lambda it: {"deep": [it]}))),
     "a variable in a helper object": lambda: compiled(small(Fading(Box))),
@@ -241,6 +254,7 @@ def assert_same(one, other):
 QUICK = {
     "what it refers to by name",
     "the seed of a loss",
+    "the seed of an optimizer in another",
     "a variable in a helper object",
     "Keras's global generator",
     "a call that a train_step alone knows",

@@ -379,6 +379,21 @@ def test_steps_per_epoch_may_be_any_number_that_is_whole():
         assert schedule.history["lr"][4] == pytest.approx(schedule.schedule.peak(1))
 
 
+@pytest.mark.filterwarnings("ignore:.*input ran out of data")
+def test_epochs_much_shorter_than_announced_are_told_of():
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((np.ones((12, 1)), np.ones((12, 1)))).batch(4)
+    with pytest.warns(
+        AutoLRWarning, match=r"An epoch had 3 batches, not the 10 that were announced.*come down"
+    ) as caught:
+        one_weight().fit(data, steps_per_epoch=10, epochs=3, verbose=0, callbacks=[SGDRScheduler(**SCHEDULE)])
+    assert len([it for it in caught if issubclass(it.category, AutoLRWarning)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoLRWarning)
+        one_weight().fit(data, epochs=3, verbose=0, callbacks=[SGDRScheduler(**SCHEDULE)])
+
+
 def test_steps_per_epoch_that_keras_counts_otherwise_are_refused():
     schedule = SGDRScheduler(**SCHEDULE, steps_per_epoch=5)
     message = r"`steps_per_epoch` must be the optimizer steps of an epoch, 4 here. Received: steps_per_epoch=5. Leave"

@@ -246,7 +246,7 @@ def test_nothing_is_printed_and_nobody_is_warned(data, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own
-        range_test(compiled(sequential()), x, y, num_steps=5, burst_steps=72)
+        assert range_test(compiled(sequential()), x, y, batch_size=16, num_steps=40, burst_steps=120).bounds().ok
     assert capsys.readouterr() == ("", "")
 
 
@@ -320,8 +320,35 @@ def test_a_model_without_trainable_weights_is_told_of(data):
     model = sequential()
     model.trainable = False
     with pytest.warns(AutoLRWarning, match=r"^The model has no trainable weights"):
-        test = range_test(compiled(model), *data, num_steps=12, burst_steps=0)
+        test = range_test(compiled(model), *data, num_steps=12)
     assert not test.bounds().ok
+    assert test.steps_spent <= 12, "there is nothing to confirm"
+
+
+def test_what_is_no_finding_is_told_of(data):
+    x, y = data
+    with pytest.warns(AutoLRWarning, match=r"^too_few_points\. There are too few finite losses.*Record at least"):
+        assert not range_test(compiled(sequential()), x, y, num_steps=5, burst_steps=0).bounds().ok
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none")
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_model_with_several_optimizers_is_tested_and_goes_on_as_without(data, fitted):
+    x, y = data
+
+    def run(*, tested):
+        keras.utils.set_random_seed(7)
+        first, rest = keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1, momentum=0.9)
+        model = compiled(
+            sequential(), keras.optimizers.MultiOptimizer(lambda it: first if "kernel" in it.path else rest)
+        )
+        if fitted:
+            model.fit(x, y, verbose=0)
+        if tested:
+            assert len(range_test(model, x, y, batch_size=16, num_steps=14, burst_steps=0)) > 9
+        return train_two_epochs(model, data)
+
+    assert_same_training(run(tested=True), run(tested=False))
 
 
 def test_a_training_step_without_a_loss_says_so_and_the_model_is_as_it_was(data):
