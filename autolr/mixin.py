@@ -362,4 +362,11 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         except RecordError as error:
             return f"{found}; {error}"
         verdict = f"{record.bounds['status']}, {record.bounds['confidence']} confidence, from {record.source}"
-        return f"{found} ({verdict}); {describe(record.schedule)}"
+        return f"{found} ({verdict}); {describe(record.schedule)}{_cut_short(record)}"
+
+
+def _cut_short(record: TrialRecord) -> str:
+    """What a summary adds of a training that ended before its last epoch."""
+    epochs = (record.training or {}).get("epochs", [])
+    planned = record.schedule["edges"][-1] // (record.schedule["steps_per_epoch"] or 1)
+    return f", ended after epoch {epochs[-1]['epoch']} of {planned}" if epochs and epochs[-1]["epoch"] < planned else ""

@@ -68,10 +68,11 @@ def render(search: Search, *, version: str = "") -> str:
     """
     environment = _environment()
     script, style = (environment.get_template(name).render() for name in ("report.js", "report.css"))
+    overview = Overview(search)
     page: str = environment.get_template("report.html.j2").render(
         search=search,
-        overview=Overview(search),
-        trials=[TrialView(trial, search) for trial in search.trials],
+        overview=overview,
+        trials=[TrialView(trial, overview) for trial in search.trials],
         version=version,
         now=datetime.now(),
         silence=_length(time.time() - search.last_write),

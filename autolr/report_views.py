@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.charts import Chart, Scale, box, loss_limits, padded, thinned
+from autolr.curve import RangeTest
 from autolr.cycles import cycle_lengths
 from autolr.search_folder import Search, Trial
 from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, planned_schedule, training_chart
@@ -79,6 +81,12 @@ class Overview:
     def recorded(self) -> int:
         """Number of trials with a usable record."""
         return sum(trial.record is not None for trial in self.search.trials)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What was warned of in several trials: a matter of the search, not of each of them."""
+        seen = Counter(text for trial in self.search.trials if trial.record for text in set(trial.record.warnings))
+        return [text for text, times in seen.items() if times > 1]
 
     @cached_property
     def columns(self) -> list[str]:
@@ -161,7 +169,12 @@ class TrialView:
     """One trial on the page."""
 
     trial: Trial
-    search: Search
+    overview: Overview
+
+    @property
+    def search(self) -> Search:
+        """The search it is of."""
+        return self.overview.search
 
     @cached_property
     def anchor(self) -> str:
@@ -219,8 +232,20 @@ class TrialView:
         return [("range", f"M{low:g} 0H{high:g}V32H{low:g}z"), ("smooth", f"M{line}" if keep else "")]
 
     @staticmethod
-    def _scales(rates: Any, losses: Any, smooth: Any, x: tuple[int, int], y: tuple[int, int]) -> tuple[Scale, Scale]:
-        return Scale(rates[0], rates[-1], *x, log=True), Scale(*padded(*loss_limits(losses, smooth)), *y)
+    def _scales(
+        rates: Any, losses: Any, smooth: Any, x: tuple[int, int], y: tuple[int, int], *, lowest: float = math.inf
+    ) -> tuple[Scale, Scale]:
+        low, high = loss_limits(losses, smooth)
+        return Scale(rates[0], rates[-1], *x, log=True), Scale(*padded(min(low, lowest), high), *y)
+
+    @cached_property
+    def _bursts(self) -> list[tuple[float, float]]:
+        """Rate and loss of each burst; an infinite loss if it diverged."""
+        if self.trial.record is None or self.trial.record.range_test is None:
+            return []
+        test = RangeTest.from_dict(self.trial.record.range_test)
+        level = float(np.mean(test.untrained_losses())) if test.bursts else 0.0
+        return [(burst.lr, level + burst.change) for burst in test.bursts]
 
     @cached_property
     def range_test(self) -> Chart | None:
@@ -229,7 +254,9 @@ class TrialView:
             return None
         rates, losses, smooth = self._curve
         bounds = self.trial.record.bounds
-        x, y = self._scales(rates, losses, smooth, (Chart.LEFT, Chart.RIGHT), (Chart.BOTTOM, Chart.TOP))
+        lowest = min((loss for _, loss in self._bursts if math.isfinite(loss)), default=math.inf)
+        sides = (Chart.LEFT, Chart.RIGHT), (Chart.BOTTOM, Chart.TOP)
+        x, y = self._scales(rates, losses, smooth, *sides, lowest=lowest)
         chart = Chart(
             f"Range test: loss by learning rate. The bounds are {rate(bounds['min_lr'])} and {rate(bounds['max_lr'])}.",
             x,
@@ -242,8 +269,11 @@ class TrialView:
         chart.dots("raw", rates[some], losses[some])
         some = thinned(len(rates), _MAX_CORNERS)
         chart.line("smooth", rates[some], smooth[some])
-        for lr, *_ in self.trial.record.range_test["bursts"]:
-            chart.paths.append(("burst", f"M{x(lr):g} {chart.BOTTOM}v-12"))
+        for lr, loss in self._bursts:
+            if math.isfinite(loss) and y(loss) >= chart.TOP:
+                chart.paths.append(("burst", f"M{x(lr):g} {y(loss) - 4.5:g}l4.5 4.5-4.5 4.5-4.5-4.5z"))
+            else:
+                chart.paths.append(("burst gone", f"M{x(lr) - 4:g} {chart.TOP - 4:g}l8 8m0-8l-8 8"))
         chart.upright("low", bounds["min_lr"])
         chart.upright("high", bounds["max_lr"])
         # Each label on the outer side of its line.
@@ -301,6 +331,9 @@ class TrialView:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What autolr warned of, but for the verdict on the bounds, which is told anyway."""
+        """What autolr warned of in this trial alone, but for the verdict on the bounds, which is told anyway."""
         record = self.trial.record
-        return [text for text in record.warnings if record.bounds["reason"] not in text] if record else []
+        if record is None:
+            return []
+        told = self.overview.warnings
+        return [text for text in record.warnings if record.bounds["reason"] not in text and text not in told]

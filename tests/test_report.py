@@ -225,7 +225,7 @@ def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
     state["metrics"]["metrics"]["learning_rate"] = state["metrics"]["metrics"]["loss"]
     path.write_text(json.dumps(state))
     search = read_search(folder.done())
-    shown = dict(TrialView(search.trials[0], search).lists)["Metrics, best of the trial"]
+    shown = dict(TrialView(search.trials[0], Overview(search)).lists)["Metrics, best of the trial"]
     assert set(shown) == {"val_accuracy", "loss"}
 
 
@@ -553,7 +553,18 @@ def test_bursts_are_drawn_where_there_were_some(tmp_path):
     file.write_text(json.dumps(record))
     page = report(path)
     assert "max_lr bursts" in page.text
-    assert sum(attributes.get("class") == "burst" for _, attributes in page.tags) == 2
+    assert "bursts that are off the scale" in page.text
+    assert [it["class"] for _, it in page.tags if it.get("class", "").startswith("burst")] == ["burst", "burst gone"]
+
+
+def test_what_was_warned_of_in_several_trials_is_said_once(tmp_path):
+    path = finished(tmp_path / "s", 3)
+    for trial, own in (("trial_000", ["Only here."]), ("trial_001", []), ("trial_002", [])):
+        rewrite(path / trial, warnings=["Of all of them.", *own])
+    text = report(path).text
+    assert text.count("Of all of them.") == 1
+    assert "autolr warned in several trials: Of all of them." in text
+    assert "autolr warned in this trial: Only here." in text
 
 
 def test_a_training_is_shown_as_it_ran(tmp_path):
