@@ -8,6 +8,7 @@ import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # files of tests run side by side, a process for each core
 
 import numpy as np
 import pytest

@@ -844,7 +844,11 @@ def test_a_mistyped_argument_is_keras_own_error_and_no_warning(tmp_path, data):
 def test_a_mistyped_objective_ends_the_search_in_its_first_epoch(tmp_path, data):
     def search_for(objective, name="search", **training):
         tuner = autolr.RandomSearch(
-            lambda hp: compiled(sequential()), objective=objective, max_trials=2, directory=tmp_path, project_name=name
+            lambda hp: compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")]), "sgd"),
+            objective=objective,
+            max_trials=2,
+            directory=tmp_path,
+            project_name=name,
         )
         tuner.search(*data, epochs=2, verbose=0, **training)
         return tuner
