@@ -220,11 +220,17 @@ class Screen(Lines):
 
 
 class StepReporter(keras.callbacks.Callback):
-    """Tells the screen how far a training is, a few times a second."""
+    """Tells the screen how far a training is, a few times a second.
 
-    def __init__(self, progress: Lines) -> None:
+    Args:
+        progress: The screen.
+        number: Of the training in its trial, which may have several executions.
+    """
+
+    def __init__(self, progress: Lines, *, number: int = 1) -> None:
         super().__init__()
         self._progress, self._next, self._began = progress, 0.0, False
+        self._what = f"training {number}" if number > 1 else "training"
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Tell of the epoch."""
@@ -245,7 +251,7 @@ class StepReporter(keras.callbacks.Callback):
     def _tell(self, epoch: int, batches: int) -> None:
         self._next = time.monotonic() + REFRESH_SECONDS
         epochs, each = int(self.params["epochs"]), self.params.get("steps")
-        text = f"training, epoch {min(epoch + 1, epochs)} of {epochs}"
+        text = f"{self._what}, epoch {min(epoch + 1, epochs)} of {epochs}"
         done = (epoch - self._first) * (each or 1) + (batches if each else 0)  # of unknown size: whole epochs
         self._progress.step(float(done), float((epochs - self._first) * (each or 1)), text)
 

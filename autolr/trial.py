@@ -149,7 +149,7 @@ class AssistedTrial:
         progress = self.search.progress
         if not progress.takes_over or arguments.get("verbose", "auto") != "auto":
             return arguments
-        callbacks = [*callbacks_of(arguments), StepReporter(progress)]
+        callbacks = [*callbacks_of(arguments), StepReporter(progress, number=self.fitted)]
         return {**arguments, "verbose": 0, "callbacks": callbacks}
 
     def assist(self, model: keras.Model, arguments: dict[str, Any], *, trained: Sequence[Any] = ()) -> dict[str, Any]:

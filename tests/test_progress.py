@@ -90,10 +90,12 @@ FIT = {"epochs": 2, "batch_size": 4, "validation_split": 0.25}
 
 def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkeypatch):
     monkeypatch.setattr("autolr.progress.REFRESH_SECONDS", 60.0)  # drawn at every change, however soon it is over
+    tuner.executions_per_trial = 2
     with Terminal() as terminal:
         tuner.search(*data, **FIT)
     for expected in (
-        *("Trial 1 of 2", "Trial 2 of 2", "range test: up to", "training, epoch 2 of 2", "100%"),
+        *("Trial 1 of 2", "Trial 2 of 2", "range test: up to", "100%"),
+        *("training, epoch 2 of 2", "training 2, epoch 2 of 2"),
         *("s left", "best so far", "none yet", "about", "mine, 1 trial ended"),
     ):
         assert expected in terminal.text
