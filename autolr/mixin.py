@@ -173,6 +173,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         super().reload()
         if compat_tuner.is_worker(self):  # the chief knows the space
             return
+        self._autolr_compare_objective()
         # Grid search, for one, fails where an earlier trial has no value of a hyperparameter.
         missing = missing_in(self.oracle.get_space())
         if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
@@ -182,6 +183,22 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                 f"{', '.join(f'`{name}`' for name in missing)} at the default. To search "
                 "over them, begin a new search in another directory, or with `overwrite=True`.",
             )
+
+    def _autolr_compare_objective(self) -> None:
+        """Say so if trials were scored by another objective: their scores cannot be compared with those to come."""
+        for trial_id in self.oracle.trials:
+            try:
+                scored_by = TrialRecord.read(self.get_trial_dir(trial_id)).objective
+            except RecordError:
+                continue
+            name = getattr(self.oracle.objective, "name", None)
+            if scored_by and scored_by["name"] != name:
+                self._autolr_memory.warn_once(
+                    "objective",
+                    f"The search in {self.project_dir} was begun with the objective `{scored_by['name']}`, and goes on "
+                    f"with `{name}`: scores of two kinds are ranked together. Begin a new search in another directory.",
+                )
+            return
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""

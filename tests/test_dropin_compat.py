@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import keras_tuner as kt
 import pytest
+from helpers import compiled
 
 import autolr
 
@@ -210,3 +211,18 @@ def test_a_search_begun_without_autolr_is_taken_up_and_says_what_it_lacks(tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("error", autolr.AutoLRWarning)
         autolr.RandomSearch(lambda hp: model(), **arguments)
+
+
+def test_a_search_that_goes_on_with_another_objective_is_told_of(tmp_path, data):
+    def build(hp):
+        return compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), "sgd")
+
+    def search(objective):
+        return autolr.RandomSearch(build, objective, max_trials=1, directory=tmp_path, range_test_min_steps=2)
+
+    search("val_accuracy").search(*data, validation_split=0.25, epochs=1, verbose=0)
+    with pytest.warns(autolr.AutoLRWarning, match=r"objective `val_accuracy`, and goes on with `val_loss`"):
+        search("val_loss")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", autolr.AutoLRWarning)
+        search("val_accuracy")
