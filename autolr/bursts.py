@@ -133,6 +133,8 @@ def _next_rate(
     for rate in (centre, centre / FACTOR, centre * FACTOR):
         if new(rate):
             return rate
+    if not tried:
+        return None
     lowest, highest = min(tried).lr, max(tried).lr
     harmless = [burst for burst in tried if burst.lr < ceiling]
     if not harmless:

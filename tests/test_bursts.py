@@ -255,6 +255,10 @@ def test_no_bursts_change_nothing():
     assert confirm(SWEEP, []) == SWEEP
 
 
+def test_nothing_is_tried_where_nothing_may_be():
+    assert search(valley(8e-3), within=(1e-7, 1e-4)) == []
+
+
 def test_rates_above_divergence_are_left_behind():
     bounds = confirm(SWEEP, search(lambda rate, steps: math.inf if rate > 2e-3 else -rate))
     assert 5e-4 < bounds.max_lr < 4e-3
