@@ -163,22 +163,38 @@ def silent_display(oracle: Any) -> Iterator[None]:
             delattr(display, name)
 
 
-def mend_after_reload(oracle: Any) -> None:
-    """Undo what a kill between two writes of Keras Tuner leaves behind.
+def mend_after_reload(oracle: Any) -> list[str]:
+    """Undo what a kill between two writes of Keras Tuner leaves behind, and what a folder that was deleted does.
 
     A trial is written before the oracle that knows of it: one that is running and on no list would never be run, and
     yet count. A trial is taken off the ongoing ones only after the oracle is written, and on reloading all of those are
     queued to be run again: one that has ended must not be. Trials that have ended and are on no list are none of these:
     somebody has given them to the oracle to learn from.
+
+    The next trial's name is the number of trials: where one is missing, another's would be given again and again, and
+    its result be lost. One that failed takes its place.
+
+    Returns:
+        The trials that are missing.
     """
     started = set(oracle.start_order)
     for trial_id, trial in list(oracle.trials.items()):
         if trial_id not in started and trial.status == "RUNNING":
             del oracle.trials[trial_id]
-    there = [oracle.trials[trial_id] for trial_id in started if trial_id in oracle.trials]  # folders may be deleted
+    missing = sorted(started.difference(oracle.trials)) if oracle.trials else []
+    there = [oracle.trials[trial_id] for trial_id in started if trial_id in oracle.trials]
     ended = {trial.trial_id for trial in there if trial.status in ("COMPLETED", "FAILED")}
     oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
     oracle.end_order += sorted(ended.difference(oracle.end_order))
+    for trial_id in missing:
+        message = "Its folder was gone when the search was taken up again."
+        oracle.trials[trial_id] = type(next(iter(oracle.trials.values())))(
+            oracle.get_space(), trial_id, "FAILED", message
+        )
+    # What comes next may fail without being one too many in a row.
+    oracle.end_order = [trial_id for trial_id in oracle.end_order if trial_id not in missing]
+    oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in missing]
+    return missing
 
 
 def hand_out_again(oracle: Any, worker: str) -> str:

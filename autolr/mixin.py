@@ -20,7 +20,7 @@ from autolr.best_ends import best_ends, near_the_best
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import WorkerWatch, is_chief
 from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
-from autolr.errors import RecordError, check_count, invalid, is_finite
+from autolr.errors import RecordError, check_count, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.records import TrialRecord, note_stop
@@ -130,7 +130,11 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if not compat_tuner.is_worker(self):  # a worker's oracle is only a line to the chief's
             compat_tuner.ignore_found_values(self.oracle)
             compat_tuner.write_whole(self.oracle, kt.Oracle)
-            compat_tuner.mend_after_reload(self.oracle)
+            if missing := compat_tuner.mend_after_reload(self.oracle):
+                warn(
+                    f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "
+                    "count among `max_trials` as if they had failed."
+                )
             compat_tuner.give_up_afterwards(self.oracle)
         self._autolr_watch = WorkerWatch(self.oracle) if is_chief() else None
 

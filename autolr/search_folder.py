@@ -197,6 +197,9 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     if known is None:
         problems.append("The objective is not known; lower scores are taken to be better.")
     objective, direction = known or ("score", "min")
+    scored_by = {trial.record.objective["name"] for trial in trials if trial.record and trial.record.objective}
+    if len(scored_by) > 1:
+        problems.append(f"Trials were scored by different objectives: {', '.join(sorted(scored_by))}.")
     display = _dict(oracle.get("display"))
     # A trial that has just ended may still be listed: Keras Tuner saves before it crosses it out.
     running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}

@@ -83,10 +83,12 @@ def test_a_search_whose_folders_were_deleted_can_be_taken_up(oracle, tmp_path):
     shutil.rmtree(compat_tuner.trial_folder(oracle, first.trial_id))
     later = oracle_in(tmp_path, max_trials=4)
     later.reload()
-    compat_tuner.mend_after_reload(later)
+    assert compat_tuner.mend_after_reload(later) == [first.trial_id]
     compat_tuner.give_up_afterwards(later)
-    assert list(later.trials) == [second.trial_id]
-    failed(later, later.create_trial("a"))
+    assert {name: it.status for name, it in later.trials.items()} == {"1": "COMPLETED", "0": "FAILED"}
+    third = later.create_trial("a")
+    assert third.trial_id == "2", "and not that of another"
+    failed(later, third)
 
 
 def test_the_trial_of_a_lost_worker_goes_to_another(oracle, roll, clock, said):

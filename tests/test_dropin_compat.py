@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -226,3 +227,34 @@ def test_a_search_that_goes_on_with_another_objective_is_told_of(tmp_path, data)
     with warnings.catch_warnings():
         warnings.simplefilter("error", autolr.AutoLRWarning)
         search("val_accuracy")
+
+
+@pytest.mark.parametrize("gone", ["0", "1"])
+@pytest.mark.parametrize("kind", ["RandomSearch", "BayesianOptimization"])
+def test_a_search_goes_on_without_a_folder_that_was_deleted(tmp_path, data, gone, kind):
+    """Keras Tuner names a trial by how many there are: it would give the last one's name again, and again."""
+
+    def build(hp):
+        top = keras.layers.Dense(3, activation="softmax", use_bias=hp.Boolean("bias"))
+        return compiled(keras.Sequential([keras.Input((6,)), top]), "sgd")
+
+    def search(max_trials):
+        options = {"max_trials": max_trials, "directory": tmp_path, "project_name": "p", "range_test_min_steps": 2}
+        tuner = getattr(autolr, kind)(build, "val_loss", seed=1, **options)
+        tuner.search(*data, validation_split=0.25, epochs=1, verbose=0)
+        return tuner.oracle
+
+    before = search(2)
+    kept = next(trial for trial in before.trials.values() if trial.trial_id != gone)
+    shutil.rmtree(tmp_path / "p" / f"trial_{gone}")
+    with pytest.warns(autolr.AutoLRWarning, match=f"the folders of trials {gone} are gone. They count among"):
+        after = search(3)
+    assert {name: trial.status for name, trial in after.trials.items()} == {
+        gone: "FAILED",
+        kept.trial_id: "COMPLETED",
+        "2": "COMPLETED",
+    }
+    assert after.trials[kept.trial_id].score == kept.score
+    assert sorted(path.name for path in (tmp_path / "p").glob("trial_*")) == sorted(
+        f"trial_{name}" for name in (kept.trial_id, "2")
+    )

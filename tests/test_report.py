@@ -557,6 +557,14 @@ def test_bursts_are_drawn_where_there_were_some(tmp_path):
     assert [it["class"] for _, it in page.tags if it.get("class", "").startswith("burst")] == ["burst", "burst gone"]
 
 
+def test_objectives_of_two_kinds_are_told_of(tmp_path):
+    path = finished(tmp_path / "s", 2)
+    for trial, name in (("trial_000", "loss"), ("trial_001", "val_loss")):
+        rewrite(path / trial, objective={"name": name, "direction": "min"})
+    (problem,) = read_search(path).problems
+    assert problem.startswith("Trials were scored by different objectives: loss, val_loss.")
+
+
 def test_what_was_warned_of_in_several_trials_is_said_once(tmp_path):
     path = finished(tmp_path / "s", 3)
     for trial, own in (("trial_000", ["Only here."]), ("trial_001", []), ("trial_002", [])):
