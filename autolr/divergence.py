@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 WINDOW = 5  # steps in the running median: two outliers in a row neither end a sweep nor hide that it should end
-MIN_STEPS = 2 * WINDOW
-OUTLIERS = 4  # differences that two losses which stand alone make; but no more than an eighth of all
+MIN_STEPS = 3 * WINDOW  # of ten, what outliers leave is too little to tell the noise by
+OUTLIERS = 4  # differences that two losses which stand alone make
 ROUNDING = float(np.finfo(np.float32).eps) / 2  # of a loss, which is a number of single precision
 NOISE_FACTOR = 10.0  # rises of the median by chance stay far below ten standard deviations of a single loss
 
@@ -24,7 +24,7 @@ def has_diverged(losses: Sequence[float]) -> bool:
         losses: Batch losses so far, in order.
 
     Returns:
-        True after a NaN or infinite loss, or once the loss has diverged; never on fewer than 10 finite losses.
+        True after a NaN or infinite loss, or once the loss has diverged; never on fewer than 15 finite losses.
 
     Example:
     >>> has_diverged([2.3, 2.2, float("nan")])
@@ -41,8 +41,7 @@ def has_diverged(losses: Sequence[float]) -> bool:
     start, best, now = medians[0], medians.min(), medians[-1]
     # Successive differences see the noise but not the trend; their scale is sqrt(2) of a single loss's. Their mean, not
     # their median: to a trained model most batches are alike, and some are not.
-    steps = np.sort(np.abs(np.diff(values)))
-    steps = steps[: len(steps) - min(OUTLIERS, len(steps) // (2 * OUTLIERS))]
+    steps = np.sort(np.abs(np.diff(values)))[:-OUTLIERS]
     # Losses of half precision are often equal, or apart by a last digit.
     noise = max(1.2533 * float(np.mean(steps)) / np.sqrt(2), ROUNDING * abs(start))
     return bool(now - start > max(start - best, NOISE_FACTOR * noise))

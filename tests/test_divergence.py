@@ -58,6 +58,12 @@ def test_a_noisy_batch_among_the_first_is_no_divergence():
     assert first_divergence([*losses, *[9.0] * 5]) is not None
 
 
+def test_a_network_that_comes_apart_for_three_steps_and_is_dead_then_ends_a_coarse_sweep():
+    """Targets of no scale: at four points in a decade, ReLUs are torn apart and all zero within one."""
+    level = 3e5 + 4e4 * np.random.default_rng(0).normal(size=14)
+    assert first_divergence([*level, 1e9, 1e12, 1e15, 5e4, 5e4]) == 17
+
+
 @pytest.mark.parametrize("draw", ["normal", "lognormal"])
 def test_losses_that_stay_level_do_not_end_a_sweep(draw):
     sweeps = getattr(np.random.default_rng(0), draw)(size=(400, 30))
