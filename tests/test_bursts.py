@@ -12,7 +12,7 @@ from helpers import compiled, sequential
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr import LRBounds, RangeTest, range_test
+from autolr import LRBounds, RangeTest, SGDRScheduler, range_test
 from autolr.batchnorm import is_normalized, moving_statistics
 from autolr.bursts import ALL_LOOKS, BURST_STEPS, FACTOR, LATE_LOOKS, LOOKS, Burst, confirm, gathers_pace, next_burst
 
@@ -131,6 +131,23 @@ def test_what_looks_like_learning_above_a_rate_that_did_harm_is_not_trusted(harm
     assert max(bursts).lr == 0.15, "nothing is to be sought above it"
     dead = confirm(SWEEP, [Burst(0.47, -4.9e5, 24), Burst(0.15, harm, 24), Burst(0.047, harm, 24)], noise=4e4)
     assert (dead.status, dead.max_lr) == ("diverged_at_once", min(0.047, SWEEP.max_lr))
+
+
+@pytest.mark.parametrize("seed", [2, 9])
+def test_a_network_whose_relus_die_at_high_rates_is_not_trained_at_those(seed):
+    """Targets of no scale; with these seeds rates of 0.4 and 0.25 passed for the best."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1600, 12)).astype("float32")
+    y = (x[:, 0] * x[:, 1] + np.sin(x[:, 2]) * 3).astype("float32") * 100 + 500
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((12,)), *(keras.layers.Dense(16, activation="relu") for _ in range(2))])
+    model.add(keras.layers.Dense(1))
+    model.compile("sgd", "mse")
+    bounds = range_test(model, x, y, batch_size=32, num_steps=40, burst_steps=120, verbose=0).bounds()
+    schedule = SGDRScheduler(*bounds, cycle_length=4, warmup=1)
+    losses = model.fit(x, y, epochs=5, batch_size=32, callbacks=[schedule], verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * np.var(y), "what a constant can"
+    assert losses[0] < np.mean(y**2)
 
 
 def test_longer_bursts_that_all_diverged_overrule_brief_ones():
