@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from autolr.errors import check_count, invalid, is_finite
 from autolr.recorder import LossRecorder
 from autolr.trough import Floats
 from autolr.verdicts import LRBounds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DEFAULT_START_LR = 1e-7
 DEFAULT_END_LR = 10.0
@@ -41,7 +44,7 @@ class LRFinder(LossRecorder):
     finder = autolr.LRFinder()
     model.fit(x, y, epochs=100, callbacks=[finder], verbose=0)  # as many epochs as the sweep may need
     min_lr, max_lr = finder.bounds()
-    finder.result.plot()
+    finder.plot()
     ```
 
     Reference:
@@ -77,3 +80,11 @@ class LRFinder(LossRecorder):
             RuntimeError: If no training with this callback has ended.
         """
         return self.result.bounds(**options)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the recorded curve with its bounds: `result.plot(ax)`.
+
+        Raises:
+            RuntimeError: If no training with this callback has ended.
+        """
+        return self.result.plot(ax)

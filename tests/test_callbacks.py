@@ -94,6 +94,7 @@ class TestLRFinder:
         finder, spy = LRFinder(start_lr=1e-4, end_lr=1e-2, num_steps=12), RateSpy()
         fit(one_weight(), finder, spy, epochs=100)
         assert len(finder.result) == finder.result.steps_spent == len(spy.fits[0]) == 12
+        assert finder.plot().get_lines()
         assert not finder.result.diverged
 
     def test_it_ends_when_the_loss_diverges(self, data):
