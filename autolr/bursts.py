@@ -116,7 +116,7 @@ def next_burst(
         best = _best(tried, noise)
         if best is not None:
             centre = tried[best].lr
-        elif tried and _lowest_harmful(tried, noise) == min(tried).lr:
+        elif tried and _learned_most(tried, noise) is None:
             centre = min(tried).lr
     return None
 
@@ -136,14 +136,13 @@ def _next_rate(
     if not tried:
         return None
     lowest, highest = min(tried).lr, max(tried).lr
-    harmless = [burst for burst in tried if burst.lr < ceiling]
-    if not harmless:
+    best = _learned_most(tried, noise)
+    if best is None:
         rate = lowest / FACTOR**2
-        return rate if new(rate) else None
-    best = min(harmless, key=lambda burst: (burst.change, burst.lr)).lr
-    if not widen or lowest < best < highest:
+    elif not widen or lowest < best.lr < highest:
         return None
-    rate = lowest / FACTOR if best == lowest else highest * FACTOR
+    else:
+        rate = lowest / FACTOR if best.lr == lowest else highest * FACTOR
     return rate if new(rate) else None
 
 
@@ -157,15 +156,20 @@ def _lowest_harmful(tried: Sequence[Burst], noise: float) -> float:
     return min((burst.lr for burst in tried if burst.change > bar), default=math.inf)
 
 
+def _learned_most(tried: Sequence[Burst], noise: float) -> Burst | None:
+    """The burst that did best at a lower rate than any that did harm; None if all did harm."""
+    ceiling = _lowest_harmful(tried, noise)
+    harmless = (burst for burst in tried if burst.lr < ceiling)
+    return min(harmless, key=lambda burst: (burst.change, burst.lr), default=None)
+
+
 def _best(tried: Sequence[Burst], noise: float) -> int | None:
     """Which of the bursts did best; None if all did harm, or if the lowest rate did best and did not help either.
 
     Whether a rate helped is less certain than which one did best: bursts are compared on the same batches, the
     untrained model with them on the first of these only.
     """
-    ceiling = _lowest_harmful(tried, noise)
-    harmless = [burst for burst in tried if burst.lr < ceiling]
-    best = min(harmless, key=lambda burst: (burst.change, burst.lr), default=None)
+    best = _learned_most(tried, noise)
     if best is None or (best.change >= 0 and best.lr == min(tried).lr):
         return None
     return tried.index(best)
@@ -226,7 +230,7 @@ def confirm(
     else:
         max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
     raised = 0.0
-    if _lowest_harmful(longest, noise) == longest[0].lr:
+    if _learned_most(longest, noise) is None:
         status = "diverged_at_once"
     elif fall > noise:
         status = "ok"
