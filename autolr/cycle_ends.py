@@ -29,6 +29,15 @@ def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:
         )
 
 
+def warn_of_short_epoch(trained: int, planned: int) -> None:
+    """Warn that epochs of so few batches do not come to the ends that were laid out for more."""
+    warn(
+        f"An epoch had {trained} batches, not the {planned} that its schedule is laid out for, as announced by "
+        "`steps_per_epoch` or the length of the data, or as the first epoch had: the learning rate will not come down "
+        "at the ends of its cycles. Say how many there are, or leave `steps_per_epoch` out."
+    )
+
+
 class CycleEnds:
     """The ends of the cycles of one training.
 

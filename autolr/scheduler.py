@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
-from autolr.cycle_ends import CycleEnds, warn_if_it_has_no_end
+from autolr.cycle_ends import CycleEnds, warn_if_it_has_no_end, warn_of_short_epoch
 from autolr.cycles import place
 from autolr.errors import check_count, invalid, warn
 from autolr.momentum import CycledMomentum, check_momentum
@@ -22,10 +22,10 @@ from autolr.optimizers import (
     batches_trained,
     check_assignable_rate,
     has_proportional_weights,
-    has_rate,
     iterations_of,
 )
 from autolr.rate_history import RateHistory
+from autolr.rate_watch import BETWEEN_STEPS, WITHIN_STEP, RateWatch
 from autolr.sgdr import Schedule
 from autolr.trial_values import scheduler_arguments
 
@@ -151,7 +151,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         )
         self._history = RateHistory()
         self._momentum: CycledMomentum | None = None
-        self._warned_of_another = self._warned_of_short = False
+        self._watch = RateWatch()
+        self._warned_of_short = False
         self._tail: TailAverage | None = None
 
     def __repr__(self) -> str:
@@ -239,7 +240,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._batches_per_epoch = self._batches_in_epoch()
         self._step = self._block_start = -1
         self._thread = threading.get_ident()
-        self._rate_set: float | None = None
+        self._watch.begin()
         self._lay_out_cycles()
         warn_if_it_has_no_end(self.schedule, int(self.params["epochs"]))
         self._is_new = True
@@ -307,25 +308,14 @@ class SGDRScheduler(keras.callbacks.Callback):
             return  # another batch of the same update
         self._step = step
         if self._history.is_new_epoch:
-            self._look_for_another(
-                "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. "
-                "`SGDRScheduler` sets it before each step, so that the other has no effect, unless it is a callback "
-                "behind it that does so in `on_train_batch_begin`. "
-            )
+            self._watch.look(self.model.optimizer, BETWEEN_STEPS)
         if not 0 <= step - self._block_start < len(self._rates):
             self._compute_block(step)
         rate = self._rates[step - self._block_start]
-        self.model.optimizer.learning_rate = self._rate_set = rate
+        self._watch.set(self.model.optimizer, rate)
         if self._momentum:
             self._momentum.assign(self._momenta[step - self._block_start])
         self._history.begin_step(step, rate, batch=batch)
-
-    def _look_for_another(self, what_it_does: str) -> None:
-        """Warn, once, if somebody has set the rate since this schedule did."""
-        if self._rate_set is None or self._warned_of_another or has_rate(self.model.optimizer, self._rate_set):
-            return
-        self._warned_of_another = True
-        warn(f"{what_it_does}Leave one of the two out.")
 
     def _compute_block(self, start: int) -> None:
         steps = np.arange(start, start + BLOCK)
@@ -340,10 +330,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._ended.append(batch)
         # From another thread, as where no callback needs the results at once, the optimizer may be further on.
         if len(self._ended) == 1 and threading.get_ident() == self._thread:
-            self._look_for_another(
-                "Something else sets the learning rate within the step, too, in `on_train_batch_begin` perhaps. A "
-                "callback that does so behind `SGDRScheduler` decides what the model trains at, not the schedule. "
-            )
+            self._watch.look(self.model.optimizer, WITHIN_STEP)
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Let the validation of an epoch that ends a cycle see the averaged weights.
@@ -402,11 +389,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         planned = self._batches_per_epoch or 0
         if trained < SHORT * planned and not self.model.stop_training and not self._warned_of_short:
             self._warned_of_short = True
-            warn(
-                f"An epoch had {trained} batches, not the {planned} that were announced, by `steps_per_epoch` or the "
-                "length of the data. The schedule is laid out for so many: the learning rate will not come down at the "
-                "ends of its cycles. Say how many there are, or leave `steps_per_epoch` out."
-            )
+            warn_of_short_epoch(trained, planned)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
