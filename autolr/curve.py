@@ -106,6 +106,11 @@ class RangeTest:
         """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""
         return self._losses_far_below(find_bounds(self.lrs, self.losses))
 
+    def burst_losses(self) -> list[float]:
+        """The loss that each burst came to, where that of the untrained model is the level; infinite if it diverged."""
+        level = float(np.mean(self.untrained_losses())) if self.bursts else 0.0
+        return [level + burst.change for burst in self.bursts]
+
     def _losses_far_below(self, bounds: LRBounds) -> Floats:
         losses = self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
         # Of bounds that are far too high, a hundredth may have trained the model, or torn it apart.

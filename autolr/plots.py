@@ -124,15 +124,14 @@ def _legend_below(ax: Axes) -> None:
 
 
 def _draw_bursts(ax: Axes, test: RangeTest) -> None:
-    level = float(np.mean(test.untrained_losses()))
+    heights = test.burst_losses()
     bottom, top = ax.get_ylim()
     # A burst learns more than a sweep: make room for the lowest.
-    lowest = min((level + burst.change for burst in test.bursts if math.isfinite(burst.change)), default=bottom)
+    lowest = min(filter(math.isfinite, heights), default=bottom)
     if lowest < bottom + 0.03 * (top - bottom):
         ax.set_ylim(lowest - 0.06 * (top - lowest), top)
     label: str | None = "bursts"
-    for burst in test.bursts:
-        height = level + burst.change
+    for burst, height in zip(test.bursts, heights, strict=True):
         fits = height < top
         ax.plot(
             burst.lr,

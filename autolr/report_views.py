@@ -85,7 +85,8 @@ class Overview:
     @cached_property
     def warnings(self) -> list[str]:
         """What was warned of in several trials: a matter of the search, not of each of them."""
-        seen = Counter(text for trial in self.search.trials if trial.record for text in set(trial.record.warnings))
+        records = (trial.record for trial in self.search.trials if trial.record)
+        seen = Counter(text for record in records for text in dict.fromkeys(record.warnings))  # in their order
         return [text for text, times in seen.items() if times > 1]
 
     @cached_property
@@ -244,8 +245,7 @@ class TrialView:
         if self.trial.record is None or self.trial.record.range_test is None:
             return []
         test = RangeTest.from_dict(self.trial.record.range_test)
-        level = float(np.mean(test.untrained_losses())) if test.bursts else 0.0
-        return [(burst.lr, level + burst.change) for burst in test.bursts]
+        return [(burst.lr, loss) for burst, loss in zip(test.bursts, test.burst_losses(), strict=True)]
 
     @cached_property
     def range_test(self) -> Chart | None:
