@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.errors import warn
+from autolr.errors import in_brief, warn
 from autolr.training import TrainingLog
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, PREFIX
 from autolr.verdicts import LRBounds
@@ -71,4 +71,4 @@ class RateWriter(keras.callbacks.Callback):
                         self._written = step
         except Exception as error:  # a picture less is no reason to fail a trial
             self._works = False
-            warn(f"The learning rate is no longer shown in TensorBoard ({type(error).__name__}: {error}).")
+            warn(f"The learning rate is no longer shown in TensorBoard ({in_brief(error)}).")

@@ -16,7 +16,7 @@ from autolr.averaging import averaged_variables, give_means
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, is_endless, num_samples, without_samples
-from autolr.errors import check_count, invalid, warn
+from autolr.errors import check_count, in_brief, invalid, warn
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -121,7 +121,7 @@ def _copy(model: keras.Model, path: Path) -> keras.Model:
         alike = all(np.allclose(*map(keras.ops.convert_to_numpy, pair)) for pair in zip(expected, found, strict=True))
         why = "A copy predicts something else: its layers have what neither their configs nor their weights tell."
     except Exception as error:  # whatever the user's classes raise: the model itself still predicts
-        alike, why = False, f"One cannot be copied ({type(error).__name__}: {error})."
+        alike, why = False, f"One cannot be copied ({in_brief(error)})."
     if alike:
         return copy
     warn(f"Models of the ensemble have layers in common, so it may be wrong, and not load when saved. {why}")

@@ -20,10 +20,10 @@ from autolr.best_ends import best_ends, near_the_best
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import WorkerWatch, is_chief
 from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
-from autolr.errors import RecordError, check_count, invalid, is_finite, warn
+from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
-from autolr.records import TrialRecord, note_stop
+from autolr.records import TrialRecord, note_stop, record_in
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import CHOICES, add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
@@ -190,19 +190,15 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     def _autolr_compare_objective(self) -> None:
         """Say so if trials were scored by another objective: their scores cannot be compared with those to come."""
-        for trial_id in self.oracle.trials:
-            try:
-                scored_by = TrialRecord.read(self.get_trial_dir(trial_id)).objective
-            except RecordError:
-                continue
-            name = getattr(self.oracle.objective, "name", None)
-            if scored_by and scored_by["name"] != name:
-                self._autolr_memory.warn_once(
-                    "objective",
-                    f"The search in {self.project_dir} was begun with the objective `{scored_by['name']}`, and goes on "
-                    f"with `{name}`: scores of two kinds are ranked together. Begin a new search in another directory.",
-                )
-            return
+        records = map(record_in, map(self.get_trial_dir, self.oracle.trials))
+        scored_by = next((record.objective["name"] for record in records if record and record.objective), None)
+        name = getattr(self.oracle.objective, "name", None)
+        if scored_by not in (None, name):
+            self._autolr_memory.warn_once(
+                "objective",
+                f"The search in {self.project_dir} was begun with the objective `{scored_by}`, and goes on with "
+                f"`{name}`: scores of two kinds are ranked together. Begin a new search in another directory.",
+            )
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
@@ -225,7 +221,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         except BaseException as error:
             by_hand = isinstance(error, KeyboardInterrupt)
             if not compat_tuner.is_worker(self):  # the others go on
-                what = f"{type(error).__name__}: {error}".partition("\n")[0]
+                what = in_brief(error).partition("\n")[0]
                 note_stop(self.project_dir, "" if by_hand else what)
             if by_hand:
                 progress.interrupted(str(self.project_dir))

@@ -97,6 +97,14 @@ class TrialRecord:
             raise RecordError(f"{path} is no trial record of autolr: {error}") from error
 
 
+def record_in(folder: str | os.PathLike[str]) -> TrialRecord | None:
+    """A trial's record; None if it is gone, damaged, or in a folder that only TensorFlow can read."""
+    try:
+        return TrialRecord.read(folder)
+    except RecordError:
+        return None
+
+
 def note_stop(folder: str | os.PathLike[str], error: str = "") -> None:
     """Note in a search's folder that it was cut off just now, by Ctrl-C or this error, where that can be written."""
     with contextlib.suppress(OSError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from autolr.errors import warn
+from autolr.errors import in_brief, warn
 from autolr.files import strict
 from autolr.optimizers import batches_per_update, batches_trained, current_rate, iterations_of
 
@@ -94,7 +94,7 @@ class TrainingLog(keras.callbacks.Callback):
                 note(*arguments)
             except Exception as error:  # a full disk, a metric of a strange kind: the training is worth more
                 self._works = False
-                warn(f"The training is no longer recorded ({type(error).__name__}: {error}). It goes on.")
+                warn(f"The training is no longer recorded ({in_brief(error)}). It goes on.")
 
     def _note(self, done: int, logs: Mapping[str, Any]) -> None:
         self._rates.append((done, current_rate(self.model.optimizer)))

@@ -20,6 +20,7 @@ from autolr.budget import describe, plan, steps_per_epoch, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
+from autolr.errors import in_brief
 from autolr.optimizers import (
     KEPT,
     PROPORTIONAL,
@@ -176,7 +177,7 @@ class AssistedTrial:
                     self.trial.hyperparameters.values.pop(name, None)
                 self.diary.warn(
                     "unprepared",
-                    f"Trial {self.trial.trial_id} could not be prepared ({type(error).__name__}: {error}). "
+                    f"Trial {self.trial.trial_id} could not be prepared ({in_brief(error)}). "
                     "It trains without AutoLR, at the rate its model is compiled with.",
                 )
         arguments = self._without_cycles_to_judge(arguments)
@@ -352,7 +353,7 @@ class AssistedTrial:
         except Exception as error:  # whatever it was, the weights are there
             self.diary.warn(
                 "optimizer",
-                f"The optimizer's state of trial {parent} could not be loaded ({type(error).__name__}: {error}). "
+                f"The optimizer's state of trial {parent} could not be loaded ({in_brief(error)}). "
                 f"Trial {self.trial.trial_id} goes on with its weights and a fresh optimizer.",
             )
 

@@ -11,9 +11,9 @@ import keras
 from autolr.budget import range_test_budget
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
-from autolr.errors import RecordError, in_brief
+from autolr.errors import in_brief
 from autolr.optimizers import batches_per_update, usual_rate
-from autolr.records import TrialRecord
+from autolr.records import TrialRecord, record_in
 from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
 from autolr.sweep import run_range_test
@@ -56,7 +56,7 @@ def find_trial_bounds(
     values = trial.hyperparameters.values
     parent = parent_of(trial)
     if parent and MIN_LR in values and MAX_LR in values:
-        record = _record_in(folder_of(parent))
+        record = record_in(folder_of(parent))
         # Of several ways of training the bounds are the last one's, and can't serve for what came before.
         if record is None or record.ways == 1:
             return _taken_over(parent, _verdict_on(values[MIN_LR], values[MAX_LR], record), diary)
@@ -135,14 +135,6 @@ def training_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:
     diary.say(f"range test: none, goes on with the bounds of trial {trial_id}")
     return Found(bounds, None, f"trial {trial_id}")
-
-
-def _record_in(folder: str) -> TrialRecord | None:
-    """A trial's record; None if it is gone, damaged, or in a folder that only TensorFlow can read."""
-    try:
-        return TrialRecord.read(folder)
-    except RecordError:
-        return None
 
 
 def _verdict_on(min_lr: float, max_lr: float, record: TrialRecord | None) -> LRBounds:
