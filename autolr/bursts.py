@@ -175,22 +175,21 @@ def _best(tried: Sequence[Burst], noise: float) -> int | None:
     return tried.index(best)
 
 
-def gathers_pace(bursts: Sequence[Burst]) -> bool:
+def gathers_pace(bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:
     """Whether the loss fell the faster in the longer of the two first looks: such a model has only begun to learn.
 
     At a steady pace it falls twice as far in twice the steps; most models slow down. Until then the rates that learn
     fast and those that will diverge are hard to tell apart.
     """
-    brief, longer = (
-        min((burst.change for burst in bursts if burst.steps == look.steps), default=math.nan) for look in LOOKS
-    )
-    return longer < LOOKS[1].steps / LOOKS[0].steps * min(brief, 0.0)
+    brief, longer = (_learned_most([burst for burst in bursts if burst.steps == look.steps], noise) for look in LOOKS)
+    steady = LOOKS[1].steps / LOOKS[0].steps * min(brief.change, 0.0) if brief else 0.0
+    return longer is not None and longer.change < steady
 
 
-def has_settled(bursts: Sequence[Burst]) -> bool:
+def has_settled(bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:
     """Whether the bursts were long enough for a model's pace: two looks at least, and a third if it was gathering."""
     longest = max((burst.steps for burst in bursts), default=0)
-    return longest > LOOKS[-1].steps or (longest == LOOKS[-1].steps and not gathers_pace(bursts))
+    return longest > LOOKS[-1].steps or (longest == LOOKS[-1].steps and not gathers_pace(bursts, noise=noise))
 
 
 def confirm(
@@ -234,7 +233,7 @@ def confirm(
         status = "diverged_at_once"
     elif fall > noise:
         status = "ok"
-        if normalized and has_settled(bursts):
+        if normalized and has_settled(bursts, noise=noise):
             raised = max(max_lr, min(BOLDER * max_lr, highest))
     else:
         status = "small_fall"

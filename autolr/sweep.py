@@ -257,7 +257,7 @@ def _confirmed(
 
     test = look(LOOKS)
     # Longer ones only for a model that begins to learn late, the longest only where it has not begun yet.
-    if test.bounds().status == "small_fall" or gathers_pace(bursts):
+    if test.bounds().status == "small_fall" or gathers_pace(bursts, noise=noise):
         test = look(ALL_LOOKS[:-1])
     if test.bounds().status == "small_fall":
         test = look(ALL_LOOKS)

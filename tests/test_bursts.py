@@ -383,8 +383,15 @@ def test_a_longer_look_that_sees_a_fall_decides():
 )
 def test_a_fall_of_more_than_twice_in_twice_the_steps_gathers_pace(brief, longer, begun):
     bursts = [Burst(rate, brief + off, 24) for rate, off in ((1e-3, 0.3), (3e-3, 0.0), (1e-2, math.inf))]
-    assert not gathers_pace(bursts)
-    assert gathers_pace([*bursts, Burst(3e-3, longer, 48), Burst(1e-3, longer + 0.1, 48)]) == begun
+    assert not gathers_pace(bursts, noise=0.5)
+    bursts += [Burst(3e-3, longer, 48), Burst(1e-3, longer + 0.1, 48)]
+    assert gathers_pace(bursts, noise=0.5) == begun
+
+
+def test_a_dead_networks_fall_is_no_pace():
+    dead = [Burst(rate, change, 24) for rate, change in ((1e-3, -0.1), (3e-3, 9.0), (1e-2, -5.0))]
+    assert gathers_pace([*dead, Burst(1e-3, -0.3, 48)]), "at the rate that learns, three times in twice the steps"
+    assert not gathers_pace([Burst(1e-3, -0.1, 24), *(burst._replace(steps=48) for burst in dead)])
 
 
 @pytest.mark.slow
