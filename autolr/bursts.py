@@ -1,4 +1,4 @@
-"""Confirming a sweep's bounds: short trainings at single rates, each from the untouched weights.
+"""Confirming a sweep's bounds: short trainings at single rates, all from the untouched weights.
 
 A sweep shows each rate for a step or two. A model that learns late (a deep ReLU network without normalisation, hard
 images) shows nothing but noise in it until it diverges, far above the rates that train; noisy labels or small batches
@@ -173,6 +173,12 @@ def _best(tried: Sequence[Burst], noise: float) -> int | None:
     if best is None or (best.change >= 0 and best.lr == min(tried).lr):
         return None
     return tried.index(best)
+
+
+def may_go_on(lr: float, steps: int, bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:
+    """Whether a burst of this rate and length may be wanted longer: if it is the best of its length, or next to it."""
+    best = _learned_most([burst for burst in bursts if burst.steps == steps], noise)
+    return best is not None and abs(math.log(lr / best.lr)) < 1.5 * math.log(FACTOR)
 
 
 def gathers_pace(bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:

@@ -68,21 +68,28 @@ class Fit:
                 arguments["sample_weight"] = as_tensors(arguments["sample_weight"])
         return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
 
-    def __call__(self, callback: keras.callbacks.Callback, *, epochs: int) -> None:
-        """Train for so many epochs, unless the callback ends it."""
+    def __call__(self, callback: keras.callbacks.Callback, *, epochs: int, skipped: int = 0) -> None:
+        """Train for so many epochs, unless the callback ends it.
+
+        Args:
+            callback: Its only callback.
+            epochs: So many at most.
+            skipped: First batches that are drawn and left out, where that can be done (`can_skip`).
+        """
         fit = unassisted_fit(self.model)
         # Keras must not evaluate in between.
         frequency = {"validation_freq": NEVER} if accepts(fit, "validation_freq") else {}
         try:
-            fit(
-                self.x.replay() if isinstance(self.x, Replay) else self.x,
-                self.y,
-                epochs=epochs,
-                callbacks=[callback],
-                verbose=0,
-                **frequency,
-                **self.arguments,
-            )
+            with _skipping(self.model, skipped):
+                fit(
+                    self.x.replay() if isinstance(self.x, Replay) else self.x,
+                    self.y,
+                    epochs=epochs,
+                    callbacks=[callback],
+                    verbose=0,
+                    **frequency,
+                    **self.arguments,
+                )
         except ValueError as error:
             if self.y is not None or "None values not supported" not in str(error):
                 raise
@@ -103,6 +110,37 @@ class Fit:
             self.x.end()
         if not is_array_data(self.x):
             gc.collect()
+
+
+def can_skip(fit: Fit) -> bool:
+    """Whether a `fit` can draw batches and leave them out: where it is Keras's own, on the TensorFlow backend."""
+    own = type(fit.model).fit is keras.Model.fit
+    own &= type(fit.model).make_train_function is keras.Model.make_train_function
+    return own and keras.backend.backend() == "tensorflow"
+
+
+@contextmanager
+def _skipping(model: keras.Model, batches: int) -> Iterator[None]:
+    """Leave out the first batches of a `fit`, which are drawn as ever."""
+    if not batches:
+        yield
+        return
+    model.make_train_function()
+    step, left = model.train_function, batches
+
+    def skip_first(iterator: Any) -> Any:
+        nonlocal left
+        if not left:
+            return step(iterator)
+        left -= 1
+        next(iterator)
+        return {}
+
+    model.train_function = skip_first
+    try:
+        yield
+    finally:
+        model.train_function = step
 
 
 def unassisted_fit(model: keras.Model) -> Callable[..., Any]:

@@ -67,11 +67,15 @@ class Snapshot:
     def restore(self) -> None:
         """Put everything back as it was."""
         self.model.reset_metrics()  # those created since then start from zero
-        for variable, value in self.values:
-            variable.assign(value)
+        self.assign()
         for name, value in self.attributes.items():
             setattr(self.model, name, value)
         self.random_state.restore()
+
+    def assign(self) -> None:
+        """Put the variables alone back, and the user's own generators."""
+        for variable, value in self.values:
+            variable.assign(value)
 
 
 def variables_of_data(data: Any) -> list[Any]:

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from autolr.batchnorm import is_normalized, moving_statistics
-from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, next_burst
+from autolr.burst_recorder import BurstRecorder, Paused
+from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, may_go_on, next_burst
 from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.curve import RangeTest, noise_of
 from autolr.data import holding_nan, is_empty, without_samples
@@ -25,11 +26,10 @@ from autolr.optimizers import (
     keeps_its_optimizer,
     takes_a_number,
 )
-from autolr.preparing import Fit, prepare, quick_collection, step_by_step, unassisted_fit
+from autolr.preparing import Fit, can_skip, prepare, quick_collection, step_by_step, unassisted_fit
 from autolr.recorder import LossRecorder
 from autolr.snapshot import Snapshot
 from autolr.terminal import Line
-from autolr.trough import Floats
 
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "validation_freq"}
 
@@ -51,9 +51,9 @@ def range_test(
 
     The model trains while its rate rises exponentially from `start_lr` to `end_lr`, and the loss of every batch is
     recorded. The sweep ends by itself when the loss diverges. It shows each rate for a step or two only, so what it
-    suggests is confirmed by bursts: trainings of 24 steps at single rates around it, then of 48 steps around the
-    best, each from the model's untouched weights. Where the model begins to learn late they are longer: 96 steps
-    if there was no fall beyond the noise or one that gathers pace, and 192 if there is none yet.
+    suggests is confirmed by bursts: trainings of 24 steps at single rates around it, each from the model's untouched
+    weights, of which the best and its neighbours go on to 48 steps. Where the model begins to learn late they are
+    longer: 96 steps if there was no fall beyond the noise or one that gathers pace, and 192 if there is none yet.
 
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics, variables of the loss and of the
     user's own objects, and random generators are put back bit for bit, also after Ctrl-C or an error: training
@@ -72,8 +72,9 @@ def range_test(
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
         burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 1128, all ever wanted:
-            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192. With
-            fewer, the longer ones are left out first.
+            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192; hardly
+            more than half of these are spent where bursts go on from shorter ones. With fewer, the longer ones are
+            left out first.
         verbose: Whether to tell what is being tried: 0, or 1 (as 2). Defaults to "auto", a single line on a terminal,
             nothing elsewhere.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
@@ -174,13 +175,15 @@ def run_range_test(
     fit = Fit.on(model, x, y, batch_size=batch_size, **fit_arguments)
 
     def train(recorder: LossRecorder) -> RangeTest:
-        if isinstance(recorder, BurstRecorder):
-            say(f"range test: a burst of {recorder.num_steps} steps at {recorder.rate:.1e}")
-        else:
-            say(f"range test: a sweep of {recorder.num_steps} steps")
+        skipped = 0
         try:
+            if isinstance(recorder, BurstRecorder):
+                say(f"range test: a burst of {recorder.num_steps} steps at {recorder.rate:.1e}")
+                skipped = recorder.resume(model)
+            else:
+                say(f"range test: a sweep of {recorder.num_steps} steps")
             # Enough epochs even when each is a single batch. The callback ends training in time.
-            fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer))
+            fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer), skipped=skipped)
             normalized = is_normalized(model, statistics)
         finally:
             fit.dispose()
@@ -201,7 +204,7 @@ def run_range_test(
                     prepare(fit)
                 before = Snapshot.of(model, fit.x) if changed else original
                 statistics = moving_statistics(model)
-                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr)
+                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr, pausing=can_skip(fit))
         finally:
             original.restore()
 
@@ -228,19 +231,29 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
 
 
 def _confirmed(
-    sweep: RangeTest, burst_steps: int, train: Callable[[LossRecorder], RangeTest], *, end_lr: float
+    sweep: RangeTest,
+    burst_steps: int,
+    train: Callable[[LossRecorder], RangeTest],
+    *,
+    end_lr: float,
+    pausing: bool,
 ) -> RangeTest:
-    """The sweep, with bursts around what it suggests."""
+    """The sweep, with bursts around what it suggests.
+
+    A burst goes on where a shorter one at its rate has paused, or has the same end if that one diverged. It sees the
+    batches that it would have seen from the beginning, so nothing but the steps spent depends on it.
+    """
     bounds, untrained = sweep.bounds(), sweep.untrained_losses()
     if bounds.status in ("flat", "non_finite") or len(untrained) < 3 or not np.all(np.isfinite(untrained)):
         return sweep
     bursts: list[Burst] = []
+    paused: list[Paused] = []
     noise, spent = noise_of(untrained), 0
     # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
     highest = end_lr if sweep.diverged else math.inf
 
     def look(looks: Sequence[Look]) -> RangeTest:
-        nonlocal spent
+        nonlocal spent, paused
         while found := next_burst(
             bounds.max_lr,
             bursts,
@@ -250,9 +263,16 @@ def _confirmed(
             noise=noise,
         ):
             rate, steps = found
-            burst = train(BurstRecorder(rate, steps))
+            if any(burst.change == math.inf and math.isclose(burst.lr, rate) for burst in bursts):
+                bursts.append(Burst(rate, math.inf, steps))
+                continue
+            begun = next((it for it in paused if math.isclose(it.rate, rate)), None)
+            recorder = BurstRecorder(rate, steps, begun=begun, pausing=pausing)
+            burst = train(recorder)
             spent += burst.steps_spent
             bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps))
+            held = [it for it in (*paused, recorder.paused) if it is not None and it is not begun]
+            paused = [it for it in held if may_go_on(it.rate, len(it.losses), bursts, noise=noise)]
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
 
     test = look(LOOKS)
@@ -262,21 +282,3 @@ def _confirmed(
     if test.bounds().status == "small_fall":
         test = look(ALL_LOOKS)
     return test
-
-
-class BurstRecorder(LossRecorder):
-    """Trains at one rate and records the losses."""
-
-    def __init__(self, rate: float, num_steps: int) -> None:
-        super().__init__(num_steps, restore=False)
-        self.rate = rate
-
-    def _lay_out(self, points: int) -> Floats:
-        return np.full(points, self.rate)
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""
-        finite = (keras.ops.all(keras.ops.isfinite(variable)) for variable in self.model.trainable_variables)
-        if self._recorded and not all(map(bool, finite)):
-            self._recorded[-1] = math.inf
-        super().on_train_end(logs)

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from autolr import LRBounds, RangeTest, SGDRScheduler, range_test
 from autolr.batchnorm import is_normalized, moving_statistics
-from autolr.bursts import ALL_LOOKS, BURST_STEPS, FACTOR, LATE_LOOKS, LOOKS, Burst, confirm, gathers_pace, next_burst
+from autolr.bursts import (
+    ALL_LOOKS,
+    BURST_STEPS,
+    FACTOR,
+    LATE_LOOKS,
+    LOOKS,
+    Burst,
+    confirm,
+    gathers_pace,
+    may_go_on,
+    next_burst,
+)
 
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
@@ -435,3 +446,18 @@ def test_weights_that_are_no_numbers_have_diverged_though_the_loss_is_one(data):
     assert {burst.change for burst in test.bursts} == {np.inf}
     assert test.bounds().status == "diverged_at_once"
     assert test.bounds().confidence == "low"
+
+
+def test_of_bursts_the_best_and_its_neighbours_may_go_on():
+    """A longer look never begins at a rate whose state was given up, if it was tried."""
+
+    def kept_of(bursts):
+        return {burst.lr for burst in bursts if may_go_on(burst.lr, burst.steps, bursts)}
+
+    bursts = search(valley(8e-3 / 20))
+    brief = [burst for burst in bursts if burst.steps == 24]
+    longer = {burst.lr for burst in bursts if burst.steps == 48}
+    assert len(brief) == 5
+    assert all(any(math.isclose(rate, kept) for kept in kept_of(brief)) for rate in longer)
+    assert len(kept_of(brief)) <= 3
+    assert kept_of([Burst(1e-3, math.inf, 24)]) == set()

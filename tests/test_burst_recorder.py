@@ -1,0 +1,169 @@
+"""Bursts that go on where shorter ones have paused: the same range test, by fewer steps."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from helpers import LOSS, assert_same_arrays, compiled, rate_of, state_of
+
+from autolr import burst_recorder, range_test
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere each burst begins anew")
+
+OPTIMIZERS = {
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.02),
+    "accumulating": lambda: keras.optimizers.Adam(0.02, gradient_accumulation_steps=2),
+    "schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)),
+}
+
+
+class BeginsAnew(keras.Sequential):
+    """With a `fit` of its own, of which nobody knows whether it can leave batches out."""
+
+    def fit(self, *args, **kwargs):
+        return super().fit(*args, **kwargs)
+
+
+def model_of(kind, optimizer):
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.Input((6,)),
+        keras.layers.Dense(8, activation="tanh"),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dropout(0.2),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+    return compiled(kind(layers), OPTIMIZERS[optimizer]())
+
+
+def data_of(kind, x, y):
+    if kind == "arrays":
+        return {"x": x, "y": y, "batch_size": 12}
+    if kind == "generator":
+        return {"x": ((x[i : i + 12], y[i : i + 12]) for i in itertools.cycle(range(0, len(x), 12)))}
+    import tensorflow as tf
+
+    noise = keras.layers.GaussianNoise(0.1, seed=5)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(12)
+    return {"x": dataset.map(lambda rows, targets: (noise(rows, training=True), targets))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [
+        ("arrays", "momentum"),
+        ("tf.data", "adam"),
+        pytest.param("arrays", "accumulating", marks=pytest.mark.slow),
+        pytest.param("arrays", "schedule", marks=pytest.mark.slow),
+        pytest.param("generator", "adam", marks=pytest.mark.slow),
+    ],
+)
+def test_a_burst_that_goes_on_is_bit_for_bit_one_from_the_beginning(data, kind, optimizer):
+    """Arrays are shuffled; with a partial last batch, through several epochs, past dropout and noise in the data."""
+
+    def run(model_kind):
+        model = model_of(model_kind, optimizer)
+        arguments = data_of(kind, *data)
+        test = range_test(model, **arguments, num_steps=40, burst_steps=264)
+        if kind != "generator":  # which has been read further
+            model.fit(**arguments, epochs=2, verbose=0)
+        return test, state_of(model)
+
+    (test, state), (anew, state_anew) = run(keras.Sequential), run(BeginsAnew)
+    assert {burst.steps for burst in test.bursts} >= {24, 48}
+    assert test.bursts == anew.bursts
+    assert test.losses.tolist() == anew.losses.tolist()
+    assert_same_arrays(state, state_anew)
+    pairs = itertools.combinations(test.bursts, 2)
+    gone_on = [a for a, b in pairs if a.lr == b.lr and (a.steps, b.steps) == (24, 48) and np.isfinite(a.change)]
+    assert len(gone_on) >= 2
+    assert test.steps_spent <= anew.steps_spent - 24 * len(gone_on)
+
+
+def test_the_steps_spent_are_those_that_were_taken(data):
+    taken = []
+
+    class Counting(keras.Sequential):
+        def train_step(self, batch):
+            taken.append(1)
+            return super().train_step(batch)
+
+    model = Counting([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("adam", LOSS, run_eagerly=True)
+    test = range_test(model, *data, batch_size=12, num_steps=40, burst_steps=264)
+    assert {burst.steps for burst in test.bursts} == {24, 48}
+    assert len(taken) == test.steps_spent < 40 + sum(burst.steps for burst in test.bursts)
+
+
+def test_a_rate_that_has_diverged_is_not_tried_again_for_longer():
+    """It would diverge at the same step: that is known without one."""
+    taken = collections.Counter()
+
+    class Counting(keras.Sequential):
+        def train_step(self, batch):
+            taken[rate_of(self)] += 1
+            return super().train_step(batch)
+
+    keras.utils.set_random_seed(3)
+    model = Counting([keras.Input((6,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = 20 * np.random.default_rng(0).normal(size=(73, 6)).astype("float32")
+    test = range_test(model, x, x[:, :1], batch_size=12, num_steps=40, burst_steps=264)
+    diverged = {steps: {b.lr for b in test.bursts if b.steps == steps and b.change == np.inf} for steps in (24, 48)}
+    again = diverged[24] & diverged[48]
+    assert again
+    assert all(taken[np.float32(rate).item()] < 24 for rate in again)
+
+
+@pytest.mark.parametrize("after", [10, *(pytest.param(it, marks=pytest.mark.slow) for it in (1, 23))])
+def test_an_error_while_batches_are_left_out_leaves_the_model_as_it_was(data, after):
+    x, y = data
+    drawn = 0
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            nonlocal drawn
+            drawn += 1
+            if drawn == limit:
+                raise RuntimeError("damaged")
+            return x[index * 12 : index * 12 + 12], y[index * 12 : index * 12 + 12]
+
+    limit = None
+    first = range_test(model_of(keras.Sequential, "adam"), Batches(), num_steps=40, burst_steps=120)
+    assert {burst.steps for burst in first.bursts} == {24}
+    limit, drawn = drawn + after, 0
+
+    def run(*, tested):
+        nonlocal limit
+        model = model_of(keras.Sequential, "adam")
+        if tested:
+            with pytest.raises(Exception, match="damaged"):
+                range_test(model, Batches(), num_steps=40, burst_steps=264)
+            assert drawn == limit
+        limit = None
+        return model.fit(Batches(), verbose=0, epochs=2).history, state_of(model)
+
+    (history, state), (untested, state_untested) = run(tested=True), run(tested=False)
+    assert history == untested
+    assert_same_arrays(state, state_untested)
+
+
+def test_no_state_is_kept_of_a_model_too_large_for_it(data, monkeypatch):
+    """The bursts are the same, each from the beginning."""
+
+    def run():
+        return range_test(model_of(keras.Sequential, "adam"), *data, batch_size=12, num_steps=40, burst_steps=264)
+
+    small = run()
+    monkeypatch.setattr(burst_recorder, "MOST_NUMBERS", 10)
+    large = run()
+    assert small.bursts == large.bursts
+    assert small.steps_spent < large.steps_spent
