@@ -19,9 +19,11 @@ WORST = 2.0
 def near_the_best(trials: Sequence[Any], objective: Any) -> list[Any]:
     """Trials, the best first, without those whose score is more than twice the best.
 
-    Of an objective to be maximized, or where the best score is not positive, twice means nothing, and all are kept.
+    Of an objective to be maximized, of several, or where the best score is not positive, twice means nothing, and all
+    are kept.
     """
-    if not trials or objective.direction != "min" or trials[0].score <= 0:
+    several = hasattr(objective, "objectives")  # Keras Tuner takes the difference of their sums
+    if not trials or several or objective.direction != "min" or trials[0].score <= 0:
         return list(trials)
     return [trial for trial in trials if trial.score <= WORST * trials[0].score]
 

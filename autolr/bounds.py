@@ -58,8 +58,8 @@ def find_bounds(
     Args:
         lrs: Learning rates, positive and strictly increasing, shape `(num_steps,)`. Best spaced evenly in log-rate.
         losses: The loss of each step's own batch, shape `(num_steps,)`. Not the epoch's running mean, which lags.
-            Infinite losses, and NaN after the last finite loss, mean divergence; other NaN are left out. What is
-            masked counts as NaN.
+            Infinite losses (beyond 1e100), and NaN after the last finite loss, mean divergence; other NaN are left out.
+            What is masked counts as NaN.
         min_level: Share of the fall still to go at `min_lr`.
         max_ratio: Largest `max_lr / min_lr`, though 2 in any case; values from 3 to 5 score alike. A sweep sees a rate
             for a few steps, a cycle for hundreds: far above the rate that halves the fall, training is noisy or
@@ -162,8 +162,12 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
     trough = find_trough(x, y)
     curve = y if trough is None else trough.losses
     keep = np.isfinite(curve)
+    at = np.log10(rates[finite])
     smoothed = np.full(len(raw), np.nan)
-    smoothed[finite] = smooth(x[keep], curve[keep], np.log10(rates[finite]))
+    if len(rates) > _MAX_POINTS:  # the fit takes as many straight lines as there are points
+        smoothed[finite] = np.interp(at, x[keep], smooth(x[keep], curve[keep], x[keep]))
+    else:
+        smoothed[finite] = smooth(x[keep], curve[keep], at)
     return smoothed
 
 

@@ -57,7 +57,7 @@ class Burst(NamedTuple):
     Attributes:
         lr: The rate.
         change: Mean loss after the burst's first third, less that of the untrained model. Negative if the model
-            learned, infinite if it diverged.
+            learned, zero if that cannot be told from chance, infinite if it diverged.
         steps: Steps it was meant to take.
     """
 
@@ -66,21 +66,30 @@ class Burst(NamedTuple):
     steps: int
 
     @classmethod
-    def of(cls, lr: float, losses: npt.ArrayLike, untrained: npt.ArrayLike, *, steps: int) -> Burst:
+    def of(cls, lr: float, losses: npt.ArrayLike, untrained: npt.ArrayLike, *, steps: int, noise: float = 0.0) -> Burst:
         """The burst whose batch losses these are.
 
         Args:
             lr: Its rate.
             losses: Loss of each step, shape `(steps,)`; fewer if it was ended because it diverged.
-            untrained: Losses of the untrained model on the first batches of the burst, 3 or more: where there are
-                some, differences between batches cancel. Their mean stands for the others.
+            untrained: Losses of the untrained model, 3 or more. Where the burst saw the same batches, as its first loss
+                tells, differences between these cancel, and the mean stands for batches whose loss is not known. Where
+                it did not, as of data that shuffle themselves, a change is none if it is less than two standard errors.
             steps: Steps it was meant to take.
+            noise: Standard deviation of the untrained model's batch losses.
         """
-        after, before = np.asarray(losses, dtype=np.float64), np.asarray(untrained, dtype=np.float64)[:steps]
+        after, before = np.asarray(losses, dtype=np.float64), np.asarray(untrained, dtype=np.float64)
         if len(after) < steps or not np.all(np.isfinite(after)):
             return cls(float(lr), math.inf, steps)
-        before = np.append(before, np.full(steps - len(before), np.mean(before)))
-        return cls(float(lr), float(np.mean((after - before)[steps // 3 :])), steps)
+        first, error = steps // 3, 0.0
+        if abs(after[0] - before[0]) <= noise / 100:  # the same batches
+            known = before[:steps]
+            before = np.append(known, np.full(steps - len(known), np.mean(known)))
+        else:
+            error = 2 * noise * math.sqrt(1 / len(before) + 1 / (steps - first))
+            before = np.full(steps, np.mean(before))
+        change = float(np.mean((after - before)[first:]))
+        return cls(float(lr), change if abs(change) > error else 0.0, steps)
 
 
 def next_burst(
@@ -96,7 +105,7 @@ def next_burst(
 
     First the rate in doubt, then a third of it and three times it, then on towards where it is better, until the best
     lies between two that are worse; but down by decades while all that were tried did harm. Then the best and its two
-    neighbours again, for twice as long.
+    neighbours again, for twice as long; where none made a difference, the highest and its neighbours.
 
     Args:
         centre: The `max_lr` that the sweep suggests.
@@ -115,7 +124,8 @@ def next_burst(
                 return rate, look.steps
         best = _best(tried, noise)
         if best is not None:
-            centre = tried[best].lr
+            # Where none made a difference, higher ones may: a model that has not begun to learn is not spoilt either.
+            centre = best.lr if any(burst.change for burst in tried) else max(tried).lr
         elif tried and _learned_most(tried, noise) is None:
             centre = min(tried).lr
     return None
@@ -157,14 +167,18 @@ def _lowest_harmful(tried: Sequence[Burst], noise: float) -> float:
 
 
 def _learned_most(tried: Sequence[Burst], noise: float) -> Burst | None:
-    """The burst that did best at a lower rate than any that did harm; None if all did harm."""
+    """The burst that did best at a lower rate than any that did harm; None if all did harm.
+
+    Of several that made no difference it is the one that was tried first, as suggested, and not the lowest, which never
+    makes any.
+    """
     ceiling = _lowest_harmful(tried, noise)
     harmless = (burst for burst in tried if burst.lr < ceiling)
-    return min(harmless, key=lambda burst: (burst.change, burst.lr), default=None)
+    return min(harmless, key=lambda burst: (burst.change, burst.lr if burst.change else 0.0), default=None)
 
 
-def _best(tried: Sequence[Burst], noise: float) -> int | None:
-    """Which of the bursts did best; None if all did harm, or if the lowest rate did best and did not help either.
+def _best(tried: Sequence[Burst], noise: float) -> Burst | None:
+    """The burst that did best; None if all did harm, or if the lowest rate did best and did not help either.
 
     Whether a rate helped is less certain than which one did best: bursts are compared on the same batches, the
     untrained model with them on the first of these only.
@@ -172,7 +186,7 @@ def _best(tried: Sequence[Burst], noise: float) -> int | None:
     best = _learned_most(tried, noise)
     if best is None or (best.change >= 0 and best.lr == min(tried).lr):
         return None
-    return tried.index(best)
+    return best
 
 
 def may_go_on(lr: float, steps: int, bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:
@@ -225,13 +239,17 @@ def confirm(
     """
     if not bursts:
         return bounds
-    looks = [sorted(burst for burst in bursts if burst.steps == steps) for steps in sorted({b.steps for b in bursts})]
+    looks = [[burst for burst in bursts if burst.steps == steps] for steps in sorted({b.steps for b in bursts})]
     bests = [_best(tried, noise) for tried in looks]
     longest, best = looks[-1], bests[-1]
     if best is not None:
-        inner = 0 < best < len(longest) - 1
-        shift = _vertex([burst.change for burst in longest[best - 1 : best + 2]]) if inner else 0.0
-        max_lr, fall = longest[best].lr * FACTOR**shift, -longest[best].change
+        by_rate = sorted(longest)
+        at = by_rate.index(best)
+        inner = 0 < at < len(by_rate) - 1
+        shift = _vertex([burst.change for burst in by_rate[at - 1 : at + 2]]) if inner else 0.0
+        max_lr, fall = best.lr * FACTOR**shift, -best.change
+        if not fall:  # nothing was seen that says more than the sweep
+            max_lr = min(max_lr, bounds.max_lr)
     else:
         max_lr, fall = min(bounds.max_lr, *(burst.lr for burst in bursts)), 0.0
     raised = 0.0
@@ -245,7 +263,7 @@ def confirm(
         status = "small_fall"
         if best is not None:
             max_lr = min(max_lr, _best_on_the_whole(bursts, among=longest))
-    chosen = [tried[at].lr for tried, at in zip(looks, bests, strict=True) if at is not None]
+    chosen = [burst.lr for burst in bests if burst is not None]
     steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
@@ -273,7 +291,7 @@ def _best_on_the_whole(bursts: Sequence[Burst], *, among: Sequence[Burst]) -> fl
     def change(rate: float) -> float:
         return float(np.mean([burst.change for burst in bursts if math.isclose(burst.lr, rate)]))
 
-    return min(among, key=lambda burst: (change(burst.lr), burst.lr)).lr
+    return min(among, key=lambda burst: (change(burst.lr), burst.lr if burst.change else 0.0)).lr
 
 
 def _vertex(changes: list[float]) -> float:

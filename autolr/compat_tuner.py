@@ -137,6 +137,17 @@ def checkpoint_of(tuner: Any, trial_id: str) -> str:
     return str(tuner._get_checkpoint_fname(trial_id))
 
 
+def may_have_weights(tuner: Any, trial_id: str) -> bool:
+    """Whether a trial's best weights were saved; of a folder that only TensorFlow can read, it is not known."""
+    path = checkpoint_of(tuner, trial_id)
+    return "://" in path or Path(path).exists()
+
+
+def build_again(tuner: Any, trial: Any) -> Any:
+    """A trial's model with the weights it is built with: Keras Tuner's `load_model` before it loads any."""
+    return tuner._try_build(trial.hyperparameters)
+
+
 @contextlib.contextmanager
 def silent_display(oracle: Any) -> Iterator[None]:
     """Have Keras Tuner's own display print nothing, and note the times as ever.

@@ -6,6 +6,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import GeneratorType
 from typing import Any
 
@@ -124,84 +125,115 @@ def holding_nan(**arrays: Any) -> list[str]:
     ]
 
 
+@dataclass
+class Drawn:
+    """What was drawn from a generator and is still to be trained on.
+
+    Attributes:
+        batches: The batches, each with the state in which its making left the random generators, if it moved them.
+        error: What ended the generator, if an error did: who asks a generator again hears of its end alone.
+        passes: How many trainings have begun to draw; the latest alone goes on.
+        lock: Keras reads ahead in another thread, which may live a little longer than its `fit`.
+    """
+
+    batches: deque[tuple[Any, bytes | None]] = field(default_factory=deque)
+    error: Exception | None = None
+    passes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Replay:
     """A generator that remembers what was drawn from it, so that a range test takes no batch away from training.
 
-    Keras takes generators for data, but no other iterators: what it is given are generators of this class's. One
-    instance serves all trainings on the same source: what a test has drawn and this training does not use is the
-    next one's.
+    Keras takes generators for data, but no other iterators: what it is given are generators of this class's. What a
+    test has drawn and this training does not use is the next one's on the same source.
 
     A source may draw from Python's or NumPy's random generator, which a test puts back. So a batch that comes from
-    memory leaves them as it did when it was drawn: else the source would make the remembered batches once more.
+    memory leaves them as it did when it was drawn: else the source would make the remembered batches once more. It may
+    also fill the same arrays again and again, so what is remembered is copied.
 
     Args:
         source: The user's generator, finite or not.
+        drawn: What was drawn from it before.
     """
 
-    def __init__(self, source: Iterator[Any]) -> None:
+    def __init__(self, source: Iterator[Any], drawn: Drawn | None = None) -> None:
         self.source = source
-        self._drawn: deque[tuple[Any, bytes | None]] = deque()
-        self._passes = 0
-        # Keras reads ahead in another thread, which may live a little longer than its `fit`.
-        self._lock = threading.Lock()
+        self._drawn = drawn or Drawn()
 
     def first(self) -> Any:
         """The first batch."""
-        with self._lock:
-            if not self._drawn:
+        with self._drawn.lock:
+            if not self._drawn.batches:
                 self._draw()
-            return self._drawn[0][0]
+            return self._drawn.batches[0][0]
 
     def end(self) -> None:
         """End what has begun: Keras's thread takes nothing any more."""
-        with self._lock:
-            self._passes += 1
+        with self._drawn.lock:
+            self._drawn.passes += 1
+
+    def _next(self) -> Any:
+        if self._drawn.error is not None:
+            raise self._drawn.error
+        try:
+            return next(self.source)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._drawn.error = error
+            raise
 
     def _draw(self) -> None:
         before = python_state()
-        batch = next(self.source)
+        batch = keras.tree.map_structure(_copied, self._next())
         after = python_state()
-        self._drawn.append((batch, None if after == before else after))
+        self._drawn.batches.append((batch, None if after == before else after))
 
     def replay(self) -> Iterator[Any]:
         """From the first batch remembered, and again from there when the source ends; ends what began earlier."""
-        with self._lock:
-            self._passes += 1
-            return self._replay(self._passes)
+        with self._drawn.lock:
+            self._drawn.passes += 1
+            return self._replay(self._drawn.passes)
 
     def _replay(self, number: int) -> Iterator[Any]:
         at = 0
         while True:
-            with self._lock:
-                if number != self._passes:
+            with self._drawn.lock:
+                if number != self._drawn.passes:
                     return
-                if at == len(self._drawn):
+                if at == len(self._drawn.batches):
                     try:
                         self._draw()
                     except StopIteration:
                         if not at:
                             return
                         at = 0
-                batch = _taken(self._drawn[at])
+                batch = _taken(self._drawn.batches[at])
             at += 1
             yield batch
 
     def release(self) -> Iterator[Any]:
         """The whole data from the first batch remembered, each forgotten once it is taken; ends what began earlier."""
-        with self._lock:
-            self._passes += 1
-            return self._rest(self._passes)
+        with self._drawn.lock:
+            self._drawn.passes += 1
+            return self._rest(self._drawn.passes)
 
     def _rest(self, number: int) -> Iterator[Any]:
         while True:
-            with self._lock:
-                if number != self._passes:
+            with self._drawn.lock:
+                if number != self._drawn.passes:
                     return
                 try:
-                    batch = _taken(self._drawn.popleft()) if self._drawn else next(self.source)
+                    batch = _taken(self._drawn.batches.popleft()) if self._drawn.batches else self._next()
                 except StopIteration:
                     return
             yield batch
+
+
+def _copied(part: Any) -> Any:
+    """An array, a frame or a matrix of its own; a tensor never changes."""
+    return part.copy() if callable(getattr(part, "copy", None)) else part
 
 
 def _taken(drawn: tuple[Any, bytes | None]) -> Any:
@@ -234,9 +266,14 @@ class Unannounced(keras.utils.PyDataset):
         return self.source[index]
 
 
-def replayable(x: Any) -> Any:
-    """Data that a range test can draw from more than once: a generator is wrapped, anything else can be already."""
-    return Replay(x) if isinstance(x, GeneratorType) else x
+def replayable(x: Any, drawn: Drawn | None = None) -> Any:
+    """Data that a range test can draw from more than once: a generator is wrapped, anything else can be already.
+
+    Args:
+        x: The data.
+        drawn: What was drawn before, if they are a generator.
+    """
+    return Replay(x, drawn) if isinstance(x, GeneratorType) else x
 
 
 def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None) -> Any:

@@ -50,7 +50,7 @@ def held_variables(*roots: Any) -> list[Any]:
         seen[id(it)] = it
         with contextlib.suppress(Exception):  # one that can't be looked into: lazy, a proxy of nothing yet
             kind = type(it)
-            if hasattr(kind, "assign") and hasattr(kind, "dtype"):  # asked of the class: a property may raise
+            if _is_variable(kind):
                 found.append(it)
             elif isinstance(it, OwnGenerator.KINDS):
                 found.append(OwnGenerator(it))
@@ -59,6 +59,15 @@ def held_variables(*roots: Any) -> list[Any]:
             else:
                 waiting.extend(_within(it))  # not `+=`, which TensorFlow's lists take for themselves
     return found
+
+
+def _is_variable(kind: type) -> bool:
+    """Keras's, or one of TensorFlow's classes with `assign`, which a distributed one has, too.
+
+    Asked of the class, as a property may raise. A layer of the user's may have an `assign` of quite another meaning.
+    """
+    of_tensorflow = (it for it in kind.__mro__ if _library(it) == "tensorflow")
+    return issubclass(kind, keras.Variable) or any(hasattr(it, "assign") for it in of_tensorflow)
 
 
 def _within(it: Any) -> Iterable[Any]:

@@ -23,7 +23,7 @@ from autolr.ensemble import average, check_last, compiled_like, with_own_layers,
 from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
-from autolr.records import TrialRecord, note_stop, record_in
+from autolr.records import TrialRecord, note_start, note_stop, record_in
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import CHOICES, add_schedule, fading, missing_in
 from autolr.trial import SNAPSHOTS, AssistedTrial
@@ -210,12 +210,13 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         )
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         self.save()
+        if not compat_tuner.is_worker(self):
+            note_start(self.project_dir)
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
-            tested = list(self._autolr_memory.guesses.values())
-            if any(tested):
-                progress.ended_with(sum(tested), len(tested))
+            for summary in self._autolr_memory.summaries():
+                progress.sum_up(summary)
             if self._autolr_watch is not None and self._autolr_watch.given_up is not None:
                 raise self._autolr_watch.given_up
         except BaseException as error:
@@ -277,12 +278,18 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             self._autolr_trial.attach(model)
 
     def on_trial_end(self, trial: Any) -> None:
-        """Say so if the trial was trained where AutoLR could not see it."""
+        """Say so if the trial was trained where AutoLR could not see it, or has kept no weights."""
         if trial.status == "COMPLETED" and self._autolr_helped is not trial:
             self._autolr_memory.warn_once(
                 "unseen",
                 f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
                 "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
+            )
+        elif trial.status == "COMPLETED" and not compat_tuner.may_have_weights(self, trial.trial_id):
+            self._autolr_memory.warn_once(
+                "no checkpoint",
+                f"Trial {trial.trial_id} has kept no weights for `get_best_models`. Keras Tuner saves them by a "
+                "callback: a `HyperModel.fit` must pass the `callbacks` it is given on to the model's `fit`.",
             )
         super().on_trial_end(trial)
         self._autolr_memory.progress.end(trial, self.oracle)
@@ -292,7 +299,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
         Which trials are best is decided as `get_best_models` does. Of a trial's ends, those whose loss was more than
         twice that of the best of them are left out, since a short early cycle may end before the model has learned
-        much; and so are trials whose score is more than twice the best, where the objective is minimized. A trial that
+        much; and so are trials whose score is more than twice the best, where one objective is minimized. A trial that
         trained in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within
         its first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial,
         it is the last one's snapshots.
@@ -351,7 +358,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         with warnings.catch_warnings():
             # Of an optimizer's state that finds no place.
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            model = self.load_model(trial)
+            if end is None or compat_tuner.may_have_weights(self, trial.trial_id):
+                model = self.load_model(trial)
+            else:  # Keras Tuner's callback, which saves the best epoch, was not passed on
+                model = compat_tuner.build_again(self, trial)
             if end is not None:
                 model.load_weights(end)
         return model

@@ -41,8 +41,8 @@ def check_assignable_rate(model: keras.Model) -> None:
     if not takes_a_number(model.optimizer):
         raise ValueError(
             "The model must be compiled with a number as its learning rate for a callback to set it. Received: "
-            f"learning_rate={shown(compat.learning_rate_source(model.optimizer))}. Compile with a float, for instance "
-            "the optimizer's default: a build function can leave the schedule out."
+            f"learning_rate={shown(compat.learning_rate_source(model.optimizer))}. Compile with a float, or without "
+            "`learning_rate`."
         )
 
 

@@ -18,6 +18,7 @@ from autolr.verdicts import ADVICE, LRBounds
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from autolr.callbacks import LRFinder
     from autolr.curve import RangeTest
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
@@ -43,14 +44,14 @@ def new_axes(ax: Axes | None) -> Axes:
     return axes
 
 
-def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
+def plot_range_test(test: RangeTest | LRFinder, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
     """Draw a range test: the recorded and the smoothed loss by learning rate, the bounds, and what was decided.
 
     Diamonds are bursts, at the mean loss they reached (a cross
     at the top: diverged); larger ones were longer. Thin crosses at the top are losses that are not finite.
 
     Args:
-        test: A recorded curve with at least one step.
+        test: A recorded curve with at least one step, or the `LRFinder` that recorded it.
         bounds: The bounds to draw. Defaults to `test.bounds()`.
         ax: Axes to draw on. Defaults to those of a new figure.
 
@@ -66,6 +67,7 @@ def plot_range_test(test: RangeTest, *, bounds: LRBounds | None = None, ax: Axes
     autolr.plot_range_test(autolr.range_test(model, x, y)).figure.savefig("range_test.png")
     ```
     """
+    test = getattr(test, "result", test)
     if not hasattr(test, "lrs"):
         hint = "That is what `autolr.range_test` returns, and the `result` of an `LRFinder`."
         raise invalid("test", "be a `RangeTest`", test, hint)

@@ -64,13 +64,9 @@ class Lines:
     def step(self, done: float, total: float | None, text: str) -> None:
         """So much of a trial's training is done, in steps."""
 
-    def ended_with(self, guesses: int, trials: int) -> None:
-        """The search has ended, and in so many of its trials the bounds were a guess."""
-        print(
-            f"AutoLR | {guesses} of {trials} range tests were too short for more than a guess, so luck had a part in "
-            "how well these trials did. Those of 112 steps or more have room for longer ones.",
-            flush=True,
-        )
+    def sum_up(self, text: str) -> None:
+        """The search has ended, and this is to be said of it."""
+        print(f"AutoLR | {text}", flush=True)
 
     def interrupted(self, folder: str) -> None:
         """The search was interrupted by Ctrl-C; what has ended of it is in this folder."""
@@ -83,7 +79,7 @@ class Silence(Lines):
     def say(self, trial_id: str, text: str) -> None:
         """Nothing."""
 
-    def ended_with(self, guesses: int, trials: int) -> None:
+    def sum_up(self, text: str) -> None:
         """Nothing."""
 
     def interrupted(self, folder: str) -> None:

@@ -19,7 +19,7 @@ from autolr.files import strict, write_atomically
 from autolr.record_check import check_record
 
 FILE_NAME = "autolr.json"
-STOPPED = "stopped.json"  # in a search's folder, when it was cut off; what is written later tells that it goes on
+STOPPED = "stopped.json"  # in a search's folder, from when it was cut off until it goes on
 FORMAT = 1
 
 
@@ -110,6 +110,12 @@ def note_stop(folder: str | os.PathLike[str], error: str = "") -> None:
     with contextlib.suppress(OSError):
         content = {"stopped": datetime.now().isoformat(), "error": error}
         write_atomically(Path(folder) / STOPPED, json.dumps(content))
+
+
+def note_start(folder: str | os.PathLike[str]) -> None:
+    """Forget that a search was cut off: it goes on."""
+    with contextlib.suppress(OSError):
+        (Path(folder) / STOPPED).unlink(missing_ok=True)
 
 
 def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -> bool:

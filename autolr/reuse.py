@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
+from hashlib import sha256
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import keras
 import numpy as np
 
+from autolr import compat
 from autolr.data import count_steps, first_batch, is_array_data
 from autolr.optimizers import parts
 from autolr.random_state import undrawn
@@ -67,9 +71,40 @@ def _optimizer(optimizer: Any) -> list[Any]:
 def _loss(model: Any) -> list[Any]:
     try:
         compiled = model.get_compile_config() or {}
-    except Exception:  # something in it cannot be written down; then the loss's own name tells
-        compiled = {"loss": model.loss}
-    return [compiled.get("loss"), compiled.get("loss_weights")]
+    except Exception:  # something in it cannot be written down
+        compiled = {}
+    return [compiled.get("loss_weights"), _told_apart(model.loss)]
+
+
+def _told_apart(it: Any, depth: int = 8) -> Any:
+    """What tells a loss from another of its name: a function's code and what it refers to, an object's own values.
+
+    What is no number, text, array, function or loss is known by its type alone, and so is what lies deep within.
+    """
+    if isinstance(it, np.generic):
+        it = it.item()
+    if it is None or isinstance(it, (bool, int, float, str)):
+        return it
+    parts: Iterable[Any] | None = None
+    if isinstance(it, Mapping):
+        parts = it.items()
+    elif isinstance(it, (list, tuple)):
+        parts = it
+    elif isinstance(it, partial):
+        parts = it.func, it.args, it.keywords
+    elif isinstance(it, MethodType):
+        parts = it.__func__, it.__self__
+    elif isinstance(it, FunctionType):
+        code = it.__code__
+        constants = [repr(value) for value in code.co_consts if not isinstance(value, CodeType)]
+        around = *compat.closure_of(it).values(), it.__defaults__, it.__kwdefaults__
+        parts = it.__qualname__, code.co_code.hex(), code.co_names, constants, around
+    elif isinstance(it, keras.losses.Loss):
+        parts = [(name, value) for name, value in vars(it).items() if name != "name"]  # which Keras numbers
+    elif isinstance(it, np.ndarray):
+        parts = it.shape, sha256(it.tobytes()).hexdigest()
+    name = type(it).__qualname__
+    return name if parts is None or depth == 0 else [name, *(_told_apart(part, depth - 1) for part in parts)]
 
 
 def _shapes(data: Any) -> Any:

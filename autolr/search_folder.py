@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,14 +137,14 @@ class Search:
     last_write: float
     problems: tuple[str, ...]
 
-    @property
+    @cached_property
     def ranked(self) -> list[Trial]:
         """The completed trials with a score, best first."""
         completed = [trial for trial in self.trials if trial.status == "COMPLETED"]
         scored = [trial for trial in completed if trial.score is not None and not math.isnan(trial.score)]
         return sorted(scored, key=lambda trial: trial.score or 0.0, reverse=self.direction == "max")
 
-    @property
+    @cached_property
     def best(self) -> Trial | None:
         """The completed trial with the best finite score."""
         return next((trial for trial in self.ranked if math.isfinite(trial.score or 0.0)), None)
@@ -206,7 +207,7 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     ongoing = {str(tuner): str(name) for tuner, name in _dict(oracle.get("ongoing_trials")).items()}
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = (time.time() if now is None else now) - last_write
-    stopped = _last_write([folder / STOPPED]) == last_write
+    stopped = (folder / STOPPED).exists()
     error = _read_json(folder / STOPPED)[0].get("error")
     if stopped and error:
         problems.append(f"The search was ended by an error: {error}")

@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import weakref
 from dataclasses import dataclass, field
+from types import GeneratorType
 from typing import Any
 
 from autolr.curve import RangeTest
-from autolr.data import Replay, replayable
+from autolr.data import Drawn, replayable
 from autolr.errors import warn
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
+
+GUESS = "a guess"
+MOST_NAMED = 5  # trials in a summary
+
+
+def _named(trials: list[str]) -> str:
+    more = f" and {len(trials) - MOST_NAMED} more" if len(trials) > MOST_NAMED else ""
+    return f"trial{'s' * (len(trials) > 1)} {', '.join(trials[:MOST_NAMED])}{more}"
 
 
 @dataclass(frozen=True)
@@ -35,26 +44,22 @@ class SearchMemory:
         warned: What the search has been warned of, so that each thing is said once.
         found: By what a range test depends on, the trial that ran it and what it found.
         progress: What the search shows.
-        streams: The generators trained on, by identity: what a range test has drawn from one is still to be trained on.
+        streams: The generators trained on, as long as they live, and what range tests have drawn from them.
         lengths: The data trained on, by identity, and how many batches their longest epoch had.
-        guesses: By trial that ran a range test, whether its bounds were a guess for want of steps.
+        verdicts: By trial that ran a range test, the status of its bounds; nothing if that is `"ok"`, and `GUESS`
+            whatever it is if they are a guess for want of steps.
     """
 
     warned: set[str] = field(default_factory=set)
     found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
     progress: Lines = field(default_factory=Lines)
-    streams: dict[int, Replay] = field(default_factory=dict)
+    streams: weakref.WeakKeyDictionary[Any, Drawn] = field(default_factory=weakref.WeakKeyDictionary)
     lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
-    guesses: dict[str, bool] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
 
     def replayable(self, x: Any) -> Any:
-        """Data that a range test can draw from more than once; the same for every trial."""
-        if id(x) in self.streams:  # each `Replay` keeps its generator, so no other object takes over its identity
-            return self.streams[id(x)]
-        data = replayable(x)
-        if isinstance(data, Replay):
-            self.streams[id(x)] = data
-        return data
+        """Data that a range test can draw from more than once, with what earlier ones have drawn."""
+        return replayable(x, self.streams.setdefault(x, Drawn())) if isinstance(x, GeneratorType) else x
 
     def note_epoch(self, data: Any, batches: int) -> None:
         """An epoch of these data has ended, after so many batches."""
@@ -69,10 +74,32 @@ class SearchMemory:
         reference, batches = self.lengths.get(id(data), (None, None))
         return batches if reference is not None and reference() is data else None
 
-    def note_test(self, trial_id: str, test: RangeTest, bounds: LRBounds) -> None:
-        """A trial has run a range test, which gave these bounds."""
-        is_guess = bounds.confidence == "low" and not test.bursts
-        self.guesses[trial_id] = self.guesses.get(trial_id, False) or is_guess
+    def note_test(self, trial_id: str, test: RangeTest | None, bounds: LRBounds) -> None:
+        """A trial has run a range test, or tried to, which gave these bounds."""
+        verdict = "" if bounds.ok else bounds.status
+        if test is not None and not test.bursts and bounds.confidence == "low":
+            verdict = GUESS
+        self.verdicts[trial_id] = verdict or self.verdicts.get(trial_id, "")
+
+    def summaries(self) -> list[str]:
+        """What is to be said when the search has ended: of how many trials the bounds were in doubt."""
+        tested, said = len(self.verdicts), []
+        doubtful: dict[str, list[str]] = {}
+        for trial_id, verdict in self.verdicts.items():
+            doubtful.setdefault(verdict, []).append(trial_id)
+        guesses, _ = doubtful.pop(GUESS, []), doubtful.pop("", [])
+        if guesses:
+            said.append(
+                f"{len(guesses)} of {tested} range tests were too short for more than a guess, so luck had a part in "
+                "how well these trials did. Those of 112 steps or more have room for longer ones."
+            )
+        if doubtful:
+            statuses = "; ".join(f"{status}: {_named(trials)}" for status, trials in sorted(doubtful.items()))
+            said.append(
+                f"{sum(map(len, doubtful.values()))} of {tested} range tests found no bounds beyond doubt, so poor "
+                f"scores of these trials may be the rate's fault ({statuses}). Each one's record says what to do."
+            )
+        return said
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""

@@ -65,17 +65,27 @@ class Snapshot:
         )
 
     def restore(self) -> None:
-        """Put everything back as it was."""
-        self.model.reset_metrics()  # those created since then start from zero
-        self.assign()
-        for name, value in self.attributes.items():
-            setattr(self.model, name, value)
-        self.random_state.restore()
+        """Put everything back as it was, and all that can be if something can't."""
+        try:
+            self.model.reset_metrics()  # those created since then start from zero
+        finally:
+            try:
+                self.assign()
+            finally:
+                for name, value in self.attributes.items():
+                    setattr(self.model, name, value)
+                self.random_state.restore()
 
     def assign(self) -> None:
-        """Put the variables alone back, and the user's own generators."""
+        """Put the variables alone back, and the user's own generators; those that can be if one can't."""
+        errors: list[Exception] = []
         for variable, value in self.values:
-            variable.assign(value)
+            try:
+                variable.assign(value)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def variables_of_data(data: Any) -> list[Any]:

@@ -150,28 +150,9 @@ def run_range_test(
         batch_size: As in `model.fit`.
         **fit_arguments: Further arguments of `model.fit`.
     """
-    if not isinstance(model, keras.Model):
-        hint = "Call it first." if callable(model) else "The model comes first, then the data."
-        raise invalid("model", "be a compiled Keras model", model, hint)
-    _check_fit_arguments(model, fit_arguments)
     check_count("burst_steps", burst_steps, least=0, hint="0 leaves the bursts out.")
-    if getattr(model, "optimizer", None) is None:
-        raise ValueError(
-            "Argument `model` must be compiled with an optimizer and a loss. "
-            f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
-        )
-    if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
-        raise ValueError(f"{KEPT} Received: model={model!r}. Compile it with a number, or use `self.optimizer`.")
-    if is_empty(x):
-        raise without_samples(x)
-    if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
-        warn(
-            f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. Unless the model or its loss "
-            "leaves them out, no learning rate helps: what a range test finds means nothing then. Leave those samples "
-            "out, or fill them in."
-        )
-    if has_proportional_weights(model.optimizer):
-        warn(f"{PROPORTIONAL} Choose its rate by training at several.")
+    _check(model, x, fit_arguments)
+    _warn_of(model, x, y, fit_arguments, warn)
     fit = Fit.on(model, x, y, batch_size=batch_size, **fit_arguments)
 
     def train(recorder: LossRecorder) -> RangeTest:
@@ -209,10 +190,41 @@ def run_range_test(
             original.restore()
 
 
+def _check(model: Any, x: Any, fit_arguments: Mapping[str, Any]) -> None:
+    """Refuse what no range test can be run on, before anything is touched."""
+    if not isinstance(model, keras.Model):
+        hint = "Call it first." if callable(model) else "The model comes first, then the data."
+        raise invalid("model", "be a compiled Keras model", model, hint)
+    _check_fit_arguments(model, fit_arguments)
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            "Argument `model` must be compiled with an optimizer and a loss. "
+            f"Received: model={model!r}, not compiled. Call `model.compile(...)` first."
+        )
+    if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
+        raise ValueError(f"{KEPT} Received: model={model!r}. Compile it with a number, or use `self.optimizer`.")
+    if is_empty(x):
+        raise without_samples(x)
+
+
+def _warn_of(model: keras.Model, x: Any, y: Any, fit_arguments: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    """Say where a range test finds nothing that means anything."""
+    if nan := holding_nan(x=x, y=y, sample_weight=fit_arguments.get("sample_weight")):
+        warn(
+            f"The training data hold NaN, in {' and '.join(f'`{name}`' for name in nan)}. Unless the model or its loss "
+            "leaves them out, no learning rate helps: what a range test finds means nothing then. Leave those samples "
+            "out, or fill them in."
+        )
+    if has_proportional_weights(model.optimizer):
+        warn(f"{PROPORTIONAL} Choose its rate by training at several.")
+
+
 def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> None:
     if own := arguments.keys() & OWN_ARGUMENTS:
+        several = len(own) > 1
         raise TypeError(
-            f"Arguments {', '.join(f'`{name}`' for name in sorted(own))} of `fit` are the range test's own. Received: "
+            f"Argument{'s' * several} {', '.join(f'`{name}`' for name in sorted(own))} of `fit` "
+            f"{'are' if several else 'is'} the range test's own. Received: "
             f"{', '.join(f'{name}={shown(arguments[name])}' for name in sorted(own))}. Leave them out."
         )
     try:
@@ -270,7 +282,7 @@ def _confirmed(
             recorder = BurstRecorder(rate, steps, begun=begun, pausing=pausing)
             burst = train(recorder)
             spent += burst.steps_spent
-            bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps))
+            bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps, noise=noise))
             held = [it for it in (*paused, recorder.paused) if it is not None and it is not begun]
             paused = [it for it in held if may_go_on(it.rate, len(it.losses), bursts, noise=noise)]
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))

@@ -47,6 +47,7 @@ from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
 from autolr.trial_callbacks import callbacks_of, stop_within_cycles, without_cycles_to_judge, without_rate_callbacks
 from autolr.trial_diary import Found, TrialDiary
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL, WARMUP
+from autolr.verdicts import LRBounds
 
 SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last cycles
 
@@ -225,6 +226,22 @@ class AssistedTrial:
         values = self.trial.hyperparameters.values
         choices = {name: values.get(name, default) for name, default in DEFAULTS.items()}
         trial_schedule(choices)  # refuses what is none, before anything is spent on it
+        self._warn_of_schedule(arguments)
+        replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
+        self._take_over_optimizer(model, arguments, trained)
+        # Only where Keras cannot know it either.
+        length = None if steps_per_epoch(arguments) else self.search.batches_in_epoch(arguments["x"])
+        found = self._find_bounds(model, arguments, length)
+        schedule = plan(
+            choices, arguments, batches_per_update=batches_per_update(model.optimizer), batches_in_epoch=length
+        )
+        self.diary.say(describe(schedule) + replaced)
+        ways = len({id(its) for its in self.found.values()})
+        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer), ways=ways)
+        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, choices, schedule, length)}
+
+    def _warn_of_schedule(self, arguments: dict[str, Any]) -> None:
+        """Say what of the space or the callbacks does not do what it looks like."""
         if twice := declared_twice(self.trial.hyperparameters):
             names = " and ".join(f"`{name}`" for name in twice)
             self.diary.warn(
@@ -233,18 +250,17 @@ class AssistedTrial:
                 "drawn before it was met for the first time, AutoLR's own range is searched. Declare it without a "
                 "condition to search yours.",
             )
-        replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
-        self._take_over_optimizer(model, arguments, trained)
-        callbacks = self._without_rate_callbacks(callbacks_of(arguments))
-        if stop_within_cycles(callbacks, int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))):
+        epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
+        if stop_within_cycles(without_rate_callbacks(callbacks_of(arguments)), epochs):
             self.diary.warn(
                 "early stopping",
                 "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "
                 "`autolr.CycleEarlyStopping()` judges a trial at the ends of its cycles only, and so never stops one "
                 "that has a single cycle.",
             )
-        # Only where Keras cannot know it either.
-        length = None if steps_per_epoch(arguments) else self.search.batches_in_epoch(arguments["x"])
+
+    def _find_bounds(self, model: keras.Model, arguments: dict[str, Any], batches_in_epoch: int | None) -> Found:
+        """Bounds for this training, from its own range test or an earlier one; noted among the trial's values."""
         setup = compiled_setup(model, arguments)
         found = self.found.get(setup)
         if found is None:
@@ -256,21 +272,29 @@ class AssistedTrial:
                 options=self.options,
                 search=self.search,
                 diary=self.diary,
-                batches_in_epoch=length,
+                batches_in_epoch=batches_in_epoch,
             )
             # Before and after: an unbuilt model's variables are only there now.
             self.found[setup] = self.found[compiled_setup(model, arguments)] = found
-        per_update = batches_per_update(model.optimizer)
-        schedule = plan(choices, arguments, batches_per_update=per_update, batches_in_epoch=length)
-        # Python floats: NumPy's break JSON and the chief-worker protocol.
         bounds = found.bounds
-        if found.test is not None:
+        if found.test is not None or bounds.status == "failed":
             self.search.note_test(str(self.trial.trial_id), found.test, bounds)
+        # Python floats: NumPy's break JSON and the chief-worker protocol.
+        values = self.trial.hyperparameters.values
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
         values[TAIL] = self.options.tail_average  # for who trains the winner again
-        self.diary.say(describe(schedule) + replaced)
-        ways = len({id(its) for its in self.found.values()})
-        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer), ways=ways)
+        return found
+
+    def _callbacks(
+        self,
+        arguments: dict[str, Any],
+        bounds: LRBounds,
+        choices: dict[str, Any],
+        schedule: dict[str, Any],
+        batches_in_epoch: int | None,
+    ) -> list[Any]:
+        """The user's callbacks, and before them those that set the rate and write down what happens."""
+        callbacks = self._without_rate_callbacks(callbacks_of(arguments))
         scheduler = SGDRScheduler(
             bounds.min_lr,
             bounds.max_lr,
@@ -282,7 +306,7 @@ class AssistedTrial:
             num_snapshots=self.options.num_snapshots or 1,
             **choices,
         )
-        scheduler.batches_if_unknown = length
+        scheduler.batches_if_unknown = batches_in_epoch
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
@@ -290,8 +314,7 @@ class AssistedTrial:
         log = TrainingLog(
             schedule, self.diary.keep_training, fits=self.fitted, note_epoch=self._note_epoch_of(arguments)
         )
-        writers = tensorboard_callbacks(callbacks, log, bounds, schedule)
-        return {**arguments, "callbacks": [scheduler, log, *writers, *callbacks]}
+        return [scheduler, log, *tensorboard_callbacks(callbacks, log, bounds, schedule), *callbacks]
 
     def _note_epoch_of(self, arguments: dict[str, Any]) -> Callable[[int], None]:
         """What notes how long an epoch of these data is, if that is theirs and not the user's to say."""

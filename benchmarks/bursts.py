@@ -90,7 +90,7 @@ def play(seed: dict, sweep: int, looks: tuple[Look, ...]) -> tuple[float, int]:
     while found := next_burst(nearest, bursts, **options):
         lr, steps = found
         losses = runs[int(np.abs(rates - np.log10(lr)).argmin())][:steps]
-        bursts.append(Burst.of(lr, losses, untrained, steps=steps))
+        bursts.append(Burst.of(lr, losses, untrained, steps=steps, noise=noise_of(untrained)))
         spent += len(losses)
     moved = bounds.max_lr / nearest if bursts else 1.0
     return confirm(bounds, bursts, noise=noise_of(untrained)).max_lr * moved, spent

@@ -28,9 +28,10 @@ with each pass: of `tf.data` that shuffles, with a seed too, training sees anoth
 `reshuffle_each_iteration=False`. "-" marks lines without a range test of their own to compare.
 
 Random generators of the user's own are put back, `numpy.random.default_rng()` and `random.Random()` in a `PyDataset`
-say. Not put back are plain values that a `train_step` changes in Python (a counter, a list), generators inside a Python
-function that `tf.data` calls (`from_generator`, `py_function`), and what other processes hold (`use_multiprocessing`).
-Give a counter to the model as a `keras.Variable` or a weight."""
+say. Not put back are plain values that a `train_step` changes in Python (a counter, a list), tables as
+`tf.lookup.experimental.MutableHashTable`, generators inside a Python function that `tf.data` calls (`from_generator`,
+`py_function`), and what other processes hold (`use_multiprocessing`). Give a counter to the model as a `keras.Variable`
+or a weight."""
 
 FOOT = """
 ## Versions

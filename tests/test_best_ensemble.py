@@ -374,6 +374,32 @@ def test_trials_that_are_much_worse_are_left_out(direction, scores, kept):
     assert near_the_best(trials, kt.Objective("val_loss", direction)) == trials[:kept]
 
 
+def test_of_several_objectives_a_score_of_twice_the_best_means_nothing():
+    """Keras Tuner subtracts what is to be maximized, so that nearly equal trials may score 0.05 and 0.11."""
+    both = [kt.Objective("val_loss", "min"), kt.Objective("auc", "max")]
+    objective = kt.oracles.RandomSearchOracle(objective=both).objective
+    trials = [SimpleNamespace(score=0.05), SimpleNamespace(score=0.11)]
+    assert near_the_best(trials, objective) == trials
+
+
+class KeepsNothing(kt.HyperModel):
+    """Its `fit` does not pass on the callbacks, one of which saves the weights."""
+
+    def build(self, hp):
+        return build(hp)
+
+    def fit(self, hp, model, *args, callbacks=None, **kwargs):
+        return model.fit(*args, **kwargs)
+
+
+def test_an_ensemble_needs_no_checkpoint_but_its_absence_is_told(tmp_path, data):
+    x, y = data
+    search = tuner(tmp_path, build=KeepsNothing())
+    with pytest.warns(autolr.AutoLRWarning, match="kept no weights for `get_best_models`.*pass the `callbacks`"):
+        search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    assert search.get_best_ensemble().predict(x[:4], verbose=0).shape == (4, 1)
+
+
 @pytest.mark.parametrize(
     ("losses", "kept"),
     [

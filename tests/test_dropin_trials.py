@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import types
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 from compatibility import Setup, model, search
 from compatibility_cases import adversaries, hyperband, multi, named
@@ -19,6 +23,7 @@ from helpers import TrainsItsLossToo, WeightedLoss, assert_same_arrays, compiled
 import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import RANGE_TEST_STEPS, range_test_budget
+from autolr.bursts import Burst
 from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_data
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
@@ -572,6 +577,57 @@ def test_what_a_training_leaves_of_a_generator_is_the_next_ones():
     assert list(replay.release()) == list(range(3, 10))
 
 
+def test_a_generator_may_fill_the_same_arrays_again_and_again():
+    def refilled():
+        x, other = np.zeros((2, 3)), scipy.sparse.csr_matrix(np.ones((2, 2)))
+        for number in range(6):
+            x[:] = other.data[:] = number
+            yield {"x": x, "other": other}, (x[:, 0],)
+
+    replay = Replay(refilled())
+    test = replay.replay()
+    for _ in range(4):
+        next(test)
+    seen = [(x["x"][0, 0], x["other"].data[1], y[0]) for x, (y,) in replay.release()]
+    assert seen == [(number, number, number) for number in range(6)]
+
+
+def test_what_ends_a_generator_ends_the_training_too(tmp_path):
+    """Else the trial would be ranked as if it had trained: who asks a broken generator again hears of its end only."""
+
+    def damaged():
+        for number in range(30):
+            if number == 12:
+                raise OSError("file 12 is damaged")
+            yield np.ones((4, 6)), np.zeros(4)
+
+    replay = Replay(damaged())
+    test = replay.replay()
+    with pytest.raises(OSError, match="damaged"):
+        list(test)
+    rest = replay.release()
+    assert len([next(rest) for _ in range(12)]) == 12
+    with pytest.raises(OSError, match="damaged"):
+        next(rest)
+
+    tuner = autolr.RandomSearch(lambda hp: model(), "loss", max_trials=1, directory=tmp_path)
+    tuner.search(damaged(), steps_per_epoch=10, epochs=2, verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    assert trial.status == "FAILED"
+    assert "file 12 is damaged" in trial.message
+
+
+def test_what_is_remembered_of_a_generator_is_forgotten_with_it():
+    memory = SearchMemory()
+    source = (number for number in range(5))
+    assert memory.replayable(source).first() == 0
+    assert list(memory.replayable(source).release()) == list(range(5))
+    assert len(memory.streams) == 1
+    del source
+    gc.collect()
+    assert not memory.streams
+
+
 @pytest.mark.slow
 def test_a_gan_is_told_of_once_and_keeps_its_rates(tmp_path):
     outcome = search(Setup(adversaries, options={"max_trials": 2}, space=two_points), tmp_path)
@@ -659,6 +715,67 @@ def test_setups_are_told_apart_whatever_the_keys_of_a_config_are(keys):
         return compiled_setup(made, {"x": np.zeros((8, 6))})
 
     assert setup(0.5) == setup(0.5) != setup(0.7)
+
+
+def scaled(factor):
+    def loss(y, prediction):
+        return factor * keras.ops.mean(prediction**2, axis=-1)
+
+    return loss
+
+
+def powered(y, prediction, power):
+    return keras.ops.mean(prediction**power, axis=-1)
+
+
+class Scaled(keras.losses.Loss):
+    """Without a `get_config`; Keras numbers its names."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, y, prediction):
+        return self.factor * keras.ops.mean(prediction**2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        scaled,
+        Scaled,
+        lambda factor: scaled(np.full(3, factor)),
+        lambda factor: partial(powered, power=factor),
+        lambda factor: {2: "mse", 3: "mae"}[factor],
+        lambda factor: [scaled(factor)],
+        lambda factor: keras.losses.Huber(delta=factor),
+    ],
+    ids=["closure", "object", "array", "partial", "name", "list", "keras"],
+)
+def test_losses_of_one_name_are_told_apart_by_what_they_do(loss):
+    def setup(factor):
+        made = sequential()
+        made.compile("sgd", loss(factor))
+        return compiled_setup(made, {"x": np.zeros((8, 6))})
+
+    assert setup(2) == setup(2) != setup(3)
+
+
+def test_a_search_says_at_its_end_of_which_trials_the_bounds_were_in_doubt():
+    memory = SearchMemory()
+    curve = autolr.RangeTest(np.geomspace(1e-7, 10, 40), np.ones(40))
+    with_bursts = replace(curve, bursts=(Burst(1e-3, 0.0, 24),))
+    assert memory.summaries() == []
+    memory.note_test("0", curve, autolr.LRBounds(1e-3, 1e-2, "ok", "It fell.", "high"))
+    assert memory.summaries() == []
+    memory.note_test("1", curve, autolr.LRBounds(1e-3, 1e-2, "ok", "It fell.", "low"))
+    for name in "23456789":
+        memory.note_test(name, with_bursts, autolr.LRBounds(1e-3, 1e-2, "small_fall", "Hardly.", "low"))
+    memory.note_test("10", None, autolr.LRBounds(1e-3, 1e-2, "failed", "An error.", "low"))
+    guesses, doubtful = memory.summaries()
+    assert guesses.startswith("1 of 11 range tests were too short")
+    assert doubtful.startswith("9 of 11 range tests found no bounds beyond doubt")
+    assert "(failed: trial 10; small_fall: trials 2, 3, 4, 5, 6 and 3 more)" in doubtful
 
 
 @pytest.mark.parametrize(

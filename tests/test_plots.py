@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +64,11 @@ def test_edges_that_are_none_are_refused(edges):
 def test_counts_that_are_none_are_refused(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be a positive whole number"):
         plot_schedule([0, 5, 9], min_lr=0.1, max_lr=1.0, **{argument: value})
+
+
+def test_a_finder_is_drawn_by_its_result(curve):
+    finder = SimpleNamespace(result=curve)
+    assert plot_range_test(finder).get_title() == plot_range_test(curve).get_title()
 
 
 def test_two_numbers_are_no_bounds_to_draw(curve):

@@ -29,7 +29,7 @@ from autolr.cli import main
 from autolr.cycles import fitted_edges
 from autolr.errors import RecordError
 from autolr.plots import plot_search
-from autolr.records import TrialRecord, note_stop
+from autolr.records import TrialRecord, note_start, note_stop
 from autolr.report import literal, write_report
 from autolr.report_views import Overview, TrialView, number, rate
 from autolr.search_folder import find_project, read_search
@@ -276,6 +276,18 @@ def test_a_copy_of_a_search_given_up_has_failed(tmp_path):
     note_stop(folder.path, "RuntimeError: Number of consecutive failures exceeded the limit of 3.")
     folder.done()
     assert read_search(folder.path).state == "failed"
+
+
+def test_a_copy_of_an_interrupted_search_is_interrupted_until_it_goes_on(tmp_path):
+    """Whatever its files' times are: a copy's are those of the copying, in any order."""
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", 0.9)
+    folder.trial("1", None, status="RUNNING")
+    note_stop(folder.path)
+    folder.done()  # files that are newer
+    assert read_search(folder.path).state == "interrupted"
+    note_start(folder.path)
+    assert read_search(folder.path).state == "running"
 
 
 def test_a_score_that_is_no_number_wins_nothing(tmp_path):

@@ -15,6 +15,7 @@ from helpers import LOSS, TrainsItsLossToo, assert_same_arrays, compiled, state_
 
 from autolr import held, range_test
 from autolr.held import held_variables
+from autolr.snapshot import Snapshot
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own, or traced by it")
 layers = keras.layers
@@ -463,6 +464,45 @@ def test_data_that_hold_very_many_objects_are_not_all_looked_at():
     with mock.patch.object(held, "_within", count):
         held_variables(counted)
     assert looked_at <= held.MAX_OBJECTS < 900 * 100
+
+
+class Assigns(layers.Layer):
+    """Its `assign` has nothing to do with variables, though it has a `dtype`, as all layers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor, self.hidden = 2.0, [keras.Variable(1.0, trainable=False)]
+
+    def assign(self, factor):
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_method_called_assign_makes_no_variable(data):
+    layer = Assigns()
+    model = compiled(small(layer), "sgd", run_eagerly=True)
+    range_test(model, *data, batch_size=12, num_steps=12, burst_steps=0)
+    assert layer.factor == 2.0
+    found = held_variables(layer)
+    assert not any(it is layer for it in found)
+    assert any(variable is layer.hidden[0] for variable in found)
+
+
+def test_what_cannot_be_put_back_keeps_nothing_else_from_it(data):
+    model = compiled(small())
+    model.fit(*data, verbose=0)
+    snapshot = Snapshot.of(model)
+    before, broken = state_of(model), mock.Mock(assign=mock.Mock(side_effect=ValueError("locked")))
+    snapshot.values.insert(0, (broken, 0.0))
+    seed = random.getstate()
+    model.fit(*data, verbose=0)
+    random.random()
+    with pytest.raises(ValueError, match="locked"):
+        snapshot.restore()
+    assert_same_arrays(state_of(model), before)
+    assert random.getstate() == seed
 
 
 def test_a_generator_that_yields_nothing_is_refused():
