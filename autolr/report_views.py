@@ -115,9 +115,12 @@ class Overview:
         good, quartile = float(np.max(sign * scores)), float(np.quantile(sign * scores, 0.25))
         worst = float(np.min(sign * scores))
         worst = max(worst, good - 3 * (good - quartile)) if quartile < good else worst
+        low, high = padded(*sorted((sign * worst, sign * good)))
+        if self.search.direction == "max" and scores.min() >= 0 and good <= 1:  # as an accuracy
+            high = min(high, 1.0)
         chart = Chart(
             f"{self.search.objective} of each trial, and the best so far.",
-            *box((-0.5, len(self.search.trials) - 0.5), padded(*sorted((sign * worst, sign * good)))),
+            *box((-0.5, len(self.search.trials) - 0.5), (low, high)),
             x_name="trial",
             y_name=self.search.objective,
         )

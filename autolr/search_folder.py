@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALI
 # A search says nothing while a trial trains. It counts as interrupted after this long, or, where trials take longer,
 # after the longest trial three times over.
 PATIENCE_SECONDS = 600.0
+FEWEST_POINTS = 12  # of a training's loss by step, to say whether it fell
 
 
 class Tuner(Protocol):
@@ -226,6 +228,17 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     )
 
 
+def _learned_nothing(record: TrialRecord) -> bool:
+    """Whether the loss of a fresh model's only training ended no lower than it began, as far as noise lets one see."""
+    losses = [float(loss) for loss in (record.training or {}).get("losses", {}).get("loss", []) if loss is not None]
+    goes_on = record.source != "range test" or record.ways > 1 or record.schedule["initial_epoch"]
+    if goes_on or len(losses) < FEWEST_POINTS or not all(map(math.isfinite, losses)):
+        return False
+    first, last = losses[:3], losses[-(len(losses) // 3) :]
+    noise = statistics.median(abs(later - loss) for loss, later in itertools.pairwise(losses))
+    return statistics.fmean(last) >= statistics.fmean(first) - noise
+
+
 def _is_project(folder: Path) -> bool:
     return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
 
@@ -247,6 +260,11 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
         # One that has just begun has none yet; those of plain Keras Tuner never have.
         if state.get("status") != "RUNNING" and (assisted or any(key.startswith(PREFIX) for key in values)):
             problems.append(why)
+    if state.get("status") == "COMPLETED" and record is not None and _learned_nothing(record):
+        problems.append(
+            "Its loss did not fall in training. Perhaps the bounds are too low or too high for this model, or it "
+            "cannot learn: compare the trials of its kind."
+        )
     return Trial(
         trial_id=name,
         status=str(state.get("status") or UNREADABLE),

@@ -290,6 +290,38 @@ def test_a_copy_of_an_interrupted_search_is_interrupted_until_it_goes_on(tmp_pat
     assert read_search(folder.path).state == "running"
 
 
+@pytest.mark.parametrize(
+    ("ends_at", "changes", "looked_at"),
+    [
+        (2.3, {}, True),
+        (4.0, {}, True),
+        (2.1, {}, False),
+        (2.3, {"source": "trial 7"}, False),  # a later round of Hyperband goes on with a trained model
+        (2.3, {"ways": 2}, False),  # fine-tuning
+    ],
+)
+def test_a_trial_that_learned_nothing_needs_a_look(tmp_path, ends_at, changes, looked_at):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0", 0.1)
+    noise = 0.01 * np.random.default_rng(0).normal(size=60)
+    losses = np.linspace(2.3, ends_at, 60) + noise
+    at = list(range(10, 610, 10))
+    rewrite(path, training=trained(losses={"step": at, "loss": losses.tolist()}), **changes)
+    trial = read_search(folder.done()).trials[0]
+    assert trial.needs_a_look == looked_at
+    assert any("loss did not fall in training" in problem for problem in trial.problems) == looked_at
+    assert ("loss did not fall in training" in report(folder.path).text) == looked_at
+
+
+@pytest.mark.parametrize(("scores", "highest"), [([0.99], 1.0), ([1.0, 0.5], 1.0), ([90.0, 99.0], None)])
+def test_an_accuracy_is_drawn_on_an_axis_that_ends_at_one(tmp_path, scores, highest):
+    folder = Folder(tmp_path / "s")
+    for n, score in enumerate(scores):
+        folder.trial(str(n), score)
+    high = Overview(read_search(folder.done())).progress.y.high
+    assert high == highest if highest else high > max(scores)
+
+
 def test_a_score_that_is_no_number_wins_nothing(tmp_path):
     folder = Folder(tmp_path / "s")
     for n, score in enumerate([0.9, math.nan, 0.95]):
