@@ -105,7 +105,7 @@ def next_burst(
 
     First the rate in doubt, then a third of it and three times it, then on towards where it is better, until the best
     lies between two that are worse; but down by decades while all that were tried did harm. Then the best and its two
-    neighbours again, for twice as long; where none made a difference, the highest and its neighbours.
+    neighbours again, for twice as long. Where none made a difference, the rate in doubt stays in doubt.
 
     Args:
         centre: The `max_lr` that the sweep suggests.
@@ -124,8 +124,7 @@ def next_burst(
                 return rate, look.steps
         best = _best(tried, noise)
         if best is not None:
-            # Where none made a difference, higher ones may: a model that has not begun to learn is not spoilt either.
-            centre = best.lr if any(burst.change for burst in tried) else max(tried).lr
+            centre = best.lr
         elif tried and _learned_most(tried, noise) is None:
             centre = min(tried).lr
     return None

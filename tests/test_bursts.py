@@ -356,12 +356,11 @@ def test_on_other_batches_a_change_that_may_be_chance_is_none():
     assert all(change(seed, -2.0) < 0 for seed in range(300))
 
 
-def test_where_no_rate_makes_a_difference_higher_ones_are_tried_for_longer():
-    """A model that has not begun to learn: rates that do nothing are not better than those that do nothing yet."""
+def test_where_no_rate_makes_a_difference_the_same_are_tried_for_longer():
+    """A model that has not begun to learn: a lower rate, which never will, is no better for it."""
     bursts = search(lambda rate, steps: 0.0)
-    assert [burst.lr for burst in bursts] == pytest.approx(
-        [8e-3, 8e-3 / FACTOR, 8e-3 * FACTOR, 8e-3 * FACTOR, 8e-3, 8e-3 * FACTOR**2]
-    )
+    rates = [8e-3, 8e-3 / FACTOR, 8e-3 * FACTOR]
+    assert [burst.lr for burst in bursts] == pytest.approx(rates * 2)
     bounds = confirm(SWEEP, bursts, noise=0.1)
     assert (bounds.max_lr, bounds.status, bounds.confidence) == (8e-3, "small_fall", "low")
 
