@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from autolr.trough import batch_noise
 from autolr.verdicts import ADVICE, STATUSES, LRBounds
 
 
@@ -86,7 +87,7 @@ class Burst(NamedTuple):
             known = before[:steps]
             before = np.append(known, np.full(steps - len(known), np.mean(known)))
         else:
-            error = 2 * noise * math.sqrt(1 / len(before) + 1 / (steps - first))
+            error = 2 * math.sqrt(noise**2 / len(before) + batch_noise(after[first:]) ** 2 / (steps - first))
             before = np.full(steps, np.mean(before))
         change = float(np.mean((after - before)[first:]))
         return cls(float(lr), change if abs(change) > error else 0.0, steps)
