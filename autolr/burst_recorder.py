@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from autolr.optimizers import batches_per_update
+from autolr.preparing import SKIPPED
 from autolr.recorder import LossRecorder
 from autolr.snapshot import Snapshot
 from autolr.trough import Floats
@@ -39,7 +40,7 @@ class BurstRecorder(LossRecorder):
     Args:
         rate: The rate.
         num_steps: Steps in all, those before it paused included.
-        begun: Where it goes on.
+        begun: Where it goes on: `fit` must leave out the batches it has had.
         pausing: Whether to keep the state in which it ends.
 
     Attributes:
@@ -50,21 +51,22 @@ class BurstRecorder(LossRecorder):
         super().__init__(num_steps, restore=False)
         self.rate = rate
         self.paused: Paused | None = None
-        self._begun, self._pausing, self._to_skip = begun, pausing, 0
+        self._begun, self._pausing = begun, pausing
 
     def _lay_out(self, points: int) -> Floats:
         return np.full(points, self.rate)
 
-    def resume(self, model: keras.Model) -> int:
-        """Give the model the state it had where the burst paused, and say how many batches `fit` has to leave out.
+    def resume(self, model: keras.Model, *, drawn_by: Sequence[Any]) -> int:
+        """Give the model the state it had where the burst paused, and say how many batches are to be left out.
 
-        Generators by which data are drawn are not put where they were: `fit` draws what it leaves out.
+        Args:
+            model: The model.
+            drawn_by: Variables and generators that data are drawn by. They begin anew: what is left out is drawn.
         """
         if self._begun is None:
             return 0
-        self._begun.state.assign()
-        self._to_skip = len(self._begun.losses) * batches_per_update(model.optimizer)
-        return self._to_skip
+        self._begun.state.without(drawn_by).assign()
+        return len(self._begun.losses) * batches_per_update(model.optimizer)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Begin with the losses of the steps before."""
@@ -72,11 +74,15 @@ class BurstRecorder(LossRecorder):
         self._recorded = list(self._begun.losses) if self._begun else []
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Record this step's loss, unless its batch is left out."""
-        if self._to_skip:
-            self._to_skip -= 1
-        else:
-            super().on_train_batch_end(batch, logs)
+        """Record this step's loss, unless it was left out; keep the state after the last."""
+        if SKIPPED in (logs or {}):
+            return
+        super().on_train_batch_end(batch, logs)
+        # Not when the training has ended: an optimizer that averages the weights has put these in their place then.
+        if self._pausing and self._ended and not self._diverged and self.paused is None:
+            variables = [*self.model.variables, *self.model.optimizer.variables]
+            if sum(math.prod(variable.shape) for variable in variables) <= MOST_NUMBERS:
+                self.paused = Paused(self.rate, self._recorded, Snapshot.of(self.model))
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""
@@ -86,7 +92,5 @@ class BurstRecorder(LossRecorder):
         super().on_train_end(logs)
         if self._begun:
             self._result = replace(self.result, steps_spent=self.result.steps_spent - len(self._begun.losses))
-        if self._pausing and len(self._recorded) == len(self._lrs) and np.all(np.isfinite(self._recorded)):
-            variables = [*self.model.variables, *self.model.optimizer.variables]
-            if sum(math.prod(variable.shape) for variable in variables) <= MOST_NUMBERS:
-                self.paused = Paused(self.rate, self._recorded, Snapshot.of(self.model))
+        if not np.all(np.isfinite(self._recorded)):
+            self.paused = None

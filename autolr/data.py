@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.errors import invalid
+from autolr.errors import in_brief, invalid
 from autolr.random_state import python_state, set_python_state
 
 BATCH_SIZE = 32  # Keras's, of arrays
@@ -131,13 +131,14 @@ class Drawn:
 
     Attributes:
         batches: The batches, each with the state in which its making left the random generators, if it moved them.
-        error: What ended the generator, if an error did: who asks a generator again hears of its end alone.
+        error: What ended the generator, in words, if an error did: who asks it again hears of its end alone. Not the
+            error itself, whose traceback would hold the generator.
         passes: How many trainings have begun to draw; the latest alone goes on.
         lock: Keras reads ahead in another thread, which may live a little longer than its `fit`.
     """
 
     batches: deque[tuple[Any, bytes | None]] = field(default_factory=deque)
-    error: Exception | None = None
+    error: str = ""
     passes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -174,14 +175,14 @@ class Replay:
             self._drawn.passes += 1
 
     def _next(self) -> Any:
-        if self._drawn.error is not None:
-            raise self._drawn.error
+        if self._drawn.error:
+            raise RuntimeError(f"The generator has ended with an error: {self._drawn.error}")
         try:
             return next(self.source)
         except StopIteration:
             raise
         except Exception as error:
-            self._drawn.error = error
+            self._drawn.error = in_brief(error)
             raise
 
     def _draw(self) -> None:

@@ -285,14 +285,21 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                 f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
                 "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
             )
-        elif trial.status == "COMPLETED" and not compat_tuner.may_have_weights(self, trial.trial_id):
+        super().on_trial_end(trial)
+        if self._autolr_lost_weights(self.oracle.get_trial(trial.trial_id)):
             self._autolr_memory.warn_once(
                 "no checkpoint",
                 f"Trial {trial.trial_id} has kept no weights for `get_best_models`. Keras Tuner saves them by a "
-                "callback: a `HyperModel.fit` must pass the `callbacks` it is given on to the model's `fit`.",
+                "callback: a `HyperModel.fit` or `run_trial` of your own must pass the `callbacks` it is given on to "
+                "the model's `fit`.",
             )
-        super().on_trial_end(trial)
         self._autolr_memory.progress.end(trial, self.oracle)
+
+    def _autolr_lost_weights(self, trial: Any) -> bool:
+        """Whether a trial has a score and no weights, because a method of the user's own kept them from being saved."""
+        scored = trial.score is not None and math.isfinite(trial.score)  # else Keras Tuner keeps none
+        own = not self._autolr_scored_by_fit()
+        return scored and own and not compat_tuner.may_have_weights(self, trial.trial_id)
 
     def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.

@@ -21,6 +21,7 @@ from autolr.data import (
     count_steps,
     first_batch,
     is_array_data,
+    is_endless,
     replayable,
     samples_to_train,
     source_of,
@@ -112,11 +113,21 @@ class Fit:
             gc.collect()
 
 
-def can_skip(fit: Fit) -> bool:
-    """Whether a `fit` can draw batches and leave them out: where it is Keras's own, on the TensorFlow backend."""
-    own = type(fit.model).fit is keras.Model.fit
-    own &= type(fit.model).make_train_function is keras.Model.make_train_function
-    return own and keras.backend.backend() == "tensorflow"
+SKIPPED = "skipped"  # what a step that was left out reports
+
+
+def can_skip(fit: Fit, batches: int) -> bool:
+    """Whether a `fit` can leave out its first batches: Keras's own, on TensorFlow, in an epoch that goes on after them.
+
+    At an epoch's end metrics are asked for their results, and one of the user's own may refuse without a batch.
+    """
+    kind = type(fit.model)
+    own = kind.fit is keras.Model.fit and kind.make_train_function is keras.Model.make_train_function
+    if not own or keras.backend.backend() != "tensorflow":
+        return False
+    arguments = {name: fit.arguments[name] for name in ("batch_size", "validation_split") if name in fit.arguments}
+    length = count_steps(fit.x, **arguments)
+    return length > batches if length is not None else isinstance(fit.x, Replay) or is_endless(fit.x)
 
 
 @contextmanager
@@ -132,9 +143,9 @@ def _skipping(model: keras.Model, batches: int) -> Iterator[None]:
         nonlocal left
         if not left:
             return step(iterator)
-        left -= 1
         next(iterator)
-        return {}
+        left -= 1
+        return {SKIPPED: 1.0}
 
     model.train_function = skip_first
     try:

@@ -49,31 +49,31 @@ class RandomState:
 class OwnGenerator:
     """A random generator of Python's or NumPy's that is the user's own, noted and put back as variables are.
 
-    Args:
+    Attributes:
         generator: A `random.Random`, `numpy.random.Generator` or `numpy.random.RandomState`.
     """
 
     KINDS = (random.Random, np.random.Generator, np.random.RandomState)
 
     def __init__(self, generator: Any) -> None:
-        self._generator = generator
+        self.generator = generator
 
     def state(self) -> Any:
         """Its state, a copy."""
-        if isinstance(self._generator, random.Random):
-            return self._generator.getstate()
-        if isinstance(self._generator, np.random.RandomState):
-            return self._generator.get_state()
-        return copy.deepcopy(self._generator.bit_generator.state)
+        if isinstance(self.generator, random.Random):
+            return self.generator.getstate()
+        if isinstance(self.generator, np.random.RandomState):
+            return self.generator.get_state()
+        return copy.deepcopy(self.generator.bit_generator.state)
 
     def assign(self, state: Any) -> None:
         """Put back what `state` returned."""
-        if isinstance(self._generator, random.Random):
-            self._generator.setstate(state)
-        elif isinstance(self._generator, np.random.RandomState):
-            self._generator.set_state(state)
+        if isinstance(self.generator, random.Random):
+            self.generator.setstate(state)
+        elif isinstance(self.generator, np.random.RandomState):
+            self.generator.set_state(state)
         else:
-            self._generator.bit_generator.state = state
+            self.generator.bit_generator.state = state
 
 
 @contextlib.contextmanager

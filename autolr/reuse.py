@@ -79,32 +79,34 @@ def _loss(model: Any) -> list[Any]:
 def _told_apart(it: Any, depth: int = 8) -> Any:
     """What tells a loss from another of its name: a function's code and what it refers to, an object's own values.
 
-    What is no number, text, array, function or loss is known by its type alone, and so is what lies deep within.
+    What is no number, text, array, function, loss or callable object is known by its type alone, and so is what lies
+    deep within.
     """
     if isinstance(it, np.generic):
         it = it.item()
     if it is None or isinstance(it, (bool, int, float, str)):
         return it
-    parts: Iterable[Any] | None = None
+    within: Iterable[Any] | None = None
     if isinstance(it, Mapping):
-        parts = it.items()
+        within = it.items()
     elif isinstance(it, (list, tuple)):
-        parts = it
+        within = it
     elif isinstance(it, partial):
-        parts = it.func, it.args, it.keywords
+        within = it.func, it.args, it.keywords
     elif isinstance(it, MethodType):
-        parts = it.__func__, it.__self__
+        within = it.__func__, it.__self__
     elif isinstance(it, FunctionType):
-        code = it.__code__
-        constants = [repr(value) for value in code.co_consts if not isinstance(value, CodeType)]
-        around = *compat.closure_of(it).values(), it.__defaults__, it.__kwdefaults__
-        parts = it.__qualname__, code.co_code.hex(), code.co_names, constants, around
-    elif isinstance(it, keras.losses.Loss):
-        parts = [(name, value) for name, value in vars(it).items() if name != "name"]  # which Keras numbers
-    elif isinstance(it, np.ndarray):
-        parts = it.shape, sha256(it.tobytes()).hexdigest()
+        within = it.__code__, *compat.closure_of(it).values(), it.__defaults__, it.__kwdefaults__
+    elif isinstance(it, CodeType):
+        within = it.co_name, it.co_code.hex(), it.co_names, it.co_consts
+    elif keras.ops.is_tensor(it) or isinstance(it, np.ndarray):
+        array = keras.ops.convert_to_numpy(it)
+        within = array.shape, sha256(array.tobytes()).hexdigest()
+    elif callable(it) and hasattr(it, "__dict__") and not isinstance(it, (type, keras.Layer)):
+        own = [(name, value) for name, value in vars(it).items() if name != "name"]  # which Keras numbers
+        within = own, getattr(type(it), "call", None), type(it).__call__
     name = type(it).__qualname__
-    return name if parts is None or depth == 0 else [name, *(_told_apart(part, depth - 1) for part in parts)]
+    return name if within is None or depth == 0 else [name, *(_told_apart(part, depth - 1) for part in within)]
 
 
 def _shapes(data: Any) -> Any:

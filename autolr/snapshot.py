@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import keras
 
 from autolr import compat
 from autolr.held import held_variables
 from autolr.optimizers import scope_of
-from autolr.random_state import RandomState, copy_of, noted
+from autolr.random_state import OwnGenerator, RandomState, copy_of, noted
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ class Snapshot:
                     setattr(self.model, name, value)
                 self.random_state.restore()
 
+    def without(self, variables: Sequence[Any]) -> Snapshot:
+        """The same, but for these variables and generators."""
+        left_out = {id(_itself(it)) for it in variables}
+        return replace(self, values=[pair for pair in self.values if id(_itself(pair[0])) not in left_out])
+
     def assign(self) -> None:
         """Put the variables alone back, and the user's own generators; those that can be if one can't."""
         errors: list[Exception] = []
@@ -86,6 +94,13 @@ class Snapshot:
                 errors.append(error)
         if errors:
             raise errors[0]
+
+
+def _itself(it: Any) -> Any:
+    """What a Keras variable, or a generator of the user's, stands for: data refer to that."""
+    if isinstance(it, OwnGenerator):
+        return it.generator
+    return it.value if isinstance(it, keras.Variable) else it
 
 
 def variables_of_data(data: Any) -> list[Any]:

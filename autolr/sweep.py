@@ -28,7 +28,7 @@ from autolr.optimizers import (
 )
 from autolr.preparing import Fit, can_skip, prepare, quick_collection, step_by_step, unassisted_fit
 from autolr.recorder import LossRecorder
-from autolr.snapshot import Snapshot
+from autolr.snapshot import Snapshot, variables_of_data
 from autolr.terminal import Line
 
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "validation_freq"}
@@ -160,7 +160,7 @@ def run_range_test(
         try:
             if isinstance(recorder, BurstRecorder):
                 say(f"range test: a burst of {recorder.num_steps} steps at {recorder.rate:.1e}")
-                skipped = recorder.resume(model)
+                skipped = recorder.resume(model, drawn_by=variables_of_data(fit.x))
             else:
                 say(f"range test: a sweep of {recorder.num_steps} steps")
             # Enough epochs even when each is a single batch. The callback ends training in time.
@@ -185,7 +185,12 @@ def run_range_test(
                     prepare(fit)
                 before = Snapshot.of(model, fit.x) if changed else original
                 statistics = moving_statistics(model)
-                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr, pausing=can_skip(fit))
+
+                def may_pause(steps: int) -> bool:
+                    longer = steps < ALL_LOOKS[-1].steps
+                    return longer and can_skip(fit, steps * batches_per_update(model.optimizer))
+
+                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr, may_pause=may_pause)
         finally:
             original.restore()
 
@@ -248,12 +253,12 @@ def _confirmed(
     train: Callable[[LossRecorder], RangeTest],
     *,
     end_lr: float,
-    pausing: bool,
+    may_pause: Callable[[int], bool],
 ) -> RangeTest:
     """The sweep, with bursts around what it suggests.
 
     A burst goes on where a shorter one at its rate has paused, or has the same end if that one diverged. It sees the
-    batches that it would have seen from the beginning, so nothing but the steps spent depends on it.
+    batches that it would have seen from the beginning.
     """
     bounds, untrained = sweep.bounds(), sweep.untrained_losses()
     if bounds.status in ("flat", "non_finite") or len(untrained) < 3 or not np.all(np.isfinite(untrained)):
@@ -279,7 +284,7 @@ def _confirmed(
                 bursts.append(Burst(rate, math.inf, steps))
                 continue
             begun = next((it for it in paused if math.isclose(it.rate, rate)), None)
-            recorder = BurstRecorder(rate, steps, begun=begun, pausing=pausing)
+            recorder = BurstRecorder(rate, steps, begun=begun, pausing=may_pause(steps))
             burst = train(recorder)
             spent += burst.steps_spent
             bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps, noise=noise))

@@ -14,10 +14,20 @@ from autolr import burst_recorder, range_test
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere each burst begins anew")
 
+
+@pytest.fixture
+def data():
+    """26 batches of 12, the last a partial one: an epoch in which 24 can be left out."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(310, 6)).astype("float32")
+    return x, np.argmax(x[:, :3] + 0.3 * rng.normal(size=(310, 3)), axis=1)
+
+
 OPTIMIZERS = {
     "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
     "adam": lambda: keras.optimizers.Adam(0.02),
     "accumulating": lambda: keras.optimizers.Adam(0.02, gradient_accumulation_steps=2),
+    "averaging": lambda: keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9),
     "schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)),
 }
 
@@ -43,7 +53,7 @@ def model_of(kind, optimizer):
 
 def data_of(kind, x, y):
     if kind == "arrays":
-        return {"x": x, "y": y, "batch_size": 12}
+        return {"x": x, "y": y, "batch_size": 6}  # 52 batches: 24 steps may take 48
     if kind == "generator":
         return {"x": ((x[i : i + 12], y[i : i + 12]) for i in itertools.cycle(range(0, len(x), 12)))}
     import tensorflow as tf
@@ -57,7 +67,7 @@ def data_of(kind, x, y):
     ("kind", "optimizer"),
     [
         ("arrays", "momentum"),
-        ("tf.data", "adam"),
+        ("tf.data", "averaging"),
         pytest.param("arrays", "accumulating", marks=pytest.mark.slow),
         pytest.param("arrays", "schedule", marks=pytest.mark.slow),
         pytest.param("generator", "adam", marks=pytest.mark.slow),
@@ -85,7 +95,9 @@ def test_a_burst_that_goes_on_is_bit_for_bit_one_from_the_beginning(data, kind, 
     assert test.steps_spent <= anew.steps_spent - 24 * len(gone_on)
 
 
-def test_the_steps_spent_are_those_that_were_taken(data):
+@pytest.mark.parametrize("kind", ["arrays", "of unknown size"])
+def test_the_steps_spent_are_those_that_were_taken(data, kind):
+    """Where nobody knows how long an epoch is, each burst begins anew: its end may come while batches are left out."""
     taken = []
 
     class Counting(keras.Sequential):
@@ -95,9 +107,53 @@ def test_the_steps_spent_are_those_that_were_taken(data):
 
     model = Counting([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
     model.compile("adam", LOSS, run_eagerly=True)
-    test = range_test(model, *data, batch_size=12, num_steps=40, burst_steps=264)
+    if kind == "arrays":
+        arguments = {"x": data[0], "y": data[1], "batch_size": 12}
+    else:
+        arguments = {"x": data_of("tf.data", *data)["x"].filter(lambda x, y: True)}
+    test = range_test(model, **arguments, num_steps=40, burst_steps=264)
     assert {burst.steps for burst in test.bursts} == {24, 48}
-    assert len(taken) == test.steps_spent < 40 + sum(burst.steps for burst in test.bursts)
+    assert len(taken) == test.steps_spent
+    anew = len(test) + sum(burst.steps for burst in test.bursts)
+    assert (test.steps_spent < anew) == (kind == "arrays")
+
+
+class Strict(keras.metrics.Metric):
+    """Has no result of nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = self.add_weight(shape=(), initializer="zeros")
+
+    def update_state(self, y, prediction, sample_weight=None):
+        self.count.assign_add(1.0)
+
+    def result(self):
+        if float(self.count) == 0:
+            raise ValueError("nothing was counted yet")
+        return self.count
+
+
+@pytest.mark.slow
+def test_no_epoch_is_left_out_whole_as_a_metric_may_have_no_result_of_nothing(data):
+    model = model_of(keras.Sequential, "adam")
+    model.compile("adam", LOSS, metrics=[Strict()], run_eagerly=True)
+    assert range_test(model, data[0][:100], data[1][:100], batch_size=12, num_steps=40, burst_steps=264).bounds().ok
+
+
+@pytest.mark.slow
+def test_a_seed_that_model_and_data_share_begins_anew_with_the_data(data):
+    import tensorflow as tf
+
+    def run(kind):
+        model = model_of(kind, "adam")
+        model.shared = noise = keras.layers.GaussianNoise(0.5, seed=5)
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(12)
+        return range_test(model, dataset.map(lambda x, y: (noise(x, training=True), y)), num_steps=40, burst_steps=264)
+
+    test, anew = run(keras.Sequential), run(BeginsAnew)
+    assert test.bursts == anew.bursts
+    assert test.steps_spent < anew.steps_spent
 
 
 def test_a_rate_that_has_diverged_is_not_tried_again_for_longer():
@@ -127,7 +183,7 @@ def test_an_error_while_batches_are_left_out_leaves_the_model_as_it_was(data, af
 
     class Batches(keras.utils.PyDataset):
         def __len__(self):
-            return 6
+            return 25
 
         def __getitem__(self, index):
             nonlocal drawn

@@ -607,7 +607,7 @@ def test_what_ends_a_generator_ends_the_training_too(tmp_path):
         list(test)
     rest = replay.release()
     assert len([next(rest) for _ in range(12)]) == 12
-    with pytest.raises(OSError, match="damaged"):
+    with pytest.raises(RuntimeError, match="ended with an error: OSError: file 12 is damaged"):
         next(rest)
 
     tuner = autolr.RandomSearch(lambda hp: model(), "loss", max_trials=1, directory=tmp_path)
@@ -739,6 +739,33 @@ class Scaled(keras.losses.Loss):
         return self.factor * keras.ops.mean(prediction**2, axis=-1)
 
 
+def scaled_within(factor):
+    class ScaledWithin(keras.losses.Loss):
+        def call(self, y, prediction):
+            return factor * keras.ops.mean(prediction**2, axis=-1)
+
+    return ScaledWithin
+
+
+class Callable:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, y, prediction):
+        return self.factor * keras.ops.mean(prediction**2, axis=-1)
+
+
+def nested(power):
+    """Functions of one name, whose inner ones differ in a constant."""
+    source = f"def loss(y, prediction): return keras.ops.mean((lambda z: z ** {power})(prediction), axis=-1)"
+    scope = {"keras": keras}
+    exec(source, scope)
+    return scope["loss"]
+
+
+squared, cubed = nested(2), nested(3)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
@@ -749,8 +776,12 @@ class Scaled(keras.losses.Loss):
         lambda factor: {2: "mse", 3: "mae"}[factor],
         lambda factor: [scaled(factor)],
         lambda factor: keras.losses.Huber(delta=factor),
+        lambda factor: scaled(keras.ops.full((3,), factor)),
+        lambda factor: scaled_within(factor)(),
+        Callable,
+        lambda factor: cubed if factor == 3 else squared,
     ],
-    ids=["closure", "object", "array", "partial", "name", "list", "keras"],
+    ids=["closure", "object", "array", "partial", "name", "list", "keras", "tensor", "class", "callable", "nested"],
 )
 def test_losses_of_one_name_are_told_apart_by_what_they_do(loss):
     def setup(factor):
