@@ -95,7 +95,7 @@ def test_a_burst_that_goes_on_is_bit_for_bit_one_from_the_beginning(data, kind, 
     assert test.steps_spent <= anew.steps_spent - 24 * len(gone_on)
 
 
-@pytest.mark.parametrize("kind", ["arrays", "of unknown size"])
+@pytest.mark.parametrize("kind", ["arrays", pytest.param("of unknown size", marks=pytest.mark.slow)])
 def test_the_steps_spent_are_those_that_were_taken(data, kind):
     """Where nobody knows how long an epoch is, each burst begins anew: its end may come while batches are left out."""
     taken = []
@@ -212,6 +212,7 @@ def test_an_error_while_batches_are_left_out_leaves_the_model_as_it_was(data, af
     assert_same_arrays(state, state_untested)
 
 
+@pytest.mark.slow
 def test_no_state_is_kept_of_a_model_too_large_for_it(data, monkeypatch):
     """The bursts are the same, each from the beginning."""
 
