@@ -79,7 +79,7 @@ class BurstRecorder(LossRecorder):
             return
         super().on_train_batch_end(batch, logs)
         # Not when the training has ended: an optimizer that averages the weights has put these in their place then.
-        if self._pausing and self._ended and not self._diverged and self.paused is None:
+        if self._pausing and self._ended and not self._diverged:
             variables = [*self.model.variables, *self.model.optimizer.variables]
             if sum(math.prod(variable.shape) for variable in variables) <= MOST_NUMBERS:
                 self.paused = Paused(self.rate, self._recorded, Snapshot.of(self.model))

@@ -181,7 +181,7 @@ class Replay:
             return next(self.source)
         except StopIteration:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever the user's generator raises: it has ended by it
             self._drawn.error = in_brief(error)
             raise
 
@@ -267,14 +267,9 @@ class Unannounced(keras.utils.PyDataset):
         return self.source[index]
 
 
-def replayable(x: Any, drawn: Drawn | None = None) -> Any:
-    """Data that a range test can draw from more than once: a generator is wrapped, anything else can be already.
-
-    Args:
-        x: The data.
-        drawn: What was drawn before, if they are a generator.
-    """
-    return Replay(x, drawn) if isinstance(x, GeneratorType) else x
+def replayable(x: Any) -> Any:
+    """Data that a range test can draw from more than once: a generator is wrapped, anything else can be already."""
+    return Replay(x) if isinstance(x, GeneratorType) else x
 
 
 def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None) -> Any:

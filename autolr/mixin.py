@@ -5,28 +5,24 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 
 from __future__ import annotations
 
-import itertools
 import math
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras_tuner as kt
 
 from autolr import compat_tuner
 from autolr.averaging import check_tail_average
-from autolr.best_ends import best_ends, near_the_best
+from autolr.best_ensemble import best_ensemble
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
 from autolr.chief import WorkerWatch, is_chief
-from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
 from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.records import TrialRecord, note_start, note_stop, record_in
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import CHOICES, add_schedule, fading, missing_in
-from autolr.trial import SNAPSHOTS, AssistedTrial
+from autolr.trial import AssistedTrial
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL_AVERAGE
 
 
@@ -336,42 +332,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             Caruana et al., 2004, [Ensemble Selection from Libraries of
             Models](https://doi.org/10.1145/1015330.1015432), for the trials of a search.
         """
-        check_last(last)
-        wanted = check_count("num_trials", num_trials, hint="1 is the best alone.")
-        best = near_the_best(compat_tuner.best_completed_trials(self.oracle, wanted), self.oracle.objective)
-        if not best:
-            raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-        ends: list[list[Path]] = []
-        loaded: list[tuple[Any, Path]] = []
-        for trial in best:
-            folder = Path(self.get_trial_dir(trial.trial_id))
-            ends.append(best_ends(folder, folder / SNAPSHOTS, last=last))
-            best_epoch = Path(compat_tuner.checkpoint_of(self, trial.trial_id))
-            loaded += [(self._autolr_model_at(trial, end), end) for end in ends[-1]] or [
-                (self._autolr_model_at(trial), best_epoch)
-            ]
-        models = iter(with_own_layers(loaded))
-        members = []
-        for own in ends:
-            of_trial = list(itertools.islice(models, max(len(own), 1)))
-            members.append(average(of_trial, name=f"{of_trial[0].name}_ensemble") if own else of_trial[0])
-        return without_compiled_parts(compiled_like(loaded[0][0], average(members, name="best_trials_ensemble")))
-
-    def _autolr_model_at(self, trial: Any, end: Path | None = None) -> Any:
-        """A trial's model with the weights of an end of a cycle, or of its best epoch; nothing is trained with it.
-
-        Built anew: a copy would not have what the build function adapts, as layers that look up texts.
-        """
-        with warnings.catch_warnings():
-            # Of an optimizer's state that finds no place.
-            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            if end is None or compat_tuner.may_have_weights(self, trial.trial_id):
-                model = self.load_model(trial)
-            else:  # Keras Tuner's callback, which saves the best epoch, was not passed on
-                model = compat_tuner.build_again(self, trial)
-            if end is not None:
-                model.load_weights(end)
-        return model
+        return best_ensemble(self, num_trials, last=last)
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials as Keras Tuner does, then the bounds and the schedule of each.

@@ -48,8 +48,8 @@ def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str
         values: The trial's hyperparameter values.
 
     Returns:
-        Text that is equal for two trainings only if the same range test would be run for both: same values but for
-        the schedule's, same architecture, optimizer, batch size and steps.
+        Text that is equal for two trainings only if the same range test would be run for both, as far as one can tell:
+        same values but for the schedule's, same architecture, loss, optimizer, batch size and steps.
     """
     chosen = {k: v for k, v in values.items() if k not in SCHEDULE and not k.startswith(NOT_MEASURED)}
     try:
@@ -80,7 +80,7 @@ def _told_apart(it: Any, depth: int = 8) -> Any:
     """What tells a loss from another of its name: a function's code and what it refers to, an object's own values.
 
     What is no number, text, array, function, loss or callable object is known by its type alone, and so is what lies
-    deep within.
+    deep within. What a function reads of its module is known by name.
     """
     if isinstance(it, np.generic):
         it = it.item()

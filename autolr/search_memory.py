@@ -9,7 +9,7 @@ from types import GeneratorType
 from typing import Any
 
 from autolr.curve import RangeTest
-from autolr.data import Drawn, replayable
+from autolr.data import Drawn, Replay
 from autolr.errors import warn
 from autolr.progress import Lines
 from autolr.verdicts import LRBounds
@@ -59,7 +59,7 @@ class SearchMemory:
 
     def replayable(self, x: Any) -> Any:
         """Data that a range test can draw from more than once, with what earlier ones have drawn."""
-        return replayable(x, self.streams.setdefault(x, Drawn())) if isinstance(x, GeneratorType) else x
+        return Replay(x, self.streams.setdefault(x, Drawn())) if isinstance(x, GeneratorType) else x
 
     def note_epoch(self, data: Any, batches: int) -> None:
         """An epoch of these data has ended, after so many batches."""
@@ -86,8 +86,9 @@ class SearchMemory:
         tested, said = len(self.verdicts), []
         doubtful: dict[str, list[str]] = {}
         for trial_id, verdict in self.verdicts.items():
-            doubtful.setdefault(verdict, []).append(trial_id)
-        guesses, _ = doubtful.pop(GUESS, []), doubtful.pop("", [])
+            if verdict:
+                doubtful.setdefault(verdict, []).append(trial_id)
+        guesses = doubtful.pop(GUESS, [])
         if guesses:
             said.append(
                 f"{len(guesses)} of {tested} range tests were too short for more than a guess, so luck had a part in "

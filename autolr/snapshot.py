@@ -90,7 +90,7 @@ class Snapshot:
         for variable, value in self.values:
             try:
                 variable.assign(value)
-            except Exception as error:
+            except Exception as error:  # whatever a variable's class raises: the others are put back first
                 errors.append(error)
         if errors:
             raise errors[0]

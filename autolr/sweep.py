@@ -72,9 +72,9 @@ def range_test(
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
         burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 1128, all ever wanted:
-            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192; hardly
-            more than half of these are spent where bursts go on from shorter ones. With fewer, the longer ones are
-            left out first.
+            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192;
+            fewer are spent where bursts go on from shorter ones, some 192 or 600 to 700 in all. With a smaller number,
+            the longer ones are left out first.
         verbose: Whether to tell what is being tried: 0, or 1 (as 2). Defaults to "auto", a single line on a terminal,
             nothing elsewhere.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,

@@ -251,7 +251,7 @@ class AssistedTrial:
                 "condition to search yours.",
             )
         epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
-        if stop_within_cycles(without_rate_callbacks(callbacks_of(arguments)), epochs):
+        if stop_within_cycles(callbacks_of(arguments), epochs):
             self.diary.warn(
                 "early stopping",
                 "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "
