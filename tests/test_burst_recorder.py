@@ -66,8 +66,9 @@ def data_of(kind, x, y):
 @pytest.mark.parametrize(
     ("kind", "optimizer"),
     [
-        ("arrays", "momentum"),
-        ("tf.data", "averaging"),
+        ("arrays", "averaging"),
+        pytest.param("arrays", "momentum", marks=pytest.mark.slow),
+        pytest.param("tf.data", "averaging", marks=pytest.mark.slow),
         pytest.param("arrays", "accumulating", marks=pytest.mark.slow),
         pytest.param("arrays", "schedule", marks=pytest.mark.slow),
         pytest.param("generator", "adam", marks=pytest.mark.slow),
