@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXAMPLE_ARGS ?=
-# Files of tests side by side; each process holds a TensorFlow of its own, hence not one for each of many cores.
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Files of tests side by side. Each process holds a TensorFlow of its own, hence not one for each of many cores; on two
+# cores the third works while the others wait, for a browser say.
+IN_PARALLEL := --numprocesses 3 --dist loadfile
 
 .PHONY: example test test-slow test-backends test-lowest compatibility lint check format gallery docs benchmarks clean
 

@@ -350,9 +350,7 @@ MODELS = [
     Case("Models", "mixed precision", lambda: Setup(mixed)),
     Case("Models", "`steps_per_execution`", built_by(lambda: model("adam", steps_per_execution=2))),
     Case("Models", "`steps_per_execution` of a whole epoch", built_by(lambda: model("adam", steps_per_execution=8))),
-    Case(
-        "Models", "gradient accumulation", built_by(lambda: model(sgd(0.01, gradient_accumulation_steps=4))), quick=True
-    ),
+    Case("Models", "gradient accumulation", built_by(lambda: model(sgd(0.01, gradient_accumulation_steps=4)))),
     Case("Models", "`run_eagerly`", built_by(lambda: model("adam", run_eagerly=True))),
     Case("Models", "EMA of the weights", built_by(lambda: model(keras.optimizers.Adam(use_ema=True)))),
     Case(
@@ -362,7 +360,7 @@ MODELS = [
         quick=True,
     ),
     Case("Models", "compiled with a callable rate", built_by(lambda: model(sgd(lambda: 0.05)))),
-    Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept", quick=True),
+    Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept"),
     Case("Models", "several optimizers, as in a GAN", lambda: Setup(adversaries), quick=True),
     Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5)))),
     Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2),
@@ -424,7 +422,7 @@ FIT = [
     Case("Fit", "`EarlyStopping`", with_callback(lambda: keras.callbacks.EarlyStopping("loss", patience=0), epochs=3)),
     Case("Fit", "`ModelCheckpoint`", with_callback(lambda: keras.callbacks.ModelCheckpoint("checkpoint.keras"))),
     Case("Fit", "`TensorBoard`", with_callback(lambda: keras.callbacks.TensorBoard("logs"))),
-    Case("Fit", "`ReduceLROnPlateau`", with_callback(lambda: keras.callbacks.ReduceLROnPlateau("loss")), quick=True),
+    Case("Fit", "`ReduceLROnPlateau`", with_callback(lambda: keras.callbacks.ReduceLROnPlateau("loss"))),
     Case(
         "Fit",
         "`LearningRateScheduler`",
@@ -505,7 +503,7 @@ FAILURE: list[Case] = [
         failing=True,
     ),
     Case("Failure", "an exception in the range test", lambda: Setup(around=raising), failing=True, quick=True),
-    Case("Failure", "an exception in AutoLR", lambda: Setup(around=unpreparable), quick=True),
+    Case("Failure", "an exception in AutoLR", lambda: Setup(around=unpreparable)),
     Case("Failure", "a full disk when the record is written", lambda: Setup(around=full_disk)),
 ]
 

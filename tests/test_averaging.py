@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import LOSS, RateSpy, assert_same_arrays, compiled, one_weight, sequential, state_of
+from helpers import LOSS, RateSpy, assert_same_arrays, compiled, one_weight, plain, sequential, state_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,7 +90,7 @@ def test_the_default_changes_nothing(data):
     states = []
     for options in ({}, {"tail_average": 0}):
         keras.utils.set_random_seed(0)
-        model, spy = compiled(sequential()), AfterEachStep()
+        model, spy = plain(), AfterEachStep()
         fit(model, SGDRScheduler(1e-3, 1e-2, cycle_length=2, **options), spy, x=x, y=y, validation_data=(x, y))
         assert_same_arrays(spy.epochs[-1], spy.steps[-1])
         states.append(state_of(model))
@@ -285,11 +285,11 @@ def test_a_trial_ends_with_the_average_and_its_hyperparameters_tell_how_to_get_i
 
     def build(hp):
         keras.utils.set_random_seed(0)
-        return compiled(sequential(), "sgd")
+        return plain()
 
     spy = LastWeights()
     search = RandomSearch(build, objective="val_loss", max_trials=1, directory=tmp_path, **share)
-    training = {"batch_size": 4, "epochs": 6, "validation_data": (x, y), "verbose": 0}
+    training = {"batch_size": 4, "epochs": 3, "validation_data": (x, y), "verbose": 0}
     search.search(x, y, callbacks=[spy], **training)
     (trial,) = search.oracle.trials.values()
     hp = search.get_best_hyperparameters()[0]
@@ -298,10 +298,10 @@ def test_a_trial_ends_with_the_average_and_its_hyperparameters_tell_how_to_get_i
     again = build(hp)
     again.fit(x, y, callbacks=[schedule], **training)
     assert_same_arrays(spy.weights[-1], again.get_weights())
-    assert search.get_best_models()[0].evaluate(x, y, verbose=0)[0] == pytest.approx(trial.score, rel=1e-5)
-    plain = build(hp)
-    plain.fit(x, y, callbacks=[SGDRScheduler.from_hyperparameters(hp, tail_average=0)], **training)
-    differs = any(np.any(a != b) for a, b in zip(plain.get_weights(), again.get_weights(), strict=True))
+    assert search.get_best_models()[0].evaluate(x, y, verbose=0) == pytest.approx(trial.score, rel=1e-5)
+    without = build(hp)
+    without.fit(x, y, callbacks=[SGDRScheduler.from_hyperparameters(hp, tail_average=0)], **training)
+    differs = any(np.any(a != b) for a, b in zip(without.get_weights(), again.get_weights(), strict=True))
     assert differs == (schedule.tail_average > 0)
 
 

@@ -132,16 +132,16 @@ def trained_base(data):
 @pytest.mark.parametrize(
     ("share", "num_trials"),
     [
-        (adapted, 1),
         (trained_base, 2),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(adapted, 2), (trained_base, 1), (frozen_base, 1)]),
+        pytest.param(adapted, 2, marks=pytest.mark.slow),
+        *(pytest.param(share, 1, marks=pytest.mark.slow) for share in (adapted, trained_base, frozen_base)),
     ],
 )
 def test_layers_that_models_have_in_common_are_each_ones_own_in_an_ensemble(tmp_path, data, share, num_trials):
     x, y = data
     keras.utils.set_random_seed(2)
     search = tuner(tmp_path, max_trials=2, build=inside(share(data)))
-    search.search(x, y, validation_split=0.25, epochs=3, batch_size=8, verbose=0)
+    search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
     ensemble = search.get_best_ensemble(num_trials)
     trials = [mean_of_ends(search, trial, x) for trial in search.oracle.get_best_trials(num_trials)]
     found = ensemble.predict(x, verbose=0)
@@ -221,7 +221,7 @@ def test_a_vocabulary_from_outside_is_saved_with_an_ensemble(tmp_path):
 def test_an_ensemble_of_several_trials_counts_each_the_same(tmp_path, data):
     x, y = data
     search = tuner(tmp_path, max_trials=2)
-    search.search(x, y, validation_split=0.25, epochs=3, batch_size=8, verbose=0)
+    search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
     predictions = []
     for trial, model in zip(search.oracle.get_best_trials(2), search.get_best_models(2), strict=True):
         folder = tmp_path / "search" / f"trial_{trial.trial_id}"
@@ -249,7 +249,7 @@ def of_a_function(hp):
     return keras.Sequential(layers), np.ones((64, 4), "float32")
 
 
-@pytest.mark.parametrize("make", [of_words, of_a_function])
+@pytest.mark.parametrize("make", [of_words, pytest.param(of_a_function, marks=pytest.mark.slow)])
 def test_members_are_what_the_build_function_makes_of_them(tmp_path, data, make):
     def build(hp):
         model = make(hp)[0]

@@ -192,7 +192,7 @@ def test_a_training_resumed_keeps_what_was_before_and_one_anew_does_not(tmp_path
     assert fit(2) == [1, 2]
 
 
-@pytest.mark.parametrize("build", [sequential, Own])
+@pytest.mark.parametrize("build", [sequential, pytest.param(Own, marks=pytest.mark.slow)])
 def test_averaged_weights_with_statistics_gathered_anew(build, data, tmp_path):
     keras.utils.set_random_seed(1)  # what so little training reaches depends on where it begins
     model = compiled(build())
@@ -310,7 +310,7 @@ def test_the_weights_of_losses_survive(join, tmp_path):
     assert_evaluates_alike(own_end(model, tmp_path, join), model, x, [np.ones((8, 3)), np.full((8, 1), 90.0)])
 
 
-@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("kind", [list, pytest.param(tuple, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("join", [snapshot_ensemble, averaged_weights])
 def test_weighted_metrics_survive(join, kind, tmp_path):
     mean = keras.metrics.MeanAbsoluteError(name="mean")
@@ -464,7 +464,14 @@ def named_ends(kind, **names):
         ),
     ],
 )
-@pytest.mark.parametrize("loss", ["mse", ["mse", "mae"], {"b": "mae", "a": "mse"}, {"a": "mse", "b": "mae"}])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ["mse", "mae"],
+        {"b": "mae", "a": "mse"},
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("mse", {"a": "mse", "b": "mae"})),
+    ],
+)
 def test_ends_with_names_keep_their_order(build, loss, tmp_path):
     keras.utils.set_random_seed(1)
     model = build()

@@ -117,7 +117,7 @@ def test_a_terminal_has_one_screen_with_all_there_is_to_know(tuner, data, monkey
     assert terminal.lines() == []
 
 
-@pytest.mark.parametrize("verbose", [{}, {"verbose": 1}])
+@pytest.mark.parametrize("verbose", [{}, pytest.param({"verbose": 1}, marks=pytest.mark.slow)])
 def test_a_range_test_of_ones_own_has_one_line_of_a_terminal(data, verbose):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")

@@ -256,7 +256,6 @@ QUICK = {
     "what it refers to by name",
     "the seed of a loss",
     "the seed of an optimizer in another",
-    "a variable in a helper object",
     "Keras's global generator",
     "a call that a train_step alone knows",
     "steps_per_execution and a schedule",
@@ -354,7 +353,14 @@ def unbuilt():
         pytest.param(unbuilt, id="unbuilt"),
     ],
 )
-@pytest.mark.parametrize("kind", ["layers in tf.data", "a PyDataset that draws", "a PyDataset with generators"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "layers in tf.data",
+        "a PyDataset that draws",
+        pytest.param("a PyDataset with generators", marks=pytest.mark.slow),
+    ],
+)
 def test_data_that_draw_are_what_they_are_without_a_test(data, kind, build):
     def fit():
         MODULES_OWN.seed(4)

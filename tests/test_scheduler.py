@@ -327,7 +327,7 @@ def test_an_epoch_that_is_no_multiple_of_an_execution_ends_with_its_last_batch(k
     "other",
     [
         lambda: keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9),
-        lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.123),
+        pytest.param(lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.123), marks=pytest.mark.slow),
     ],
 )
 def test_another_callback_that_sets_the_rate_is_warned_of_once(other, first, recwarn):

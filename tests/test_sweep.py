@@ -40,7 +40,7 @@ def assert_same_training(left, right):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere arrays stay what they are")
-@pytest.mark.parametrize("dtype", ["float64", "uint8"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("uint8", marks=pytest.mark.slow)])
 def test_arrays_that_are_made_tensors_once_train_as_they_would_have(data, dtype):
     """Keras copies an array for each training, of which a range test has a dozen, but no tensor."""
     x, y = data
@@ -107,7 +107,7 @@ def test_a_schedule_compiled_in_is_there_again_with_its_step(data):
         model = compiled(sequential(), optimizer)
         train_two_epochs(model, data)
         if tested:
-            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, num_steps=12, burst_steps=72)
+            test = range_test(model, x, y, batch_size=12, start_lr=1e-4, num_steps=12, burst_steps=0)
             np.testing.assert_allclose(test.lrs, np.geomspace(1e-4, 10.0, 12)[: len(test)])
             assert model.optimizer is optimizer
         return train_two_epochs(model, data)

@@ -327,6 +327,7 @@ class LosesRecords(autolr.Hyperband):
             (Path(self.get_trial_dir(trial.trial_id)) / "autolr.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_parent_without_a_record_hands_on_its_rates_but_no_verdict(tmp_path, data):
     tuner = LosesRecords(build, "val_loss", max_epochs=2, factor=2, seed=1, directory=tmp_path)
     found = run(tuner, data)
@@ -345,6 +346,7 @@ def test_a_space_of_two_points_ends_after_two_trials_when_the_schedule_is_held(f
     assert [type(p).__name__ for p in held_fixed] == ["Fixed"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", ["grid"], indirect=True)
 def test_a_grid_is_visited_once_and_no_bounds_are_handed_on(finished):
     values = [trial.hyperparameters.values for trial in finished.trials]
@@ -505,8 +507,8 @@ def test_a_record_that_cannot_be_written_is_told_of_and_the_trial_goes_on(tmp_pa
     [
         ({}, 4, 40),  # a tenth of 48 steps would be four: the least there is
         ({"range_test_share": 0.9}, 5, 54),
-        ({"range_test_share": 0.9, "range_test_steps": 10}, 1, 10),
         ({"range_test_share": 0.2, "range_test_min_steps": 10}, 5, 12),
+        pytest.param({"range_test_share": 0.9, "range_test_steps": 10}, 1, 10, marks=pytest.mark.slow),
     ],
 )
 def test_a_range_test_takes_no_more_than_its_share(tmp_path, data, options, epochs, most):
@@ -526,7 +528,9 @@ def test_executions_of_a_trial_share_one_range_test(tmp_path, data):
     assert found.rates[0] == found.rates[1]
 
 
-@pytest.mark.parametrize("cls", [keras.Sequential, Late], ids=["built", "unbuilt"])
+@pytest.mark.parametrize(
+    "cls", [pytest.param(keras.Sequential, id="built", marks=pytest.mark.slow), pytest.param(Late, id="unbuilt")]
+)
 def test_the_range_test_takes_no_batch_of_a_generator_away(tmp_path, data, cls):
     # Keras takes a generator for data, but no other iterator: what is put back must be one.
     x, y = data
