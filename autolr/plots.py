@@ -47,8 +47,8 @@ def new_axes(ax: Axes | None) -> Axes:
 def plot_range_test(test: RangeTest | LRFinder, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
     """Draw a range test: the recorded and the smoothed loss by learning rate, the bounds, and what was decided.
 
-    Diamonds are bursts, at the mean loss they reached (a cross
-    at the top: diverged); larger ones were longer. Thin crosses at the top are losses that are not finite.
+    Diamonds are bursts, at the mean loss they reached (a cross at the top: diverged); larger ones were longer. Thin
+    crosses at the top are losses that are not finite.
 
     Args:
         test: A recorded curve with at least one step, or the `LRFinder` that recorded it.
