@@ -189,7 +189,7 @@ def test_what_no_copy_can_have_stays_in_an_ensemble(tmp_path, data, share, warne
 def test_an_ensemble_leaves_layers_from_outside_trainable(tmp_path, data, num_trials):
     x, y = data
     base = trained_base(data)
-    search = tuner(tmp_path, max_trials=2, build=inside(base), num_snapshots=0)
+    search = tuner(tmp_path, max_trials=num_trials, build=inside(base), num_snapshots=0)
     search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
     ensemble = search.get_best_ensemble(num_trials)
     assert not ensemble.trainable_variables
@@ -483,7 +483,8 @@ def states(a, b):
     return keras.layers.GRU(1, return_state=True)(keras.layers.Reshape((4, 1))(keras.layers.Add()([a, b])))
 
 
-@pytest.mark.parametrize("outputs", [shared_head, pytest.param(states, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", [shared_head, states])
 def test_outputs_of_one_layer_are_averaged_each(tmp_path, data, outputs):
     def build_outputs(hp):
         a, b = keras.Input((4,)), keras.Input((4,))

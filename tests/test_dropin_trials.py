@@ -504,6 +504,7 @@ def test_the_size_of_data_is_no_number_of_steps_that_somebody_asked_for(tmp_path
     assert len(set(rates)) > 2
 
 
+@pytest.mark.slow
 def test_the_size_of_data_is_known_to_later_searches_also_if_updates_do_not_divide_it(tmp_path):
     """12 batches, of which an update gathers 5: the third update of an epoch ends in the next one."""
     data, spy = batches_of(unknown=True), RatesByFit()

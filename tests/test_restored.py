@@ -406,8 +406,8 @@ def test_the_training_step_is_traced_no_more_often_than_without_a_test(data):
     def traces(*, tested):
         model = compiled(small(cls=Counting))
         if tested:
-            range_test(model, *data, batch_size=16, num_steps=10, burst_steps=72)
-        model.fit(*data, batch_size=16, verbose=0)
+            range_test(model, *data, batch_size=4, num_steps=10, burst_steps=72)
+        model.fit(*data, batch_size=4, verbose=0)
         return model.traced
 
     assert traces(tested=True) == traces(tested=False) > 0

@@ -214,7 +214,7 @@ def test_nothing_is_validated_during_the_test(data):
             return super().evaluate(*args, **kwargs)
 
     model = compiled(Validated([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]))
-    range_test(model, x, y, batch_size=16, num_steps=12, start_lr=1e-4, burst_steps=72, validation_split=0.25)
+    range_test(model, x, y, batch_size=4, num_steps=12, start_lr=1e-4, burst_steps=72, validation_split=0.25)
     assert not validated
 
 
@@ -233,7 +233,7 @@ def test_a_dataset_is_swept_and_trained_on_as_without(data):
     def run(*, tested):
         keras.utils.set_random_seed(7)
         model = compiled(Subclassed(), OPTIMIZERS["adam"]())
-        dataset = tf.data.Dataset.from_tensor_slices(data).batch(16)
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(6)
         if tested:
             range_test(model, dataset, num_steps=12, burst_steps=72)
         return model.fit(dataset, epochs=2, verbose=0).history, state_of(model)
@@ -246,7 +246,7 @@ def test_nothing_is_printed_and_nobody_is_warned(data, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own
-        assert range_test(compiled(sequential()), x, y, batch_size=16, num_steps=40, burst_steps=120).bounds().ok
+        assert range_test(compiled(sequential()), x, y, batch_size=4, num_steps=40, burst_steps=120).bounds().ok
     assert capsys.readouterr() == ("", "")
 
 
