@@ -60,12 +60,13 @@ def find_bounds(
         losses: The loss of each step's own batch, shape `(num_steps,)`. Not the epoch's running mean, which lags.
             Infinite losses (beyond 1e100), and NaN after the last finite loss, mean divergence; other NaN are left out.
             What is masked counts as NaN.
-        min_level: Share of the fall still to go at `min_lr`.
-        max_ratio: Largest `max_lr / min_lr`, though 2 in any case; values from 3 to 5 score alike. A sweep sees a rate
-            for a few steps, a cycle for hundreds: far above the rate that halves the fall, training is noisy or
-            overfits before the sweep can show it.
-        margin: Smallest factor between `max_lr` and the rate at which the loss rises. Diverging takes steps too,
-            so training diverges below the rate at which a sweep does.
+        min_level: Share of the fall still to go at `min_lr`. Defaults to 0.5.
+        max_ratio: Factor from the rate of half the fall to `max_lr`, and the largest `max_lr / min_lr`, which is never
+            less than 2. Defaults to 4; values from 3 to 5 score alike. A sweep sees a rate for a few steps, a cycle for
+            hundreds: far above the rate that halves the fall, training is noisy or overfits before the sweep can show
+            it.
+        margin: Smallest factor between `max_lr` and the rate at which the loss rises. Defaults to 3. Diverging takes
+            steps too, so training diverges below the rate at which a sweep does.
 
     Returns:
         An `LRBounds`. A curve that can't be judged gives a status other than `"ok"` and a fallback, inside the sweep

@@ -22,17 +22,21 @@ DEFAULT_NUM_STEPS = 100
 class LRFinder(LossRecorder):
     """Learning-rate range test as a callback: raises the rate exponentially, step by step, and records the losses.
 
-    Training stops by itself after `num_steps`, or earlier when the loss diverges. Then the model is put back exactly
-    as it was when training began. This is the sweep alone: its bounds are not confirmed by bursts, as those of
-    `autolr.range_test` are, which also needs no `fit`, builds a model that is not built, takes a model with a schedule,
-    sees each step where `steps_per_execution` are several, puts back what data draw, and restores the model when `fit`
-    raises, too. An optimizer that trains variables beside the model's must be built with all of them before.
+    Training stops by itself after `num_steps`, or earlier when the loss diverges. Then the model is put back exactly as
+    it was when training began; not if `fit` ends by an error or Ctrl-C, which leave it as the sweep has made it. This
+    is the sweep alone: its bounds are not confirmed by bursts, as those of `autolr.range_test` are, which also needs no
+    `fit`, builds a model that is not built, takes a model with a schedule, sees each step where `steps_per_execution`
+    are several, puts back what data draw, and restores the model when `fit` raises, too. An optimizer that trains
+    variables beside the model's must be built with all of them before.
 
     Args:
         start_lr: First learning rate. Defaults to 1e-7, where no optimizer moves.
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
         restore: Whether to put the model back when training ends. Defaults to True.
+
+    Attributes:
+        result: What was recorded, an `autolr.RangeTest`. Before a training has ended it is a `RuntimeError`.
 
     Raises:
         ValueError: If the rates are not `0 < start_lr < end_lr` or there are fewer than 2 steps; when training

@@ -32,10 +32,16 @@ class RangeTest:
         losses: Loss of that step's batch alone (not a running mean), before the step's update. Shape `(num_steps,)`.
             The last ones may be infinite or NaN.
         diverged: Whether the sweep ended by itself because the loss diverged.
-        steps_spent: Optimizer steps the test took in all, those of its bursts included.
-        bursts: Short trainings at single rates that confirmed or mended what the sweep suggests.
-        normalized: Whether BatchNormalization follows most of the model's weights, so that `bounds()`
-            are twice as high once bursts have seen it learn at a settled pace.
+        steps_spent: Optimizer steps the test took in all, those of its bursts included. Defaults to the number of
+            rates.
+        bursts: Short trainings at single rates that confirmed or mended what the sweep suggests, each a named tuple
+            `(lr, change, steps)`. `change` is the mean loss after the burst's first third, less that of the untrained
+            model: negative if it learned, infinite if it diverged.
+        normalized: Whether BatchNormalization follows most of the model's weights, so that `max_lr` is doubled once
+            bursts have seen it learn at a settled pace.
+
+    Raises:
+        ValueError: If `lrs` and `losses` are not one-dimensional and equally long.
 
     Example:
     >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])

@@ -41,7 +41,8 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
         Save it with `save("ensemble.keras")`.
 
     Raises:
-        ValueError: If there are no snapshots, or the model has not been built.
+        ValueError: If there are no snapshots, `last` is less than 1, or `model` is no Keras model, has not been built,
+            or cannot be made again from its config.
 
     Example:
     ```python
@@ -173,8 +174,8 @@ def averaged_weights(
         A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`.
 
     Raises:
-        ValueError: If there are no snapshots, the model has not been built, `batch_size` is no whole number of 1 or
-            more, or `x` is needed and not given, empty, or, as far as its cardinality tells, without end.
+        ValueError: As by `snapshot_ensemble`, or if `batch_size` is no whole number of 1 or more, or `x` is needed and
+            not given, empty, or, as far as its cardinality tells, without end.
 
     Example:
     ```python

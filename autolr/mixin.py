@@ -42,12 +42,12 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
             100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
             late. A smaller budget first drops the longest bursts, then points of the sweep, then another round of
-            bursts. With data of unknown size it alone decides in the first trial, up to 364; by the others the size is
-            known.
+            bursts. With data of unknown size it alone decides in the first trial, up to 364; the others know the
+            size.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share. Defaults
             to 160, a sweep of 40 and five bursts of 24, if that is no more than 45 % of the trial: one lost to bad
             bounds costs more. Trials of fewer than 356 steps give 112, with three bursts, and those of fewer than 112
-            give 40, without any, though these be as many as they have themselves. All give this, where it is less.
+            give 40, without any, even if they have fewer themselves. Where this argument is less, all give so many.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
@@ -64,7 +64,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     Raises:
         ValueError: If `range_test_share` is not in (0, 1], `range_test_steps` or `range_test_min_steps` is no whole
             number of 2 or more, `rate_callbacks` is neither `"replace"` nor `"keep"`, `reuse_bounds` is no bool,
-            `num_snapshots` is negative, or `tail_average` is not in [0, 1).
+            `num_snapshots` is negative, `tail_average` is not in [0, 1), or a `cycle_length`, `mult_factor` or
+            `lr_decay` of the search space has a value that makes no schedule.
 
     Example:
     ```python
@@ -318,8 +319,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
 
         Raises:
-            ValueError: If no trial has ended, an argument is less than 1, or the build function gives models that are
-                not built, into which Keras Tuner cannot load weights.
+            ValueError: If no trial has ended, an argument is less than 1, or the build function gives models of a class
+                of its own that are not built, into which Keras Tuner cannot load weights.
 
         Example:
         ```python

@@ -47,8 +47,8 @@ def new_axes(ax: Axes | None) -> Axes:
 def plot_range_test(test: RangeTest | LRFinder, *, bounds: LRBounds | None = None, ax: Axes | None = None) -> Axes:
     """Draw a range test: the recorded and the smoothed loss by learning rate, the bounds, and what was decided.
 
-    Diamonds are bursts, at the mean loss they reached (a cross at the top: diverged); larger ones were longer. Thin
-    crosses at the top are losses that are not finite.
+    Diamonds are bursts, at the mean loss they reached (a cross at the top: it diverged, or came to more); larger ones
+    were longer. Thin crosses at the top are losses that are not finite.
 
     Args:
         test: A recorded curve with at least one step, or the `LRFinder` that recorded it.
@@ -169,7 +169,7 @@ def plot_schedule(
             `SGDRScheduler.preview` draws a schedule that has not been trained with.
         min_lr: Rate that each cycle falls to.
         max_lr: Highest rate of the first cycle.
-        lr_decay: What each restart multiplies the peak by.
+        lr_decay: What each restart multiplies the peak by. Defaults to 1.
         shape: Of a cycle, as in `autolr.sgdr_lr`. Defaults to a cosine.
         steps_per_epoch: Optimizer steps in an epoch, to label the axis in epochs. Defaults to 1: steps.
         total_steps: Where to stop drawing. Defaults to the last edge.

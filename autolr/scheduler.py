@@ -177,9 +177,9 @@ class SGDRScheduler(keras.callbacks.Callback):
                 a later rung of `Hyperband` went on from its parent's weights, on a schedule laid over all epochs up to
                 its own last: trained again it runs through that schedule from the beginning, and no part twice.
             **overrides: Arguments of this class that take precedence. As in the tuners, `fit_budget` defaults to True
-                here, `warmup` to theirs, and `tail_average` to the trial's: `fit` for as many epochs as the trial
-                had, and the training is the same, but for such a later rung. Values missing from `hp`
-                take the tuners' defaults, a single cycle say.
+                here, `warmup` to theirs (none with another `shape`), and `tail_average` to the trial's: `fit` for as
+                many epochs as the trial had, and the training is the same, but for such a later rung. Values missing
+                from `hp` take the tuners' defaults, a single cycle say.
 
         Raises:
             ValueError: If `hp` holds no bounds, or is no `HyperParameters`.
@@ -201,8 +201,12 @@ class SGDRScheduler(keras.callbacks.Callback):
             steps_per_epoch: Optimizer steps in an epoch. Defaults to 100, enough for a smooth line.
             ax: Axes to draw on. Defaults to those of a new figure.
 
+        Returns:
+            The axes.
+
         Raises:
-            ValueError: If an argument is no whole number of 1 or more.
+            ValueError: If an argument is no whole number of 1 or more, or `warmup` leaves no step for a cycle.
+            ImportError: If matplotlib is not installed.
         """
         from autolr.plots import draw_schedule  # needs matplotlib, and sits above this file
 

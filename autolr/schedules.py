@@ -33,14 +33,14 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         cycle_length: Epochs in the first cycle. Defaults to 10.
         mult_factor: After each cycle it becomes `ceil(length * mult_factor)` epochs long. Defaults to 2.
         lr_decay: After each cycle the peak is multiplied by this, though never below `min_lr`. Defaults to 1.
-        total_steps: When given, cycles are stretched to end with this many steps, and the rate stays at `min_lr` after
-            them.
+        total_steps: When given, cycles are stretched to end with this many steps, and the rate stays where the last one
+            ended. Defaults to None: they are as long as said, without end.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
             A schedule cannot move the momentum: for a one-cycle with momentum use `SGDRScheduler`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line; with
             `total_steps` also a share of them, see `sgdr_lr`. Defaults to 0.
-        gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras calls
-            the schedule once per batch; one step is this many batches.
+        gradient_accumulation_steps: The optimizer's argument of this name, if it has one: Keras calls the schedule once
+            per batch; one step is this many batches. Defaults to None: each batch is a step.
         name: As Keras's schedules have one; it changes nothing.
 
     Raises:

@@ -236,8 +236,9 @@ def sgdr_lr(
         mult_factor: What each restart multiplies the cycle's length by, at least 1. Defaults to 2.
         lr_decay: What each restart multiplies the peak by, in (0, 1]. Defaults to 1: every peak the same.
         steps_per_epoch: Optimizer steps in an epoch.
-        total_steps: When given, cycles are stretched to end with this many steps, as the tuners do, and the rate
-            stays at `min_lr` after them. By default they are exactly as many epochs long as said, without end.
+        total_steps: When given, cycles are stretched to end with this many steps, as the tuners do, and the rate stays
+            where the last one ended: at `min_lr`, or a hundredth of it for a one-cycle. By default they are exactly as
+            many epochs long as said, without end.
         shape: Of a cycle. `"cosine"`, the default, begins at the peak. `"triangular"` begins at `min_lr`, rises in a
             straight line until the middle and falls again; `"triangular2"` also halves the distance from `min_lr` to
             the peak in each cycle (Smith 2015). `"one_cycle"` is a single triangle over nine tenths of one cycle,

@@ -58,9 +58,9 @@ def range_test(
     Then weights, BatchNorm statistics, the optimizer's slots and step count, metrics, variables of the loss and of the
     user's own objects, and random generators are put back bit for bit, also after Ctrl-C or an error: training
     afterwards is what it would have been without a test, wherever the order of the data can be repeated (arrays, a
-    `PyDataset` that changes only between epochs, `tf.data` that does not shuffle, with the seeds of
-    layers within it). Not put back are numbers, lists and other plain values that a `train_step` or a data set changes
-    in Python. Training uses the step that was traced for the test, so the test costs its steps and little else.
+    `PyDataset` that changes only between epochs, `tf.data` that does not shuffle, with the seeds of layers within
+    it). Not put back are numbers, lists and other plain values that a `train_step` or a data set changes in Python.
+    Training uses the step that was traced for the test, so the test costs its steps and little else.
 
     Args:
         model: A compiled Keras model, built or not.
@@ -72,11 +72,11 @@ def range_test(
         end_lr: Last learning rate. Defaults to 10, where nearly all have diverged.
         num_steps: Optimizer steps of a whole sweep. Defaults to 100.
         burst_steps: Optimizer steps that bursts may take in all; 0 for none. Defaults to 1128, all ever wanted:
-            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192;
-            fewer are spent where bursts go on from shorter ones, some 192 or 600 to 700 in all. With a smaller number,
-            the longer ones are left out first.
-        verbose: Whether to tell what is being tried: 0, or 1 (as 2). Defaults to "auto", a single line on a terminal,
-            nothing elsewhere.
+            five bursts of 24, three of 48, and where the model begins to learn late three of 96 and of 192; fewer are
+            spent where bursts go on from shorter ones, some 192 or 600 to 700 in all. With a smaller number, the longer
+            ones are left out first.
+        verbose: Whether to tell what is being tried: 0 for nothing, 1 or 2 for a line. Defaults to "auto", a single
+            line on a terminal, nothing elsewhere.
         **fit_arguments: Further arguments of `model.fit` that decide what a training step sees: `sample_weight`,
             `class_weight`, `shuffle`, `steps_per_epoch`, `validation_split` (whose share is left out).
 
@@ -85,13 +85,14 @@ def range_test(
         not `"ok"`, a warning says why, and what to do.
 
     Raises:
-        ValueError: If an argument is out of its range (`0 < start_lr < end_lr`, `num_steps` of 2 or more,
-            `burst_steps` of 0 or more, `batch_size` of 1 or more, `verbose` as above, `validation_split` in [0, 1)),
-            `model` is no compiled model, `x` holds no sample, targets are missing that the loss needs, or the model
-            also stores its optimizer in an attribute of its own while that optimizer's rate is a schedule.
+        ValueError: If an argument is out of its range (`0 < start_lr < end_lr`, `num_steps` of 2 or more, `burst_steps`
+            of 0 or more, `batch_size` of 1 or more, `verbose` as above, `validation_split` in [0, 1)), `model` is no
+            compiled model, `x` holds no sample, targets are missing that the loss needs, the training step reports no
+            `loss`, or the model also stores its optimizer in an attribute of its own while that optimizer's rate is a
+            schedule.
         RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
         TypeError: If an argument of `fit` is given that says how long to train and what to do meanwhile (`epochs`,
-            `callbacks`, `validation_freq`), or one that `fit` does not know.
+            `initial_epoch`, `callbacks`, `validation_freq`), or one that `fit` does not know.
 
     Example:
     ```python

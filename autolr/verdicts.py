@@ -57,10 +57,12 @@ class LRBounds:
     Attributes:
         min_lr: Lower bound.
         max_lr: Upper bound: where a cosine cycle starts.
-        status: A key of `STATUSES`. `"ok"` means that the bounds were read off the curve, or that bursts lowered the
-            loss by more than its noise; with any other status they are the fallback that `reason` names. `"small_fall"`
-            takes a range test with bursts. In a search it may also be `"failed"`: the range test raised an error; or,
-            in a trial that goes on with another's bounds, `"unknown"`: that one's record cannot be read.
+        status: `"ok"`: the bounds were read off the curve, or bursts lowered the loss by more than its noise.
+            `"never_diverged"`: read off the curve, but perhaps too low. With any other they are a fallback, as `reason`
+            says: `"never_fell"`, `"diverged_at_once"`, `"too_noisy"`, `"flat"`, `"non_finite"`, `"too_few_points"`, and
+            `"small_fall"`, which is said after bursts only. In a search it may also be `"failed"`: the range test
+            raised an error; or, in a trial that goes on with another's bounds, `"unknown"`: that one's record cannot be
+            read.
         reason: In words, what the curve looks like and what to do.
         confidence: `"high"`: the fall and the rise both stand out from the noise by at least 4.5 standard errors.
             `"medium"`: one of them by 3 to 4.5 only, or there is no rise. `"low"`: there is no usable trough and the

@@ -294,7 +294,7 @@ def search(data: dict[str, np.ndarray], out: Path, options: argparse.Namespace) 
     print(
         f"Took {time.monotonic() - began:.0f} s. Pictures, the winner and the whole search are in {out}; a page of it:"
     )
-    print(f"  autolr report {out / 'search'}")
+    print(f"  {os.path.relpath(sys.executable)} -m autolr report {out / 'search'}")
 
 
 def print_table(trials: list[Any], out: Path) -> None:

@@ -345,7 +345,6 @@ MODELS = [
             options={"objective": "val_loss"},
         ),
         failing=True,
-        why="at the optimizer's default rate",
     ),
     Case("Models", "mixed precision", lambda: Setup(mixed)),
     Case("Models", "`steps_per_execution`", built_by(lambda: model("adam", steps_per_execution=2))),
