@@ -9,7 +9,7 @@ at one rate show much more. AutoLRS (arXiv:2105.10762) searches in a like way, d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +101,7 @@ def next_burst(
     within: tuple[float, float] = (0.0, math.inf),
     looks: Sequence[Look] = LOOKS,
     noise: float = 0.0,
+    cost: Callable[[float, int], int] = lambda rate, steps: steps,
 ) -> tuple[float, int] | None:
     """Rate and length of the burst to try next, or None when enough has been seen.
 
@@ -115,14 +116,16 @@ def next_burst(
         within: Lowest and highest rate that may be tried.
         looks: What may be tried, the shortest bursts first.
         noise: Standard deviation of the untrained model's batch losses.
+        cost: Steps that a burst of a rate and length takes: fewer than its length if it goes on from a shorter one.
     """
     for look in looks:
         tried = [burst for burst in bursts if burst.steps == look.steps]
-        room = min(look.most - len(tried), steps_left // look.steps)
-        if room > 0 and len(tried) + room >= FEWEST:
-            rate = _next_rate(centre, tried, within, widen=look is looks[0], noise=noise)
-            if rate is not None:
-                return rate, look.steps
+        if len(tried) < look.most:
+            rates = _next_rates(centre, tried, within, widen=look is looks[0], noise=noise)
+            missing = max(FEWEST - len(tried), 1)
+            costs = [cost(rate, look.steps) for rate in rates[:missing]]
+            if rates and sum(costs) + look.steps * (missing - len(costs)) <= steps_left:
+                return rates[0], look.steps
         best = _best(tried, noise)
         if best is not None:
             centre = best.lr
@@ -131,29 +134,28 @@ def next_burst(
     return None
 
 
-def _next_rate(
+def _next_rates(
     centre: float, tried: Sequence[Burst], within: tuple[float, float], *, widen: bool, noise: float
-) -> float | None:
+) -> list[float]:
+    """What is left of the first three rates, or the one that these lead on to; none where enough has been seen."""
     ceiling = _lowest_harmful(tried, noise)
 
     def new(rate: float) -> bool:
         seen = any(math.isclose(rate, burst.lr) for burst in tried)
         return within[0] <= rate <= within[1] and rate < ceiling and not seen
 
-    for rate in (centre, centre / FACTOR, centre * FACTOR):
-        if new(rate):
-            return rate
-    if not tried:
-        return None
+    first = [rate for rate in (centre, centre / FACTOR, centre * FACTOR) if new(rate)]
+    if first or not tried:
+        return first
     lowest, highest = min(tried).lr, max(tried).lr
     best = _learned_most(tried, noise)
     if best is None:
         rate = lowest / FACTOR**2
     elif not widen or lowest < best.lr < highest:
-        return None
+        return []
     else:
         rate = lowest / FACTOR if best.lr == lowest else highest * FACTOR
-    return rate if new(rate) else None
+    return [rate] if new(rate) else []
 
 
 def _lowest_harmful(tried: Sequence[Burst], noise: float) -> float:

@@ -270,6 +270,18 @@ def _confirmed(
     # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
     highest = end_lr if sweep.diverged else math.inf
 
+    def begun(rate: float) -> Paused | None:
+        return next((it for it in paused if math.isclose(it.rate, rate)), None)
+
+    def has_diverged(rate: float) -> bool:
+        return any(burst.change == math.inf and math.isclose(burst.lr, rate) for burst in bursts)
+
+    def cost(rate: float, steps: int) -> int:
+        if has_diverged(rate):
+            return 0
+        before = begun(rate)
+        return steps - len(before.losses) if before else steps
+
     def look(looks: Sequence[Look]) -> RangeTest:
         nonlocal spent, paused
         while found := next_burst(
@@ -279,17 +291,18 @@ def _confirmed(
             within=(0.0, highest),
             looks=looks,
             noise=noise,
+            cost=cost,
         ):
             rate, steps = found
-            if any(burst.change == math.inf and math.isclose(burst.lr, rate) for burst in bursts):
+            if has_diverged(rate):
                 bursts.append(Burst(rate, math.inf, steps))
                 continue
-            begun = next((it for it in paused if math.isclose(it.rate, rate)), None)
-            recorder = BurstRecorder(rate, steps, begun=begun, pausing=may_pause(steps))
+            before = begun(rate)
+            recorder = BurstRecorder(rate, steps, begun=before, pausing=may_pause(steps))
             burst = train(recorder)
             spent += burst.steps_spent
             bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps, noise=noise))
-            held = [it for it in (*paused, recorder.paused) if it is not None and it is not begun]
+            held = [it for it in (*paused, recorder.paused) if it is not None and it is not before]
             paused = [it for it in held if may_go_on(it.rate, len(it.losses), bursts, noise=noise)]
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
 

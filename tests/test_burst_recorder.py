@@ -158,6 +158,20 @@ def test_a_seed_that_model_and_data_share_begins_anew_with_the_data(data):
     assert test.steps_spent < anew.steps_spent
 
 
+def test_a_second_round_is_begun_where_what_is_left_of_it_can_be_paid(data):
+    def run(kind):
+        keras.utils.set_random_seed(3)
+        model = kind([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+        model.compile("sgd", LOSS)
+        return range_test(model, *data, batch_size=12, num_steps=40, burst_steps=192)
+
+    test, anew = run(keras.Sequential), run(BeginsAnew)
+    assert {burst.steps for burst in test.bursts} == {24, 48}
+    assert {burst.steps for burst in anew.bursts} == {24}
+    assert test.steps_spent <= 40 + 192
+    assert test.bursts[: len(anew.bursts)] == anew.bursts
+
+
 def test_a_rate_that_has_diverged_is_not_tried_again_for_longer():
     """It would diverge at the same step: that is known without one."""
     taken = collections.Counter()

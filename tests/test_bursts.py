@@ -30,12 +30,17 @@ from autolr.bursts import (
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
 
-def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0), noise=0.0):
+def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0), noise=0.0, going_on=False):
     """All bursts of a model on which a burst of a rate has this effect."""
     bursts = []
-    while found := next_burst(centre, bursts, steps_left=steps_left, within=within, noise=noise):
+
+    def cost(rate, steps):
+        halves = [b for b in bursts if going_on and math.isclose(b.lr, rate) and b.steps == steps // 2]
+        return steps - steps // 2 * len(halves)
+
+    while found := next_burst(centre, bursts, steps_left=steps_left, within=within, noise=noise, cost=cost):
         rate, steps = found
-        steps_left -= steps
+        steps_left -= cost(rate, steps)
         assert steps_left >= 0
         bursts.append(Burst(rate, change(rate, steps), steps))
     return bursts
@@ -297,14 +302,30 @@ def test_no_look_is_begun_that_cannot_compare_three_rates(steps_left, lengths):
     assert [burst.steps for burst in search(valley(8e-3), steps_left=steps_left)] == lengths
 
 
+@pytest.mark.parametrize(
+    ("best", "steps_left", "lengths"),
+    [
+        (8e-3, 143, [24] * 3),
+        (8e-3, 144, [24] * 3 + [48] * 3),  # 72 steps more
+        (8e-3 * FACTOR, 168, [24] * 4 + [48] * 3),
+        (8e-3 * FACTOR**2, 192, [24] * 5 + [48] * 3),
+        (8e-3 * FACTOR**3, 192, [24] * 5),  # the best is the highest tried: three times it has to begin anew
+    ],
+)
+def test_bursts_that_go_on_count_by_what_is_left_of_them(best, steps_left, lengths):
+    bursts = search(valley(best), steps_left=steps_left, going_on=True)
+    assert [burst.steps for burst in bursts] == lengths
+
+
 @given(
     st.floats(1e-6, 1.0),
     st.integers(0, 400),
+    st.booleans(),
     st.lists(st.one_of(st.just(math.inf), st.floats(-5, 5)), min_size=12, max_size=12),
 )
-def test_whatever_bursts_show_the_search_ends_inside_the_sweep(centre, steps_left, changes):
-    queue = iter(changes)
-    bursts = search(lambda rate, steps: next(queue), centre, steps_left=steps_left, within=(1e-6, 1.0))
+def test_whatever_bursts_show_the_search_ends_inside_the_sweep(centre, steps_left, going_on, changes):
+    queue, within = iter(changes), (1e-6, 1.0)
+    bursts = search(lambda rate, steps: next(queue), centre, steps_left=steps_left, within=within, going_on=going_on)
     assert len(bursts) <= sum(look.most for look in LOOKS)
     assert all(1e-6 <= burst.lr <= 1.0 for burst in bursts)
     bounds = confirm(LRBounds(centre / 4, centre, "ok", "", "high"), bursts)
