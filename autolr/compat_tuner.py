@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -185,6 +186,9 @@ def mend_after_reload(oracle: Any) -> list[str]:
     The next trial's name is the number of trials: where one is missing, another's would be given again and again, and
     its result be lost. One that failed takes its place.
 
+    A trial that waits to be run again may have its metrics already, from a training whose end was cut off: Keras Tuner
+    would keep them, and leave those of the next training out.
+
     Returns:
         The trials that are missing.
     """
@@ -205,7 +209,26 @@ def mend_after_reload(oracle: Any) -> list[str]:
     # What comes next may fail without being one too many in a row.
     oracle.end_order = [trial_id for trial_id in oracle.end_order if trial_id not in missing]
     oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in missing]
+    for trial_id in oracle._retry_queue:
+        trial = oracle.trials[trial_id]
+        trial.metrics = type(trial.metrics)()
+    if hasattr(oracle, "_populate_next"):  # a grid
+        _find_place_in_grid(oracle, [trial_id for trial_id in oracle.start_order if trial_id not in missing])
     return missing
+
+
+def _find_place_in_grid(oracle: Any, trial_ids: list[str]) -> None:
+    """Tell a grid where it was: it does not save the order of its trials, nor of which ones the next are still due."""
+    values = {trial_id: oracle.trials[trial_id].hyperparameters.values for trial_id in trial_ids}
+
+    def compare(one: str, other: str) -> int:
+        return int(oracle._compare(values[one], values[other]))
+
+    with contextlib.suppress(KeyError):  # of a hyperparameter that some of them don't have
+        in_order = sorted(trial_ids, key=functools.cmp_to_key(compare))
+        for trial_id in in_order:
+            oracle._ordered_ids.insert(trial_id)
+        oracle._populate_next = list(trial_ids)
 
 
 def hand_out_again(oracle: Any, worker: str) -> str:

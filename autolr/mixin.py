@@ -15,11 +15,11 @@ from autolr import compat_tuner
 from autolr.averaging import check_tail_average
 from autolr.best_ensemble import best_ensemble
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
-from autolr.chief import WorkerWatch, is_chief
+from autolr.chief import WorkerWatch, has_chief, is_chief
 from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
-from autolr.records import TrialRecord, note_start, note_stop, record_in
+from autolr.records import TrialRecord, in_words, note_start, note_stop, objective_of, record_in
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import CHOICES, add_schedule, fading, missing_in
 from autolr.trial import AssistedTrial
@@ -111,6 +111,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self._autolr_memory = SearchMemory()
         self._autolr_trial: AssistedTrial | None = None
         self._autolr_helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
+        if has_chief() and not is_chief():
+            kwargs["overwrite"] = False  # the chief has emptied the folder; a worker would empty it of the search
         super().__init__(*args, **kwargs)
         # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
         self._autolr_run_trial_is_keras_tuners = (
@@ -187,14 +189,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     def _autolr_compare_objective(self) -> None:
         """Say so if trials were scored by another objective: their scores cannot be compared with those to come."""
-        records = map(record_in, map(self.get_trial_dir, self.oracle.trials))
-        scored_by = next((record.objective["name"] for record in records if record and record.objective), None)
-        name = getattr(self.oracle.objective, "name", None)
-        if scored_by not in (None, name):
+        scored = [trial_id for trial_id, trial in self.oracle.trials.items() if trial.status == "COMPLETED"]
+        records = map(record_in, map(self.get_trial_dir, scored))
+        before = next((record.objective for record in records if record and record.objective), None)
+        now = objective_of(self.oracle)
+        if before is not None and before != now:
             self._autolr_memory.warn_once(
                 "objective",
-                f"The search in {self.project_dir} was begun with the objective `{scored_by}`, and goes on with "
-                f"`{name}`: scores of two kinds are ranked together. Begin a new search in another directory.",
+                f"The search in {self.project_dir} was begun with the objective {in_words(before)}, and goes on with "
+                f"{in_words(now) if now else 'none'}: scores of two kinds are ranked together. Begin a new search in "
+                "another directory.",
             )
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
@@ -246,7 +250,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             checkpoint_of=lambda trial_id: compat_tuner.checkpoint_of(self, trial_id),
             options=self._autolr_options,
             search=self._autolr_memory,
-            objective=self.oracle.objective,
+            objective=objective_of(self.oracle),
             objective_check=ObjectiveCheck(self.oracle.objective) if self._autolr_scored_by_fit() else None,
         )
 

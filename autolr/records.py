@@ -105,6 +105,24 @@ def record_in(folder: str | os.PathLike[str]) -> TrialRecord | None:
         return None
 
 
+def objective_of(oracle: Any) -> dict[str, str] | None:
+    """Name and direction of what a Keras Tuner oracle ranks by, as in a record; None if it has none of its own.
+
+    Of several, which Keras Tuner adds up, each has its direction in the name.
+    """
+    objective = getattr(oracle, "objective", None)
+    name, direction = (str(getattr(objective, part, "")) for part in ("name", "direction"))
+    if several := getattr(objective, "objectives", None):
+        name = ", ".join(f"{it.name} ({it.direction})" for it in several)
+    return {"name": name, "direction": direction} if direction in ("min", "max") else None
+
+
+def in_words(objective: Mapping[str, str]) -> str:
+    """An objective with its direction, for readers; several have theirs already."""
+    name, direction = objective["name"], f"({objective['direction']})"
+    return name if name.endswith(("(min)", "(max)")) else f"{name} {direction}"
+
+
 def note_stop(folder: str | os.PathLike[str], error: str = "") -> None:
     """Note in a search's folder that it was cut off just now, by Ctrl-C or this error, where that can be written."""
     with contextlib.suppress(OSError):

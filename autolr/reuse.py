@@ -131,4 +131,6 @@ def _plain(value: Any) -> Any:
     """With mappings as sorted pairs: a config's keys may be NumPy's, or of several types, which JSON does not take."""
     if isinstance(value, Mapping):
         return sorted(([str(key), _plain(part)] for key, part in value.items()), key=lambda pair: pair[0])
+    if isinstance(value, np.generic):
+        return value.item()
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

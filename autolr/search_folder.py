@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autolr.errors import RecordError
-from autolr.records import FILE_NAME, STOPPED, TrialRecord, holds
+from autolr.records import FILE_NAME, STOPPED, TrialRecord, holds, in_words
 from autolr.trial_values import PREFIX
 
 UNREADABLE = "UNREADABLE"  # beside Keras Tuner's own RUNNING, COMPLETED, INVALID and FAILED
@@ -200,7 +200,8 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     if known is None:
         problems.append("The objective is not known; lower scores are taken to be better.")
     objective, direction = known or ("score", "min")
-    scored_by = {trial.record.objective["name"] for trial in trials if trial.record and trial.record.objective}
+    scored = [trial.record for trial in trials if trial.record and trial.status == "COMPLETED"]
+    scored_by = {in_words(it.objective) for it in scored if it.objective}
     if len(scored_by) > 1:
         problems.append(f"Trials were scored by different objectives: {', '.join(sorted(scored_by))}.")
     display = _dict(oracle.get("display"))
@@ -240,7 +241,10 @@ def _learned_nothing(record: TrialRecord) -> bool:
 
 
 def _is_project(folder: Path) -> bool:
-    return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
+    try:
+        return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
+    except PermissionError:  # another's
+        return False
 
 
 def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
@@ -251,7 +255,10 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     record = None
     try:
         record = TrialRecord.read(folder)
-        if values and not holds(values, record.values, PREFIX):
+        recorded = record.values
+        if state.get("status") == "RUNNING":  # Keras Tuner has written down none of those that it has declared itself
+            recorded = {name: value for name, value in recorded.items() if name in values}
+        if values and not holds(values, recorded, PREFIX):
             record = None
             problems.append("The record of autolr in its folder belongs to other hyperparameter values: it is stale.")
     except (RecordError, RecursionError) as error:  # the latter of nonsense nested very deep

@@ -44,7 +44,13 @@ from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import declared_twice
 from autolr.training import TrainingLog
 from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
-from autolr.trial_callbacks import callbacks_of, stop_within_cycles, without_cycles_to_judge, without_rate_callbacks
+from autolr.trial_callbacks import (
+    callbacks_of,
+    has_own_end,
+    stop_within_cycles,
+    without_cycles_to_judge,
+    without_rate_callbacks,
+)
 from autolr.trial_diary import Found, TrialDiary
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL, WARMUP
 from autolr.verdicts import LRBounds
@@ -77,7 +83,7 @@ class AssistedTrial:
     search: SearchMemory
     fitted: int = 0
     found: dict[str, Found] = field(default_factory=dict)
-    objective: Any = None
+    objective: dict[str, str] | None = None
     objective_check: keras.callbacks.Callback | None = None
     diary: TrialDiary = field(init=False)
     _attached: list[tuple[keras.Model, dict[str, Any]]] = field(default_factory=list)
@@ -127,7 +133,8 @@ class AssistedTrial:
                 if accepts(original, "verbose"):
                     arguments = self._on_screen(arguments)
                 arguments = self.assist(model, arguments, trained=trained)
-                if self.objective_check is not None and arguments.get("validation_freq", 1) == 1:
+                may_come_later = type(model).fit is not keras.Model.fit or has_own_end(callbacks_of(arguments))
+                if self.objective_check is not None and arguments.get("validation_freq", 1) == 1 and not may_come_later:
                     # Behind those that report, too.
                     arguments["callbacks"] = [*callbacks_of(arguments), self.objective_check]
                 trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
@@ -167,6 +174,8 @@ class AssistedTrial:
         """
         data = self.search.replayable(arguments.get("x"))  # what a test draws is put back for training
         if self._leave_alone(model, arguments):
+            if not self.found:  # those of the trial that it goes on from are none of its own
+                self._forget_values()
             self._take_over_optimizer(model, {**arguments, "x": data}, trained)
         else:
             before, optimizer = arguments, model.optimizer
@@ -174,8 +183,7 @@ class AssistedTrial:
                 arguments = self._prepare(model, {**arguments, "x": data}, trained)
             except Exception as error:  # AutoLR's own: the user's would show in training, too
                 arguments, model.optimizer, model.train_function = before, optimizer, None
-                for name in (MIN_LR, MAX_LR, TAIL):  # no schedule of these will run
-                    self.trial.hyperparameters.values.pop(name, None)
+                self._forget_values()
                 self.diary.warn(
                     "unprepared",
                     f"Trial {self.trial.trial_id} could not be prepared ({in_brief(error)}). "
@@ -183,6 +191,11 @@ class AssistedTrial:
                 )
         arguments = self._without_cycles_to_judge(arguments)
         return {**arguments, "x": data.release()} if isinstance(data, Replay) else arguments
+
+    def _forget_values(self) -> None:
+        """Take back what a trial has found, or has from another, since no schedule of these will run."""
+        for name in (MIN_LR, MAX_LR, TAIL):
+            self.trial.hyperparameters.values.pop(name, None)
 
     def _without_cycles_to_judge(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Without callbacks that stop at the ends of cycles, if this trial is not assisted and has none."""

@@ -30,8 +30,19 @@ def without_rate_callbacks(callbacks: list[Any]) -> list[Any]:
 
 
 def without_cycles_to_judge(callbacks: list[Any]) -> list[Any]:
-    """Without those that judge the ends of cycles and have no schedule to tell them of any."""
-    return [it for it in callbacks if not (isinstance(it, CycleEarlyStopping) and it.scheduler is None)]
+    """Without those that judge the ends of cycles of a schedule that is not among them: an earlier trial's, say."""
+    return [
+        it
+        for it in callbacks
+        if not isinstance(it, CycleEarlyStopping) or any(it.scheduler is other for other in callbacks)
+    ]
+
+
+def has_own_end(callbacks: list[Any]) -> bool:
+    """Whether one of the user's own does something when training ends: it may report a value then."""
+    libraries = ("keras", "keras_tuner", "autolr")
+    ends = (getattr(type(it), "on_train_end", None) for it in callbacks)
+    return any(getattr(end, "__module__", "").partition(".")[0] not in libraries for end in ends if end is not None)
 
 
 def stop_within_cycles(callbacks: list[Any], epochs: int) -> bool:

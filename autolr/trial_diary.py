@@ -29,7 +29,7 @@ class TrialDiary:
         objective: The search's, for the record.
     """
 
-    def __init__(self, trial: Any, folder: str, search: SearchMemory, objective: Any) -> None:
+    def __init__(self, trial: Any, folder: str, search: SearchMemory, objective: dict[str, str] | None) -> None:
         self._trial, self._folder, self._search, self._objective = trial, folder, search, objective
         self._warned: list[str] = []  # what this trial was warned of, said or not
         self._record: TrialRecord | None = None
@@ -61,7 +61,6 @@ class TrialDiary:
         """
         training = self._record.training if self._record else None
         self._steps_before = training["steps_of_all"] if training else 0
-        named = {name: str(getattr(self._objective, name, "")) for name in ("name", "direction")}
         self._write(
             TrialRecord(
                 trial_id=str(self._trial.trial_id),
@@ -72,7 +71,7 @@ class TrialDiary:
                 source=found.source,
                 training=training,
                 optimizer=optimizer,
-                objective=named if named["direction"] in ("min", "max") else None,
+                objective=self._objective,
                 warnings=list(self._warned),
                 ways=ways,
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import keras_tuner as kt
 import pytest
-from helpers import compiled
+from helpers import compiled, plain
 
 import autolr
 
@@ -222,7 +222,7 @@ def test_a_search_that_goes_on_with_another_objective_is_told_of(tmp_path, data)
         return autolr.RandomSearch(build, objective, max_trials=1, directory=tmp_path, range_test_min_steps=2)
 
     search("val_accuracy").search(*data, validation_split=0.25, epochs=1, verbose=0)
-    with pytest.warns(autolr.AutoLRWarning, match=r"objective `val_accuracy`, and goes on with `val_loss`"):
+    with pytest.warns(autolr.AutoLRWarning, match=r"objective val_accuracy \(max\), and goes on with val_loss \(min\)"):
         search("val_loss")
     with warnings.catch_warnings():
         warnings.simplefilter("error", autolr.AutoLRWarning)
@@ -266,3 +266,70 @@ def test_a_search_goes_on_without_a_folder_that_was_deleted(tmp_path, data, kind
     assert sorted(path.name for path in (tmp_path / "p").glob("trial_*")) == sorted(
         f"trial_{name}" for name in (kept.trial_id, "2")
     )
+
+
+@pytest.mark.parametrize("how", ["interrupted", "extended"])
+def test_a_grid_goes_on_where_it_was(tmp_path, data, how):
+    """Keras Tuner does not save where in the grid it was: a `KeyError`, or an end without a word."""
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            if how == "interrupted" and (tmp_path / "p" / "trial_1").exists():
+                raise KeyboardInterrupt
+
+    def search(max_trials, *callbacks):
+        hp = kt.HyperParameters()
+        for name in ("cycle_length", "mult_factor", "lr_decay"):
+            hp.Fixed(name, 1)
+        options = {"max_trials": max_trials, "hyperparameters": hp, "directory": tmp_path, "project_name": "p"}
+        tuner = autolr.GridSearch(
+            lambda hp: plain() if hp.Choice("units", [2, 3, 4, 5]) else None,
+            "loss",
+            range_test_min_steps=2,
+            **options,
+        )
+        tuner.search(*data, epochs=1, batch_size=16, verbose=0, callbacks=list(callbacks))
+        return tuner.oracle
+
+    if how == "interrupted":
+        with pytest.raises(KeyboardInterrupt):
+            search(4, Interrupt())
+    else:
+        search(2)
+    trials = search(4).trials
+    assert [trials[str(n)].status for n in range(4)] == ["COMPLETED"] * 4
+    assert [trials[str(n)].hyperparameters.get("units") for n in range(4)] == [2, 3, 4, 5]
+
+
+def test_a_trial_that_is_trained_again_has_the_score_of_that_training(tmp_path, data):
+    class CutOffAtItsEnd(autolr.RandomSearch):
+        cut = True
+
+        def on_trial_end(self, trial):
+            if self.cut:
+                raise KeyboardInterrupt
+            super().on_trial_end(trial)
+
+    def tuner():
+        options = {"max_trials": 1, "directory": tmp_path, "range_test_min_steps": 2}
+        return CutOffAtItsEnd(lambda hp: plain(), "loss", **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        tuner().search(*data, epochs=1, verbose=0)
+    again, losses = tuner(), []
+    CutOffAtItsEnd.cut = False
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs["loss"]))
+    again.search(*data, epochs=1, verbose=0, callbacks=[note])
+    assert again.oracle.get_best_trials()[0].score == losses[-1]
+
+
+@pytest.mark.parametrize(("worker", "kept"), [("worker1", True), ("chief", False)])
+def test_a_worker_leaves_the_folder_that_the_chief_has_emptied_alone(tmp_path, monkeypatch, worker, kept):
+    """Keras Tuner deletes it in each process that says `overwrite=True`: the search under way."""
+    (tmp_path / "p" / "trial_0").mkdir(parents=True)
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "8123")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", worker)
+    monkeypatch.setattr("keras_tuner.src.distribute.oracle_chief.start_server", lambda oracle: None)
+    autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, directory=tmp_path, project_name="p", overwrite=True)
+    assert (tmp_path / "p" / "trial_0").exists() == kept

@@ -1050,3 +1050,99 @@ def test_what_a_kill_has_left_of_a_chiefs_file_is_no_search(tmp_path, data):
     tuner = autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, directory=tmp_path, project_name="search")
     tuner.search(*data, epochs=1, verbose=0)
     assert (tmp_path / "search" / "tuner0.json").exists()
+
+
+class ReportsInTheEnd(keras.Sequential):
+    def fit(self, *args, **kwargs):
+        history = super().fit(*args, **kwargs)
+        history.history["zeal"] = [3.0] * len(history.history["loss"])
+        return history
+
+
+class Ends(keras.callbacks.Callback):
+    def on_train_end(self, logs=None):
+        history = self.model.history.history
+        history["zeal"] = [3.0] * len(history["loss"])
+
+
+@pytest.mark.parametrize(
+    ("cls", "callbacks"), [(ReportsInTheEnd, []), pytest.param(keras.Sequential, [Ends()], marks=pytest.mark.slow)]
+)
+def test_an_objective_that_is_reported_in_the_end_is_taken(tmp_path, data, cls, callbacks):
+    options = {"max_trials": 1, "directory": tmp_path, "range_test_min_steps": 2}
+    tuner = autolr.RandomSearch(lambda hp: compiled(cls(plain().layers)), kt.Objective("zeal", "max"), **options)
+    tuner.search(*data, epochs=1, verbose=0, callbacks=callbacks)
+    assert tuner.oracle.get_best_trials()[0].score == 3
+
+
+class KeepsItsStop(kt.HyperModel):
+    stop = autolr.CycleEarlyStopping()
+
+    def build(self, hp):
+        return plain(hp.Choice("optimizer", ["sgd", "ftrl"]))
+
+    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+        return model.fit(*args, callbacks=[*callbacks, self.stop], **kwargs)
+
+
+def test_stopping_at_ends_of_cycles_that_one_trial_had_is_left_out_of_another_without(tmp_path):
+    setup = Setup(KeepsItsStop(), tuner=autolr.GridSearch, options={"range_test_min_steps": 2})
+    outcome = search(setup, tmp_path, max_trials=2)
+    assert [trial.status for trial in outcome.trials] == ["COMPLETED"] * 2
+    assert any("no cycles for `CycleEarlyStopping` to judge" in text for text in outcome.warned)
+
+
+def test_sizes_of_numpys_type_are_told_apart():
+    one, other, same = (
+        compiled_setup(plain(), {"x": np.zeros((64, 6)), "batch_size": size}) for size in (np.int64(4), np.int64(24), 4)
+    )
+    assert one != other
+    assert one == same
+
+
+def test_a_rung_that_trains_without_autolr_has_no_bounds_of_its_parent(tmp_path):
+    class KeepsLater(kt.HyperModel):
+        def build(self, hp):
+            hp.Choice("units", [2, 3, 4, 5])
+            return plain()
+
+        def fit(self, hp, model, *args, callbacks=(), **kwargs):
+            later = [keras.callbacks.ReduceLROnPlateau("loss")] if hp.values.get("tuner/initial_epoch") else []
+            return model.fit(*args, callbacks=[*callbacks, *later], **kwargs)
+
+    options = {"rate_callbacks": "keep", "range_test_min_steps": 2}
+    outcome = search(Setup(KeepsLater(), tuner=hyperband, options=options), tmp_path)
+    helped = {bool(it.hyperparameters.values.get("tuner/initial_epoch")): [] for it in outcome.trials}
+    for trial in outcome.trials:
+        values = trial.hyperparameters.values
+        helped[bool(values.get("tuner/initial_epoch"))].append("autolr/max_lr" in values)
+    assert all(helped[False])
+    assert not any(helped[True])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (kt.Objective("loss", "min"), kt.Objective("loss", "min"), None),
+        (kt.Objective("loss", "min"), kt.Objective("loss", "max"), "loss (min), and goes on with loss (max)"),
+        (["loss"], ["loss", "val_loss"], "loss (min), and goes on with loss (min), val_loss (min)"),
+    ],
+)
+def test_a_search_that_goes_on_with_another_objective_says_so(tmp_path, data, before, after, told):
+    def search_for(objective, max_trials, **options):
+        options = {"directory": tmp_path, "range_test_min_steps": 2, **options}
+        return autolr.RandomSearch(lambda hp: plain(), objective, max_trials=max_trials, **options)
+
+    search_for(before, 1).search(*data, validation_split=0.25, epochs=1, verbose=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search_for(after, 2)
+    said = [str(it.message) for it in caught if "was begun with the objective" in str(it.message)]
+    assert len(said) == (told is not None)
+    assert told is None or told in said[0]
+    (tmp_path / "untitled_project" / "trial_0" / "trial.json").write_text(
+        (tmp_path / "untitled_project" / "trial_0" / "trial.json").read_text().replace("COMPLETED", "FAILED")
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was begun with the objective")
+        search_for(after, 2)  # nothing has a score

@@ -606,7 +606,7 @@ def test_objectives_of_two_kinds_are_told_of(tmp_path):
     for trial, name in (("trial_000", "loss"), ("trial_001", "val_loss")):
         rewrite(path / trial, objective={"name": name, "direction": "min"})
     (problem,) = read_search(path).problems
-    assert problem.startswith("Trials were scored by different objectives: loss, val_loss.")
+    assert problem.startswith("Trials were scored by different objectives: loss (min), val_loss (min).")
 
 
 def test_what_was_warned_of_in_several_trials_is_said_once(tmp_path):
