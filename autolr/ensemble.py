@@ -342,7 +342,27 @@ def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
             f"Compiled without the metrics {', '.join(lost)}, which Keras cannot make again from their configs. "
             "Decorate them with `keras.saving.register_keras_serializable`, or compile the result with them."
         )
+    if unknown := [_name_of(it) for it in keras.tree.flatten(loss) if _is_unregistered(it)]:
+        warn(
+            f"Compiled with the loss {', '.join(unknown)}, which Keras does not know by name: once saved, the model "
+            "loads with `compile=False`, or with the loss in `custom_objects`. Decorate it with "
+            "`keras.saving.register_keras_serializable` to load it wherever it is imported."
+        )
     return other
+
+
+def _is_unregistered(loss: Any) -> bool:
+    """Whether a loss is the user's own, and Keras would not find it in another process."""
+    if loss is None or isinstance(loss, str):
+        return False
+    kind = loss if hasattr(loss, "__qualname__") else type(loss)
+    is_kerass = str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
+    return not is_kerass and ">" not in str(keras.saving.get_registered_name(kind))
+
+
+def _name_of(loss: Any) -> str:
+    """A function's or a class's own name, of an object that of its class."""
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _metrics(config: Any, lost: list[str], *, within: bool = False) -> Any:

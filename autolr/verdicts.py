@@ -30,8 +30,9 @@ ADVICE = {
     "deep models that begin to learn late, where normalisation or another initialisation does (`he_normal` for ReLU).",
     "flat": "The bounds are the middle of the sweep. Check that the model has trainable weights and that the "
     "losses are per batch, and try higher rates (`end_lr` of `range_test`).",
-    "never_diverged": "The bounds may be low. If the sweep ended below a rate of 10, let it go on: "
-    "`end_lr` of `range_test`, or more `epochs` where an `LRFinder` was cut short.",
+    "never_diverged": "The bounds may be low: bursts would tell (`burst_steps` of `range_test`; in a tuner, longer "
+    "trials). If the sweep ended below a rate of 10, let it go on: `end_lr` of `range_test`, or more `epochs` where an "
+    "`LRFinder` was cut short.",
     "diverged_at_once": "The bounds are near the lowest rates tried and may still be too high. Check the data for NaN, "
     "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`; a tuner's "
     "is fixed).",

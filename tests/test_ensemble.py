@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import warnings
 from collections import OrderedDict
 
 import keras
@@ -538,3 +539,33 @@ def test_an_ensemble_leaves_a_layer_trainable_that_is_also_within_a_frozen_one()
     average([model, keras.models.clone_model(model)], name="both")
     assert shared.trainable
     assert not frozen.trainable
+
+
+def zeal(y, prediction):
+    return keras.ops.mean((y - prediction) ** 2, axis=-1)
+
+
+class Zeal(keras.losses.Loss):
+    def call(self, y, prediction):
+        return zeal(y, prediction)
+
+
+@keras.saving.register_keras_serializable("tests")
+def known(y, prediction):
+    return zeal(y, prediction)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [("mse", None), (keras.losses.Huber(), None), (known, None), (zeal, "zeal"), (Zeal(), "Zeal"), ([zeal], "zeal")],
+)
+def test_a_loss_that_keras_would_not_find_again_is_named(tmp_path, loss, told):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        own_end(model, tmp_path).save(tmp_path / "ensemble.keras")
+    said = [str(it.message) for it in caught if "with the loss" in str(it.message)]
+    assert len(said) == (told is not None)
+    assert told is None or f"with the loss {told}, " in said[0]
+    assert keras.saving.load_model(tmp_path / "ensemble.keras", compile=False).count_params() == 3
