@@ -128,6 +128,11 @@ def is_worker(tuner: Any) -> bool:
     return bool(tuner._is_worker())
 
 
+def is_saved(tuner: Any) -> bool:
+    """Whether a search was written down already; of a folder that only TensorFlow can read, it is not known."""
+    return Path(tuner._get_tuner_fname()).exists()
+
+
 def best_completed_trials(oracle: Any, most: int) -> list[Any]:
     """The best of the trials that have ended with a score: if these are too few, Keras Tuner adds the others."""
     return [trial for trial in oracle.get_best_trials(most) if trial.status == "COMPLETED"]

@@ -5,6 +5,7 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 
 from __future__ import annotations
 
+import glob
 import math
 from collections.abc import Callable
 from typing import Any
@@ -129,6 +130,14 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if not compat_tuner.is_worker(self):  # a worker's oracle is only a line to the chief's
             compat_tuner.ignore_found_values(self.oracle)
             compat_tuner.write_whole(self.oracle, kt.Oracle)
+            folder = str(self.project_dir)
+            if self.oracle.start_order and not self.oracle.trials and glob.escape(folder) != folder:
+                raise invalid(
+                    "directory",
+                    "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up",
+                    folder,
+                    "Give the folder another name: the search there is whole.",
+                )
             if missing := compat_tuner.mend_after_reload(self.oracle):
                 warn(
                     f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "
@@ -210,7 +219,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             warned=before.warned, progress=progress, streams=before.streams, lengths=before.lengths
         )
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
-        self.save()
+        if not compat_tuner.is_saved(self):
+            self.save()
         if not compat_tuner.is_worker(self):
             note_start(self.project_dir)
         try:

@@ -333,3 +333,34 @@ def test_a_worker_leaves_the_folder_that_the_chief_has_emptied_alone(tmp_path, m
     monkeypatch.setattr("keras_tuner.src.distribute.oracle_chief.start_server", lambda oracle: None)
     autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, directory=tmp_path, project_name="p", overwrite=True)
     assert (tmp_path / "p" / "trial_0").exists() == kept
+
+
+def test_a_finished_search_is_opened_where_nothing_can_be_written(tmp_path, data, monkeypatch):
+    def tuner():
+        return autolr.RandomSearch(
+            lambda hp: plain(), "loss", max_trials=1, directory=tmp_path, project_name="p", range_test_min_steps=2
+        )
+
+    tuner().search(*data, epochs=1, verbose=0)
+    again = tuner()
+
+    def refuse(*args):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr("keras_tuner.src.engine.stateful.utils.save_json", refuse)
+    again.search(*data, epochs=1, verbose=0)
+    assert [trial.status for trial in again.oracle.trials.values()] == ["COMPLETED"]
+
+
+def test_a_folder_whose_name_is_a_pattern_is_refused_before_trials_are_written_over(tmp_path, data):
+    """Keras Tuner finds no trials in it, and would begin again with the first one's name."""
+
+    def tuner(folder):
+        options = {"directory": tmp_path / folder, "project_name": "p", "range_test_min_steps": 2}
+        return autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, **options)
+
+    tuner("runs [v2]").search(*data, epochs=1, verbose=0)
+    with pytest.raises(ValueError, match=r"^Argument `directory` must hold none of .*\[v2\].* another name"):
+        tuner("runs [v2]")
+    (tmp_path / "runs [v2]").rename(tmp_path / "runs v2")
+    assert [trial.status for trial in tuner("runs v2").oracle.trials.values()] == ["COMPLETED"]
