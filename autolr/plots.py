@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
 FEW = 20  # points; so few are drawn larger
 MOST_DRAWN = 20_000  # steps of a schedule: more cannot be told apart
+MOST_NAMED = 30  # trials whose numbers have room in a picture
 LETTERS = 18  # of a title, in an inch
 
 
@@ -315,6 +316,9 @@ def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
                 linewidth=3 if good else 1.5,
                 linestyle="-" if good else ":",
             )
+            if len(trials) <= MOST_NAMED:
+                under = {"xytext": (0, -3), "textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
+                ax.annotate(trial.trial_id.lstrip("0") or "0", (at, bounds["min_lr"]), color=GREY, **under)
     ax.plot([], [], color=BLUE, linewidth=3, label="min_lr to max_lr of a trial")
     if any(trial.bounds_in_words != "ok" for trial in trials):
         ax.plot([], [], color=ORANGE, linewidth=1.5, linestyle=":", label="a guess, or a status other than ok")

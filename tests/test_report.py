@@ -1109,6 +1109,8 @@ class TestPlotSearch:
 
     def test_bounds_are_drawn_by_optimizer(self, tmp_path):
         ax = plot_search(finished(tmp_path / "s"), kind="bounds")
+        assert sorted(int(text.get_text()) for text in ax.texts) == list(range(len(ax.texts)))  # the trials' numbers
+        assert ax.texts
         assert [text.get_text() for text in ax.get_xticklabels()] == ["sgd", "adam"]
         assert ax.get_yscale() == "log"
 
