@@ -317,7 +317,13 @@ def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
                 linestyle="-" if good else ":",
             )
             if len(trials) <= MOST_NAMED:
-                under = {"xytext": (0, -3), "textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
+                under: dict[str, Any] = {
+                    "xytext": (0, -3),
+                    "textcoords": "offset points",
+                    "ha": "center",
+                    "va": "top",
+                    "fontsize": 7,
+                }
                 ax.annotate(trial.trial_id.lstrip("0") or "0", (at, bounds["min_lr"]), color=GREY, **under)
     ax.plot([], [], color=BLUE, linewidth=3, label="min_lr to max_lr of a trial")
     if any(trial.bounds_in_words != "ok" for trial in trials):
