@@ -14,21 +14,21 @@ from autolr.trial_values import WARMUP
 
 RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
-# Both rounds of bursts; both where the second goes on from the first; the first alone; its first three rates.
-BURST_BUDGETS = (
-    sum(look.steps * look.most for look in LOOKS),
-    LOOKS[0].steps * LOOKS[0].most + (LOOKS[1].steps - LOOKS[0].steps) * LOOKS[1].most,
-    LOOKS[0].steps * LOOKS[0].most,
-    LOOKS[0].steps * FEWEST,
-)
-WITHOUT_LATE_BURSTS = DEFAULT_NUM_STEPS + BURST_BUDGETS[0]
+FIRST, SECOND = LOOKS
+THREE_RATES = FIRST.steps * FEWEST
+FIRST_ROUND = FIRST.steps * FIRST.most
+GOING_ON = (
+    FIRST_ROUND + (SECOND.steps - FIRST.steps) * SECOND.most
+)  # both rounds, the second from where the first ended
+BOTH_ROUNDS = FIRST_ROUND + SECOND.steps * SECOND.most
+WITHOUT_LATE_BURSTS = DEFAULT_NUM_STEPS + BOTH_ROUNDS
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
-MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + BURST_BUDGETS[2]  # a coarse sweep and the first round of bursts
+MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + FIRST_ROUND  # a coarse sweep and the first round of bursts
 # Even where those are more than the share: searches of trials of 375 steps, of which they are 43 %, gain by them though
 # fewer trials are left (`docs/bounds.md`).
 SHORT_TRIAL_SHARE = 0.45
 # In shorter ones, three bursts: their winners are no better for it, but the mean and the worst of trials are.
-FEWEST_WITH_BURSTS = MIN_SWEEP_STEPS + BURST_BUDGETS[3]
+FEWEST_WITH_BURSTS = MIN_SWEEP_STEPS + THREE_RATES
 
 
 def range_test_budget(
@@ -68,9 +68,10 @@ def range_test_budget(
             affordable = FEWEST_WITH_BURSTS if trial >= FEWEST_WITH_BURSTS else MIN_SWEEP_STEPS
         needed = min(least, affordable)
         budget = min(most, max(int(share * trial), needed))
-    bursts = next((n for n in BURST_BUDGETS if budget >= MIN_SWEEP_STEPS + n), 0)
+    rounds = (BOTH_ROUNDS, GOING_ON, FIRST_ROUND, THREE_RATES)
+    bursts = next((n for n in rounds if budget >= MIN_SWEEP_STEPS + n), 0)
     sweep = min(budget - bursts, DEFAULT_NUM_STEPS)
-    return sweep, min(budget - sweep, BURST_STEPS) if bursts >= BURST_BUDGETS[1] else bursts
+    return sweep, min(budget - sweep, BURST_STEPS) if bursts >= GOING_ON else bursts
 
 
 def trial_schedule(choices: Mapping[str, Any]) -> Schedule:

@@ -20,14 +20,9 @@ PATIENCE = 3600.0
 """Seconds without a word after which a worker may be given up: as long as Keras Tuner's workers wait for the chief."""
 
 
-def has_chief() -> bool:
-    """Whether this process is part of a search on many machines, by Keras Tuner's environment variables."""
-    return "KERASTUNER_ORACLE_IP" in os.environ
-
-
 def is_chief() -> bool:
     """Whether this process is the chief of a search on many machines."""
-    return has_chief() and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
+    return compat_tuner.has_chief() and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
 
 
 def last_written(folder: str) -> float:

@@ -102,7 +102,7 @@ class TunerSeams(_Tuner):
         # chief looks for its own, and would begin anew over what a chief has left.
         name = str(super()._get_tuner_fname())
         is_local = "://" not in name
-        if is_local and "KERASTUNER_ORACLE_IP" not in os.environ and not os.path.exists(name):
+        if is_local and not has_chief() and not os.path.exists(name):
             files = sorted(os.listdir(self.project_dir))
             chiefs = [file for file in files if re.fullmatch(r"(?!\.).*chief.*\.json", file)]
             return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
@@ -121,6 +121,11 @@ class TunerSeams(_Tuner):
     def _autolr_on_model_built(self, hp: Any, model: Any) -> None:
         """Called with each model Keras Tuner builds, for whatever it is built."""
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
+
+
+def has_chief() -> bool:
+    """Whether this process is part of a search on many machines, by Keras Tuner's environment variables."""
+    return "KERASTUNER_ORACLE_IP" in os.environ
 
 
 def is_worker(tuner: Any) -> bool:

@@ -16,7 +16,7 @@ from autolr import compat_tuner
 from autolr.averaging import check_tail_average
 from autolr.best_ensemble import best_ensemble
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
-from autolr.chief import WorkerWatch, has_chief, is_chief
+from autolr.chief import WorkerWatch, is_chief
 from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
@@ -112,7 +112,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self._autolr_memory = SearchMemory()
         self._autolr_trial: AssistedTrial | None = None
         self._autolr_helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
-        if has_chief() and not is_chief():
+        if compat_tuner.has_chief() and not is_chief():
             kwargs["overwrite"] = False  # the chief has emptied the folder; a worker would empty it of the search
         super().__init__(*args, **kwargs)
         # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.

@@ -41,7 +41,7 @@ def without_cycles_to_judge(callbacks: list[Any]) -> list[Any]:
 def has_own_end(callbacks: list[Any]) -> bool:
     """Whether one of the user's own does something when training ends: it may report a value then."""
     libraries = ("keras", "keras_tuner", "autolr")
-    ends = (getattr(type(it), "on_train_end", None) for it in callbacks)
+    ends = (getattr(it, "on_train_end", None) for it in callbacks)  # of a `LambdaCallback` its own, not its class's
     return any(getattr(end, "__module__", "").partition(".")[0] not in libraries for end in ends if end is not None)
 
 

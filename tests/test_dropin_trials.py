@@ -31,7 +31,7 @@ from autolr.reuse import compiled_setup
 from autolr.search_folder import read_search
 from autolr.search_memory import SearchMemory
 from autolr.trial_bounds import judged
-from autolr.trial_callbacks import stop_within_cycles
+from autolr.trial_callbacks import has_own_end, stop_within_cycles
 
 
 def records(outcome):
@@ -1146,3 +1146,11 @@ def test_a_search_that_goes_on_with_another_objective_says_so(tmp_path, data, be
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*was begun with the objective")
         search_for(after, 2)  # nothing has a score
+
+
+def test_who_may_report_at_the_end_of_training_is_known():
+    ends = keras.callbacks.LambdaCallback(on_train_end=lambda logs: None)
+    keras_own = [keras.callbacks.LambdaCallback(), keras.callbacks.EarlyStopping(), keras.callbacks.TensorBoard()]
+    assert not has_own_end([*keras_own, autolr.CycleEarlyStopping(), LRFinder()])
+    assert has_own_end([*keras_own, ends])
+    assert has_own_end([Ends()])
