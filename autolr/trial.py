@@ -21,15 +21,12 @@ from autolr.cycle_ends import drop_snapshots
 from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
+from autolr.left_alone import reason_to_leave_alone
 from autolr.optimizers import (
-    KEPT,
-    PROPORTIONAL,
     batches_per_update,
     current_rate,
     default_rate,
-    has_proportional_weights,
     has_rate,
-    keeps_its_optimizer,
     name_of,
     scope_of,
     several_optimizers,
@@ -213,24 +210,8 @@ class AssistedTrial:
     def _leave_alone(self, model: keras.Model, arguments: dict[str, Any]) -> bool:
         if getattr(model, "optimizer", None) is None:  # not compiled: Keras will say so
             return True
-        if several_optimizers(model):
-            self.diary.warn(
-                "several",
-                "The model has optimizers of its own beside the one it is compiled with, and one range test cannot "
-                "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
-            )
-            return True
-        if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
-            self.diary.warn(
-                "kept",
-                f"{KEPT} The trial trains without AutoLR, on the schedule it is compiled with. For AutoLR, compile "
-                "with a number, or use `self.optimizer`.",
-            )
-            return True
-        if has_proportional_weights(model.optimizer):
-            self.diary.warn(
-                "proportional", f"{PROPORTIONAL} The trial trains without AutoLR, at the rate it is compiled with."
-            )
+        if reason := reason_to_leave_alone(model):
+            self.diary.warn(*reason)
             return True
         callbacks = callbacks_of(arguments)
         return self.options.rate_callbacks == "keep" and without_rate_callbacks(callbacks) != callbacks
