@@ -23,12 +23,13 @@ GOING_ON = (
 BOTH_ROUNDS = FIRST_ROUND + SECOND.steps * SECOND.most
 WITHOUT_LATE_BURSTS = DEFAULT_NUM_STEPS + BOTH_ROUNDS
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
-MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + FIRST_ROUND  # a coarse sweep and the first round of bursts
-# Even where those are more than the share: searches of trials of 375 steps, of which they are 43 %, gain by them though
-# fewer trials are left (`docs/bounds.md`).
+# A coarse sweep and both rounds of bursts, or the first alone, even where those are more than the share: searches of
+# trials of which they are 43 % gain by them though fewer trials are left (`docs/bounds.md`).
+MIN_RANGE_TEST_STEPS = MIN_SWEEP_STEPS + GOING_ON
+WITH_FIRST_ROUND = MIN_SWEEP_STEPS + FIRST_ROUND
 SHORT_TRIAL_SHARE = 0.45
 # In shorter ones, three bursts: their winners are no better for it, but the mean and the worst of trials are.
-FEWEST_WITH_BURSTS = MIN_SWEEP_STEPS + THREE_RATES
+WITH_THREE_RATES = MIN_SWEEP_STEPS + THREE_RATES
 
 
 def range_test_budget(
@@ -43,8 +44,9 @@ def range_test_budget(
     """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
 
     What a test must have is `least` steps, though no more than 45 % of the trial's: trials lost to bad bounds cost more
-    than the steps that would have found better ones. Where 45 % are fewer than `least` and than five bursts take, it is
-    what three bursts take, if that is no more than the trial itself, else 40.
+    than the steps that would have found better ones. Where 45 % are fewer than `least` and than both rounds of bursts
+    take, it is what the first takes; where they are fewer than that, what three bursts take, if that is no more than
+    the trial itself, else 40.
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
     are not enough for a further round of bursts go to the sweep, up to 100. The last look has what is left after that.
@@ -65,7 +67,10 @@ def range_test_budget(
         trial = per_epoch * epochs / batches_per_update
         affordable = int(SHORT_TRIAL_SHARE * trial)
         if affordable < min(least, MIN_RANGE_TEST_STEPS):
-            affordable = FEWEST_WITH_BURSTS if trial >= FEWEST_WITH_BURSTS else MIN_SWEEP_STEPS
+            if affordable >= WITH_FIRST_ROUND:
+                affordable = WITH_FIRST_ROUND
+            else:
+                affordable = WITH_THREE_RATES if trial >= WITH_THREE_RATES else MIN_SWEEP_STEPS
         needed = min(least, affordable)
         budget = min(most, max(int(share * trial), needed))
     rounds = (BOTH_ROUNDS, GOING_ON, FIRST_ROUND, THREE_RATES)

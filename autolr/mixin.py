@@ -39,16 +39,17 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     Args:
         *args: Arguments of the tuner class.
         range_test_share: Largest share of a trial's own optimizer steps that its range test may add. Defaults to 0.1.
-            Trials of fewer than 1,600 steps exceed it: see `range_test_min_steps`.
+            Trials of fewer than 2,320 steps exceed it: see `range_test_min_steps`.
         range_test_steps: Optimizer steps a range test may have where the share allows it. Defaults to 1228: a sweep of
             100, then bursts of 24 and of 48 steps at single rates, and of 96 and 192 where a model begins to learn
             late. A smaller budget first drops the longest bursts, then points of the sweep, then another round of
             bursts. With data of unknown size it alone decides in the first trial, up to 364; the others know the
             size.
         range_test_min_steps: Optimizer steps a range test may have even where they are more than that share. Defaults
-            to 160, a sweep of 40 and five bursts of 24, if that is no more than 45 % of the trial: one lost to bad
-            bounds costs more. Trials of fewer than 356 steps give 112, with three bursts, and those of fewer than 112
-            give 40, without any, even if they have fewer themselves. Where this argument is less, all give so many.
+            to 232, a sweep of 40, five bursts of 24 and three that go on to 48, if that is no more than 45 % of the
+            trial: one lost to bad bounds costs more. Trials of fewer than 516 steps give 160, without those three;
+            those of fewer than 356 give 112, with three bursts; and those of fewer than 112 give 40, without any, even
+            if they have fewer themselves. Where this argument is less, all give so many.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that

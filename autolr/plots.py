@@ -133,22 +133,16 @@ def _draw_bursts(ax: Axes, test: RangeTest) -> None:
     lowest = min(filter(math.isfinite, heights), default=bottom)
     if lowest < bottom + 0.03 * (top - bottom):
         ax.set_ylim(lowest - 0.06 * (top - lowest), top)
-    label: str | None = "bursts"
+    look: dict[str, Any] = {"color": GREEN, "markeredgecolor": "white", "linestyle": "none", "zorder": 4}
     for burst, height in zip(test.bursts, heights, strict=True):
-        fits = height < top
-        ax.plot(
-            burst.lr,
-            height if fits else top,
-            marker="D" if fits else "X",
-            markersize=5 + burst.steps / 16,
-            color=GREEN,
-            markeredgecolor="white",
-            linestyle="none",
-            label=label,
-            clip_on=False,
-            zorder=4,
-        )
-        label = None
+        at, marker = (height, "D") if height < top else (top, "X")
+        ax.plot(burst.lr, at, marker=marker, markersize=_burst_size(burst.steps), clip_on=False, **look)
+    for steps in sorted({burst.steps for burst in test.bursts}):
+        ax.plot([], [], marker="D", markersize=_burst_size(steps), label=f"bursts of {steps} steps", **look)
+
+
+def _burst_size(steps: int) -> float:
+    return 5 + steps / 16
 
 
 def plot_schedule(

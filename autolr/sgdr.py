@@ -280,7 +280,7 @@ def sgdr_lr(
         fit_budget=total_steps is not None,
     )
     at = np.asarray(step)
-    if at.size and at.dtype.kind in "USO":
+    if at.size and at.dtype.kind in "USOc":
         raise invalid("step", "be a number or an array of numbers", step, "Steps are counted from 0.")
     at = at if at.dtype.kind in "iuf" else at.astype(np.float64)  # truth values, and kinds NumPy does not know
     if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MAX_EXACT_INT):

@@ -7,8 +7,8 @@
 The models and images of `benchmarks/annealing.py`, which no search is judged on. Each model is tested in several ways,
 and trained on each way's bounds as a trial of three epochs, 375 steps, a fifth of which are 75; then it goes on to the
 ninth epoch, as the next rung of Hyperband would with its parent's bounds. On two ways' bounds they are also trained as
-trials of one and of two epochs. Results go to `benchmarks/results/short_trials/` as they come, and are not worked out
-again.
+trials of one and of two epochs, and on those of two others as trials of five and of nine. Results go to
+`benchmarks/results/short_trials/` as they come, and are not worked out again.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ WAYS = {  # steps of the sweep, and of bursts
 SHORTER, SHORTER_WAYS = (1, 2), ("a sweep of 40 steps", "a sweep of 40 steps, up to three bursts of 24")
 COMPARED = ("a sweep of 75 steps", "a sweep of 40 steps, up to five bursts of 24")  # a fifth of a trial, and what it is
 SHORTER_BUDGET = 2500
+# Trials of five and of nine epochs: what a second round of bursts buys, which goes on from the first.
+LONGER = (5, 9)
+LONGER_WAYS = {
+    "a sweep of 40 steps, up to five bursts of 24": (40, 120),
+    "the same, then up to three of 48": (40, 192),
+}
+LONGER_TRIALS = 6  # in a search
 TRIAL_STEPS, BUDGETS, DRAWS = 375, (3000, 4000, 6000), 20_000  # more would be more than the models there are
 
 
@@ -62,6 +69,14 @@ def work(number: int, images: dict[str, Any]) -> None:
         result[way] = {"bounds": bounds.to_dict(), "steps": test.steps_spent, "test_errors": errors}
         result["model"] = chosen
         write_atomically(path, json.dumps(result, indent=1) + "\n")
+    for way, (sweep, bursts) in LONGER_WAYS.items():
+        longer = result.setdefault("longer", {})
+        if way not in longer:
+            model, _ = make_model(number)
+            test = autolr.range_test(model, x, y, batch_size=FULL["batch"], num_steps=sweep, burst_steps=bursts)
+            errors = [trained_to(epochs, make_model(number)[0], test.bounds(), images) for epochs in LONGER]
+            longer[way] = {"bounds": test.bounds().to_dict(), "steps": test.steps_spent, "test_errors": errors}
+            write_atomically(path, json.dumps(result, indent=1) + "\n")
     for way in SHORTER_WAYS:
         if "shorter" not in result[way]:
             bounds = autolr.LRBounds.from_dict(result[way]["bounds"])
@@ -127,6 +142,31 @@ def shorter() -> str:
     return "\n".join(lines)
 
 
+def longer() -> str:
+    """Trials of five and of nine epochs, and winners of searches drawn from them, in Markdown."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = [result["longer"] for result in results if set(LONGER_WAYS) <= set(result.get("longer", ()))]
+    base = next(iter(LONGER_WAYS))
+    lines = [
+        "| steps of a trial | range test | models | steps of it, mean | median error, % | mean ÷ that of five bursts "
+        f"| standard error | winner of the steps of {LONGER_TRIALS} such trials, % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for at, epochs in enumerate(LONGER):
+        trial = TRIAL_STEPS // EPOCHS[0] * epochs
+        errors = {way: np.array([result[way]["test_errors"][at] for result in results]) for way in LONGER_WAYS}
+        tests = {way: np.array([result[way]["steps"] for result in results]) for way in LONGER_WAYS}
+        budget = round(LONGER_TRIALS * (trial + tests[base].mean()))
+        winners = mean_winners(budget, errors, {way: its + trial for way, its in tests.items()})
+        for way in LONGER_WAYS:
+            ratios = errors[way] / errors[base]
+            lines.append(
+                f"| {trial:,} | {way} | {len(results)} | {tests[way].mean():.0f} | {np.median(errors[way]):.2f} | "
+                f"{ratios.mean():.3f} | {ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {winners[way]:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def searches() -> str:
     """Winners of searches drawn from what is there, range tests counted, in Markdown."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
@@ -148,7 +188,7 @@ def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> 
     rng = np.random.default_rng(0)
     winners: dict[str, list[float]] = {way: [] for way in errors}
     for _ in range(DRAWS):
-        order = rng.permutation(MODELS)
+        order = rng.permutation(len(next(iter(errors.values()))))
         for way, its in errors.items():
             tried = order[np.cumsum(steps[way][order]) <= budget]
             validated = rng.binomial(FULL["validation"], its[tried] / 100)
@@ -170,6 +210,7 @@ def main() -> None:
     tables = {"python benchmarks/short_trials.py --table": table()}
     tables["python benchmarks/short_trials.py --table (searches)"] = searches()
     tables["python benchmarks/short_trials.py --table (shorter)"] = shorter()
+    tables["python benchmarks/short_trials.py --table (longer)"] = longer()
     print(*tables.values(), sep="\n\n")
     fill("bounds.md", tables)
 

@@ -408,9 +408,10 @@ def test_a_range_test_counts_updates(arguments, expected):
         (112, (40, 72)),  # three bursts, as many steps as the trial's own
         (355, (40, 72)),  # since 45 % are too few for five
         (356, (40, 120)),
-        (800, (40, 120)),
-        (1600, (40, 120)),  # a tenth
-        (2000, (80, 120)),
+        (515, (40, 120)),  # since 45 % are too few for a second round
+        (516, (40, 192)),
+        (2320, (40, 192)),  # a tenth
+        (2500, (58, 192)),
         (99999, (100, 264)),
     ],
 )
@@ -426,6 +427,9 @@ def test_what_a_short_trial_gives_can_be_chosen():
     short = {**fit, "x": np.zeros((300, 1))}
     assert range_test_budget(short, share=0.1, most=364, least=100) == (100, 0)  # of 135
     assert range_test_budget(short, share=0.1, most=364, least=150) == (40, 72)
+    assert range_test_budget(fit, share=0.1, most=364, least=160) == (40, 120)
+    assert range_test_budget({**fit, "x": np.zeros((500, 1))}, share=0.1, most=364, least=200) == (80, 120)  # of 225
+    assert range_test_budget({**fit, "x": np.zeros((400, 1))}, share=0.1, most=364, least=200) == (40, 120)
     assert range_test_budget({**fit, "x": np.zeros((100, 1))}, share=0.1, most=364, least=30) == (30, 0)
     assert range_test_budget(fit, share=0.01, most=364, least=1000) == (100, 264)
     assert range_test_budget(fit, share=0.1, most=30) == (30, 0)

@@ -227,6 +227,19 @@ def test_bursts_are_drawn_inside_the_picture_and_diverged_ones_at_its_top():
     bursts = (Burst(1e-3, -2.1, 24), Burst(1e-2, -0.1, 24), Burst(1e-1, np.inf, 24))
     ax = plot_range_test(RangeTest(lrs, losses, bursts=bursts))
     bottom, top = ax.get_ylim()
-    heights = [line.get_ydata()[0] for line in ax.lines if line.get_marker() in ("D", "X")]
+    heights = [y for line in ax.lines if line.get_marker() in ("D", "X") for y in line.get_ydata()]
     assert heights == pytest.approx([0.2, 2.2, top])
     assert bottom < 0.2
+
+
+def test_the_legend_tells_longer_bursts_from_shorter_ones():
+    lrs = np.geomspace(1e-6, 1, 60)
+    bursts = (Burst(1e-3, np.inf, 48), Burst(1e-3, -0.1, 24), Burst(1e-2, -0.1, 24), Burst(1e-2, -0.2, 48))
+    legend = plot_range_test(RangeTest(lrs, lrs, bursts=bursts)).get_legend()
+    sizes = {
+        text.get_text(): handle.get_markersize()
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+        if "bursts" in text.get_text()
+    }
+    assert list(sizes) == ["bursts of 24 steps", "bursts of 48 steps"]
+    assert sizes["bursts of 24 steps"] < sizes["bursts of 48 steps"]
