@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from autolr import compat_tuner
 from autolr.best_ends import best_ends, near_the_best
+from autolr.cycle_ends import are_finite
 from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
-from autolr.errors import check_count
+from autolr.errors import check_count, warn
 from autolr.trial import SNAPSHOTS
 
 
@@ -27,19 +29,30 @@ def best_ensemble(tuner: Any, num_trials: int, *, last: int | None) -> Any:
     best = near_the_best(compat_tuner.best_completed_trials(tuner.oracle, wanted), tuner.oracle.objective)
     if not best:
         raise ValueError("No trial of this search has ended with a score. Call `search` first.")
-    ends: list[list[Path]] = []
+    counts: list[int] = []  # of each trial's models
     loaded: list[tuple[Any, Path]] = []
     for trial in best:
         folder = Path(tuner.get_trial_dir(trial.trial_id))
-        ends.append(best_ends(folder, folder / SNAPSHOTS, last=last))
+        own = _finite((_model_at(tuner, trial, end), end) for end in best_ends(folder, folder / SNAPSHOTS, last=last))
         best_epoch = Path(compat_tuner.checkpoint_of(tuner, trial.trial_id))
-        loaded += [(_model_at(tuner, trial, end), end) for end in ends[-1]] or [(_model_at(tuner, trial), best_epoch)]
+        own = own or _finite([(_model_at(tuner, trial), best_epoch)])
+        if not own:
+            warn(f"Trial {trial.trial_id} is left out of the ensemble: its weights are not finite.")
+        counts.append(len(own))
+        loaded += own
+    if not loaded:
+        raise ValueError("The weights of none of these trials are finite. Look at their training, in the report say.")
     models = iter(with_own_layers(loaded))
     members = []
-    for own in ends:
-        of_trial = list(itertools.islice(models, max(len(own), 1)))
-        members.append(average(of_trial, name=f"{of_trial[0].name}_ensemble") if own else of_trial[0])
+    for count in filter(None, counts):
+        of_trial = list(itertools.islice(models, count))
+        members.append(average(of_trial, name=f"{of_trial[0].name}_ensemble"))
     return without_compiled_parts(compiled_like(loaded[0][0], average(members, name="best_trials_ensemble")))
+
+
+def _finite(loaded: Iterable[tuple[Any, Path]]) -> list[tuple[Any, Path]]:
+    """Those of the models that can predict: one that diverged has a score all the same where NaN is the first class."""
+    return [(model, path) for model, path in loaded if are_finite(model.get_weights())]
 
 
 def _model_at(tuner: Any, trial: Any, end: Path | None = None) -> Any:

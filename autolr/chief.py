@@ -8,16 +8,18 @@ alone, which then asks no more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from autolr import compat_tuner
 
 PATIENCE = 3600.0
 """Seconds without a word after which a worker may be given up: as long as Keras Tuner's workers wait for the chief."""
+SIGN_SECONDS = 60.0
 
 
 def is_chief() -> bool:
@@ -25,11 +27,31 @@ def is_chief() -> bool:
     return compat_tuner.has_chief() and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
 
 
+@contextlib.contextmanager
+def signs_of_life(folder: str, *, every: float = SIGN_SECONDS) -> Iterator[None]:
+    """Touch a trial's folder every so many seconds, by which the chief sees that the trial's worker is there.
+
+    In a thread: a range test, an epoch or a user's own code may take hours in which nothing is written.
+    """
+    over = threading.Event()
+
+    def touch() -> None:
+        while not over.wait(every):
+            with contextlib.suppress(OSError):  # it may be on a file system that only TensorFlow can write to
+                os.utime(folder)
+
+    threading.Thread(target=touch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def last_written(folder: str) -> float:
-    """When a file in a folder last was, by the clock of the disk; 0 if there is none or it can't be seen."""
+    """When a folder or a file in it last was, by the clock of the disk; 0 if it can't be seen."""
     try:
         with os.scandir(folder) as files:
-            return max((file.stat().st_mtime for file in files), default=0.0)
+            return max([os.stat(folder).st_mtime, *(file.stat().st_mtime for file in files)])
     except OSError:  # the folder, or a file just moved into place
         return 0.0
 
@@ -37,10 +59,10 @@ def last_written(folder: str) -> float:
 class WorkerWatch:
     """Notes when each worker was last heard of, and gives up those of which nothing was for too long.
 
-    A worker is heard of when it asks for a trial, ends one, or has written something to its trial's folder, as it does
-    after each epoch. Too long is an hour, or three times the longest trial yet if that is longer. Then another worker
-    that asks for a trial gets the lost one's, from its beginning. If the others have left, the chief ends, and the
-    trial is left on disk as an unfinished one: the search, started again, trains it.
+    A worker is heard of when it asks for a trial, ends one, or has touched its trial's folder (`signs_of_life`) or
+    written something there. Too long is an hour, or three times the longest trial yet if that is longer. Then another
+    worker that asks for a trial gets the lost one's, from its beginning. If the others have left, the chief ends, and
+    the trial is left on disk as an unfinished one: the search, started again, trains it.
 
     When too many trials have failed in a row, the workers are handed no more, and so leave.
 
@@ -81,7 +103,7 @@ class WorkerWatch:
 
     def _hand_out(self, tuner_id: str) -> Any:
         self.heard[tuner_id] = self.clock()
-        for lost in self._silent(list(self.oracle.ongoing_trials)):
+        for lost in self._silent(list(self.oracle.ongoing_trials))[:1]:  # the next one that asks gets the next
             trial_id = compat_tuner.hand_out_again(self.oracle, lost)
             self.say(f"Nothing was heard of {lost} for long: {tuner_id} gets its trial {trial_id}.")
         trial = self._create(tuner_id)
@@ -98,6 +120,7 @@ class WorkerWatch:
             known = self.oracle.trials.get(trial.trial_id)
             if not worker and known is not None and str(known.status) in ("COMPLETED", "FAILED"):
                 return
+            compat_tuner.hand_out_no_more(self.oracle, trial.trial_id)  # of one that was given up too soon
             now = self.clock()
             self.longest = max(self.longest, now - self._begun.get(worker, now))
             if worker:

@@ -102,16 +102,21 @@ class _Page:
         self.folder, self.output = find_project(directory), output
         self.current = ("", b"")
         self.refresh()
+        self.write()
 
-    def refresh(self) -> None:
-        """Make the page again if the search has written something."""
+    def refresh(self) -> bool:
+        """Make the page again if the search has written something; whether it has."""
         version = self._version()
         if version == self.current[0]:
-            return
-        search = read_search(self.folder)
+            return False
+        self._search = read_search(self.folder)
+        self.current = (version, render(self._search, version=version).encode())
+        return True
+
+    def write(self) -> None:
+        """Write the page to the file asked for, if any."""
         if self.output:
-            write_atomically(Path(self.output), render(search))
-        self.current = (version, render(search, version=version).encode())
+            write_atomically(Path(self.output), render(self._search))
 
     def _version(self) -> str:
         """Changes when a file of the search does, and every minute, as the page tells the time since."""
@@ -149,9 +154,18 @@ def watch(directory: str | os.PathLike[str], *, port: int = PORT, output: str | 
                 time.sleep(LOOK_SECONDS)
                 # A folder that is moved or half written now is looked at again in a second.
                 with contextlib.suppress(RecordError, OSError):
-                    page.refresh()
+                    if page.refresh():
+                        _write_or_say(page)
         finally:
             server.shutdown()
+
+
+def _write_or_say(page: _Page) -> None:
+    """Write the page; where that fails, as on a full disk, it is still served."""
+    try:
+        page.write()
+    except OSError as error:
+        print(f"{page.output} could not be written ({error}).", file=sys.stderr, flush=True)
 
 
 def _handler(page: _Page) -> type[BaseHTTPRequestHandler]:

@@ -196,9 +196,6 @@ def mend_after_reload(oracle: Any) -> list[str]:
     The next trial's name is the number of trials: where one is missing, another's would be given again and again, and
     its result be lost. One that failed takes its place.
 
-    A trial that waits to be run again may have its metrics already, from a training whose end was cut off: Keras Tuner
-    would keep them, and leave those of the next training out.
-
     Returns:
         The trials that are missing.
     """
@@ -219,9 +216,6 @@ def mend_after_reload(oracle: Any) -> list[str]:
     # What comes next may fail without being one too many in a row.
     oracle.end_order = [trial_id for trial_id in oracle.end_order if trial_id not in missing]
     oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in missing]
-    for trial_id in oracle._retry_queue:
-        trial = oracle.trials[trial_id]
-        trial.metrics = type(trial.metrics)()
     if hasattr(oracle, "_populate_next"):  # a grid
         _find_place_in_grid(oracle, [trial_id for trial_id in oracle.start_order if trial_id not in missing])
     return missing
@@ -241,6 +235,21 @@ def _find_place_in_grid(oracle: Any, trial_ids: list[str]) -> None:
         oracle._populate_next = list(trial_ids)
 
 
+def forget_earlier_scores(oracle: Any) -> None:
+    """Have an oracle hand out each trial without metrics.
+
+    One that is handed out again may have some, of a training whose end was cut off or whose score was no number: Keras
+    Tuner would keep them, and leave those of the training to come out.
+    """
+
+    def create_trial(self: Any, tuner_id: str) -> Any:
+        trial = type(self).create_trial(self, tuner_id)
+        trial.metrics = type(trial.metrics)()
+        return trial
+
+    oracle.create_trial = MethodType(create_trial, oracle)
+
+
 def hand_out_again(oracle: Any, worker: str) -> str:
     """Take an ongoing trial from its worker, and put it where trials wait that were cut off; returns its id.
 
@@ -250,6 +259,11 @@ def hand_out_again(oracle: Any, worker: str) -> str:
     oracle.tuner_ids.discard(worker)
     oracle._retry_queue.append(trial_id)
     return trial_id
+
+
+def hand_out_no_more(oracle: Any, trial_id: str) -> None:
+    """Take a trial out of those that wait to be handed out again: it has ended."""
+    oracle._retry_queue = [waiting for waiting in oracle._retry_queue if waiting != trial_id]
 
 
 def trial_folder(oracle: Any, trial_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,11 @@ class CycleEnds:
         return any(not np.array_equal(then, now, equal_nan=True) for then, now in pairs)
 
     def _add(self, number: int, logs: Mapping[str, Any]) -> bool:
-        """Cycle `number`, from 1, has ended. Whether that is kept: not with a loss that is no number."""
-        if math.isnan(logs.get("loss", 0.0)):
+        """Cycle `number`, from 1, has ended. Whether that is kept: not with a loss or a weight that is no number."""
+        weights = self._model.get_weights()
+        if math.isnan(logs.get("loss", 0.0)) or not are_finite(weights):
             return False
-        self.weights, self._logs = self._model.get_weights(), logs
+        self.weights, self._logs = weights, logs
         if self._folder is None:
             return True
         try:
@@ -109,6 +110,11 @@ class CycleEnds:
             self._model.set_weights(weights)
 
 
+def are_finite(weights: Sequence[Any]) -> bool:
+    """Whether a model with these weights can predict anything: none of them is infinite or not a number."""
+    return all(bool(np.all(np.isfinite(weight))) for weight in weights)
+
+
 def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:
     """Write a model's weights at the end of a cycle, whole or not at all, and remove all but the last `keep` of them.
 
@@ -127,10 +133,16 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
 
 
 def drop_snapshots(folder: Path, *, after: int) -> None:
-    """Remove the weights of cycles later than `after`, which are those of a training given up."""
-    for path in snapshot_paths(folder):
-        if cycle_of(path) > after:
+    """Remove the weights of cycles later than `after`, which are those of a training given up.
+
+    Of all cycles, also what a kill has left half written.
+    """
+    late = [path for path in snapshot_paths(folder) if cycle_of(path) > after]
+    try:
+        for path in [*late, *(folder.glob(f".*-cycle-*{SUFFIX}") if after == 0 else ())]:
             path.unlink(missing_ok=True)
+    except OSError as error:  # another's folder, perhaps: the training is worth more
+        warn(f"Snapshots of an earlier training could not be removed from {folder} ({error}). Training goes on.")
 
 
 def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:

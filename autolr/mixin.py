@@ -5,6 +5,7 @@ Each trial builds its model as ever; what is new happens inside the model's `fit
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from autolr import compat_tuner
 from autolr.averaging import check_tail_average
 from autolr.best_ensemble import best_ensemble
 from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
-from autolr.chief import WorkerWatch, is_chief
+from autolr.chief import WorkerWatch, is_chief, signs_of_life
 from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
@@ -144,6 +145,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                     f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "
                     "count among `max_trials` as if they had failed."
                 )
+            compat_tuner.forget_earlier_scores(self.oracle)
             compat_tuner.give_up_afterwards(self.oracle)
         self._autolr_watch = WorkerWatch(self.oracle) if is_chief() else None
 
@@ -249,7 +251,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         """Run a trial; its executions share the bounds that the first of them found."""
         assisted = self._autolr_trial = self._autolr_assist(trial)
         try:
-            return super().run_trial(trial, *args, **kwargs)
+            with signs_of_life(assisted.folder) if compat_tuner.is_worker(self) else contextlib.nullcontext():
+                return super().run_trial(trial, *args, **kwargs)
         finally:
             assisted.detach()  # a user's own `run_trial` may have built models, too
             self._autolr_trial = None
@@ -262,8 +265,13 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             options=self._autolr_options,
             search=self._autolr_memory,
             objective=objective_of(self.oracle),
-            objective_check=ObjectiveCheck(self.oracle.objective) if self._autolr_scored_by_fit() else None,
+            objective_check=self._autolr_objective_check(),
         )
+
+    def _autolr_objective_check(self) -> ObjectiveCheck | None:
+        if not self._autolr_scored_by_fit():
+            return None
+        return ObjectiveCheck(self.oracle.objective, fails_trial=compat_tuner.is_worker(self))
 
     def _autolr_scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
@@ -320,8 +328,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         twice that of the best of them are left out, since a short early cycle may end before the model has learned
         much; and so are trials whose score is more than twice the best, where one objective is minimized. A trial that
         trained in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within
-        its first cycle say, counts with its best epoch, as in `get_best_models`. With several executions in a trial,
-        it is the last one's snapshots.
+        its first cycle say, counts with its best epoch, as in `get_best_models`. One whose weights are not finite is
+        left out, with a warning: it has a score where NaN is taken for the first class. With several executions in a
+        trial, it is the last one's snapshots.
 
         Args:
             num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
@@ -334,8 +343,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             A Keras model, compiled for `evaluate`. See `autolr.snapshot_ensemble`.
 
         Raises:
-            ValueError: If no trial has ended, an argument is less than 1, or the build function gives models of a class
-                of its own that are not built, into which Keras Tuner cannot load weights.
+            ValueError: If no trial has ended, none has finite weights, an argument is less than 1, or the build
+                function gives models of a class of its own that are not built, into which Keras Tuner cannot load
+                weights.
 
         Example:
         ```python

@@ -21,14 +21,18 @@ class ObjectiveCheck(keras.callbacks.Callback):
 
     Args:
         objective: The search's, or several in one.
+        fails_trial: Whether only the trial fails, as one of a worker must: a chief is not told of a search's end, and
+            would wait for it. Three trials that fail so end the search.
 
     Raises:
-        keras_tuner.errors.FatalValueError: At the end of an epoch without it; no other trial is begun.
+        keras_tuner.errors.FatalValueError: At the end of an epoch without it; no other trial is begun. With
+            `fails_trial` a `FailedTrialError`.
     """
 
-    def __init__(self, objective: kt.Objective) -> None:
+    def __init__(self, objective: kt.Objective, *, fails_trial: bool = False) -> None:
         super().__init__()
         self._objective = objective
+        self._error = kt.errors.FailedTrialError if fails_trial else kt.errors.FatalValueError
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look; other callbacks have added what they report by now."""
@@ -39,10 +43,10 @@ class ObjectiveCheck(keras.callbacks.Callback):
         wanted = getattr(self._objective, "objectives", [self._objective])
         name = next(each.name for each in wanted if each.name not in reported)
         if name == NONE:
-            raise kt.errors.FatalValueError(str(invalid("objective", there, None, "Pass one to the tuner.")))
+            raise self._error(str(invalid("objective", there, None, "Pass one to the tuner.")))
         if name.startswith("val_") and name.removeprefix("val_") in reported:
             hint = "Pass `validation_data` or `validation_split` to `search`."
         else:
             close = difflib.get_close_matches(name, reported, n=1)
             hint = f"Perhaps `{close[0]}` is meant." if close else "Name one of these."
-        raise kt.errors.FatalValueError(str(invalid("objective", there, name, hint)))
+        raise self._error(str(invalid("objective", there, name, hint)))

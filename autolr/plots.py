@@ -283,7 +283,8 @@ def _draw_progress(ax: Axes, search: Search, trials: list[Trial], *, by_steps: b
     scores = np.array([trial.score for trial in trials], dtype=float)
     best = np.maximum.accumulate(scores) if search.direction == "max" else np.minimum.accumulate(scores)
     if by_steps:
-        x = np.cumsum([trial.steps_tested + (trial.steps_trained or 0) for trial in trials])
+        spent = np.cumsum([trial.steps_tested + (trial.steps_trained or 0) for trial in search.trials])
+        x = spent[[search.trials.index(trial) for trial in trials]]  # those of trials without a score, too
     else:
         x = np.array([search.trials.index(trial) for trial in trials])  # as Keras Tuner names them
         ax.locator_params(axis="x", integer=True)

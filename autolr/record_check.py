@@ -42,7 +42,7 @@ def _is_sound(record: Any) -> bool:
         sound &= all(a < b for a, b in itertools.pairwise(rates))
         sound &= all(LEAST_RATE < rate < MOST_RATE for rate in rates)
     sound &= isinstance(record.optimizer, str) and all(isinstance(text, str) for text in record.warnings)
-    sound &= _is_whole(record.ways)
+    sound &= _is_whole(record.ways) and (record.steps_tested is None or _is_whole(record.steps_tested))
     if (objective := record.objective) is not None:
         sound &= isinstance(objective["name"], str) and objective["direction"] in ("min", "max")
     return bool(sound and (record.training is None or _is_sound_training(record.training)))

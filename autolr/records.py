@@ -52,6 +52,7 @@ class TrialRecord:
         warnings: What AutoLR warned of in this trial, also where an earlier trial had said it already.
         ways: In how many ways it was trained one after the other, each with bounds of its own, as when a
             `HyperModel.fit` calls `fit` on a frozen model and again on all of it.
+        steps_tested: Optimizer steps of all range tests in this trial, None in older records: then those of the one.
     """
 
     trial_id: str
@@ -65,6 +66,7 @@ class TrialRecord:
     objective: dict[str, str] | None = None
     warnings: list[str] = field(default_factory=list)
     ways: int = 1
+    steps_tested: int | None = None
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write to `autolr.json` in a trial's folder, whole or not at all.

@@ -320,14 +320,6 @@ class TrialView:
         return training_chart(self.trial.record) if self.trial.record else None
 
     @cached_property
-    def steps_planned(self) -> int | None:
-        """Optimizer steps from the trial's first epoch to its last, if that can be known."""
-        if self.trial.record is None or not (plan := self.trial.record.schedule)["steps_per_epoch"]:
-            return None
-        batches = plan["edges"][-1] - plan["initial_epoch"] * plan["steps_per_epoch"]
-        return int(-(-batches // plan["batches_per_update"]))
-
-    @cached_property
     def best_epoch(self) -> tuple[int, float] | None:
         """The epoch in which the objective was best, and its value then."""
         return best_epoch(self.trial.record, self.search.objective, self.search.direction)

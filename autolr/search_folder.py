@@ -89,8 +89,12 @@ class Trial:
 
     @property
     def steps_tested(self) -> int:
-        """Optimizer steps its range test took."""
-        return int(self.record.range_test["steps_spent"]) if self.record and self.record.range_test else 0
+        """Optimizer steps its range tests took."""
+        if self.record is None:
+            return 0
+        if self.record.steps_tested is not None:
+            return self.record.steps_tested
+        return int(self.record.range_test["steps_spent"]) if self.record.range_test else 0
 
     @property
     def steps_trained(self) -> int | None:
@@ -101,10 +105,13 @@ class Trial:
         """
         if self.record is None:
             return None
-        training, schedule = self.record.training, self.record.schedule
-        if training is not None:
-            return int(training["steps_of_all"])
-        if not schedule["steps_per_epoch"]:
+        training = self.record.training
+        return self.steps_planned if training is None else int(training["steps_of_all"])
+
+    @property
+    def steps_planned(self) -> int | None:
+        """Optimizer steps from the trial's first epoch to its last, if that can be known."""
+        if self.record is None or not (schedule := self.record.schedule)["steps_per_epoch"]:
             return None
         own = schedule["edges"][-1] - schedule["initial_epoch"] * schedule["steps_per_epoch"]
         return max(0, int(own)) // int(schedule["batches_per_update"])

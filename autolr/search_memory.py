@@ -48,6 +48,7 @@ class SearchMemory:
         lengths: The data trained on, by identity, and how many batches their longest epoch had.
         verdicts: By trial that ran a range test, the status of its bounds; nothing if that is `"ok"`, and `GUESS`
             whatever it is if they are a guess for want of steps.
+        unassisted: Trials that AutoLR could not help.
     """
 
     warned: set[str] = field(default_factory=set)
@@ -56,6 +57,7 @@ class SearchMemory:
     streams: weakref.WeakKeyDictionary[Any, Drawn] = field(default_factory=weakref.WeakKeyDictionary)
     lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
+    unassisted: list[str] = field(default_factory=list)
 
     def replayable(self, x: Any) -> Any:
         """Data that a range test can draw from more than once, with what earlier ones have drawn."""
@@ -81,8 +83,13 @@ class SearchMemory:
             verdict = GUESS
         self.verdicts[trial_id] = verdict or self.verdicts.get(trial_id, "")
 
+    def note_unassisted(self, trial_id: str) -> None:
+        """A trial trains at the rate its model is compiled with, since AutoLR could not help it."""
+        if trial_id not in self.unassisted:
+            self.unassisted.append(trial_id)
+
     def summaries(self) -> list[str]:
-        """What is to be said when the search has ended: of how many trials the bounds were in doubt."""
+        """What is to be said when the search has ended: how many trials had bounds in doubt, or none."""
         tested, said = len(self.verdicts), []
         doubtful: dict[str, list[str]] = {}
         for trial_id, verdict in self.verdicts.items():
@@ -99,6 +106,11 @@ class SearchMemory:
             said.append(
                 f"{sum(map(len, doubtful.values()))} of {tested} range tests found no bounds beyond doubt, so poor "
                 f"scores of these trials may be the rate's fault ({statuses}). Each one's record says what to do."
+            )
+        if self.unassisted:
+            said.append(
+                f"{len(self.unassisted)} trial{'s' * (len(self.unassisted) > 1)} trained without AutoLR, for a reason "
+                f"given above: {_named(self.unassisted)}."
             )
         return said
 

@@ -120,7 +120,8 @@ class TrainingLog(keras.callbacks.Callback):
         if self._counted or self._done >= self._due:  # the last steps of an epoch that make no whole point are left out
             self._due = self._done + self._every
         self._thin()
-        self._epochs.append({"epoch": epoch + 1, "step": self._updates(self._done), "logs": numbers})
+        # Steps are counted from 1, also where an epoch is shorter than the first.
+        self._epochs.append({"epoch": epoch + 1, "step": max(1, self._steps_done()), "logs": numbers})
 
     def _thin(self) -> None:
         """Make two points one if there are too many; a training step of the user's own may report rates and no loss."""
@@ -134,7 +135,12 @@ class TrainingLog(keras.callbacks.Callback):
         self._every *= 2
 
     def _updates(self, batches: int) -> int:
+        """The number of the update that a batch belongs to."""
         return -(-batches // self._per_update)
+
+    def _steps_done(self) -> int:
+        """Updates so far: batches that are too few for one wait for the next `fit`."""
+        return self._done // self._per_update
 
     def _hand_on(self) -> None:
         self._guarded(lambda: self._save(self._training()))
@@ -145,11 +151,13 @@ class TrainingLog(keras.callbacks.Callback):
         return {self._updates(batch): rate for batch, rate in self._rates}
 
     def _training(self) -> dict[str, Any]:
+        steps = self._steps_done()
+        losses = {self._updates(batch): loss for batch, loss in self._losses}
         return {
             "fits": self._fits,
-            "steps": self._updates(self._done),
-            "rates": _line("lr", self.rates()),
-            "losses": _line("loss", {self._updates(batch): loss for batch, loss in self._losses}),
+            "steps": steps,
+            "rates": _line("lr", _until(steps, self.rates())),
+            "losses": _line("loss", _until(steps, losses)),
             "epochs": self._thinned(),
         }
 
@@ -161,6 +169,11 @@ class TrainingLog(keras.callbacks.Callback):
         even = {round(k * last / (POINTS - 1)) for k in range(POINTS)}
         ends = [place for place, epoch in enumerate(epochs) if epoch["epoch"] in self._cycle_ends][-POINTS:]
         return [epochs[place] for place in sorted(even.union(ends))]
+
+
+def _until(last: int, points: Mapping[int, float]) -> dict[int, float]:
+    """The points of updates that were made: batches at the end may have been too few for another."""
+    return {step: value for step, value in points.items() if step <= last}
 
 
 def _line(name: str, points: Mapping[int, float]) -> dict[str, list[Any]]:

@@ -104,9 +104,10 @@ class AssistedTrial:
         def fit(*args: Any, **kwargs: Any) -> Any:
             model.fit = original  # the range test is a `fit`, too
             self.fitted += 1
-            if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
-                drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
             try:
+                if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
+                    drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
+                    self.diary.forget()
                 try:
                     arguments = dict(signature.bind(model, *args, **kwargs).arguments)
                 except TypeError as error:
@@ -181,8 +182,9 @@ class AssistedTrial:
             except Exception as error:  # AutoLR's own: the user's would show in training, too
                 arguments, model.optimizer, model.train_function = before, optimizer, None
                 self._forget_values()
+                self.search.note_unassisted(str(self.trial.trial_id))
                 self.diary.warn(
-                    "unprepared",
+                    f"unprepared {type(error).__name__}",
                     f"Trial {self.trial.trial_id} could not be prepared ({in_brief(error)}). "
                     "It trains without AutoLR, at the rate its model is compiled with.",
                 )
@@ -193,6 +195,7 @@ class AssistedTrial:
         """Take back what a trial has found, or has from another, since no schedule of these will run."""
         for name in (MIN_LR, MAX_LR, TAIL):
             self.trial.hyperparameters.values.pop(name, None)
+        self.diary.forget()
 
     def _without_cycles_to_judge(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Without callbacks that stop at the ends of cycles, if this trial is not assisted and has none."""
@@ -212,6 +215,7 @@ class AssistedTrial:
             return True
         if reason := reason_to_leave_alone(model):
             self.diary.warn(*reason)
+            self.search.note_unassisted(str(self.trial.trial_id))
             return True
         callbacks = callbacks_of(arguments)
         return self.options.rate_callbacks == "keep" and without_rate_callbacks(callbacks) != callbacks

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from autolr.curve import RangeTest
-from autolr.records import TrialRecord
+from autolr.records import FILE_NAME, TrialRecord
 from autolr.search_memory import SearchMemory
 from autolr.verdicts import LRBounds
 
@@ -34,6 +36,7 @@ class TrialDiary:
         self._warned: list[str] = []  # what this trial was warned of, said or not
         self._record: TrialRecord | None = None
         self._steps_before = 0  # of the trainings before the latest
+        self._tests: list[RangeTest] = []
 
     @property
     def is_remote(self) -> bool:
@@ -45,7 +48,7 @@ class TrialDiary:
         self._search.progress.say(str(self._trial.trial_id), text)
 
     def warn(self, topic: str, text: str) -> None:
-        """Warn once in the search; the trial's record has it in any case."""
+        """Warn once in the search; the trial's record has it in any case, if there is one."""
         if text not in self._warned:
             self._warned.append(text)
         self._search.warn_once(topic, text)
@@ -61,6 +64,8 @@ class TrialDiary:
         """
         training = self._record.training if self._record else None
         self._steps_before = training["steps_of_all"] if training else 0
+        if found.test is not None and all(found.test is not test for test in self._tests):
+            self._tests.append(found.test)
         self._write(
             TrialRecord(
                 trial_id=str(self._trial.trial_id),
@@ -74,8 +79,15 @@ class TrialDiary:
                 objective=self._objective,
                 warnings=list(self._warned),
                 ways=ways,
+                steps_tested=sum(test.steps_spent for test in self._tests),
             )
         )
+
+    def forget(self) -> None:
+        """Take back the record: that of a training that was cut off, or does not go as it says."""
+        self._record, self._tests = None, []
+        with contextlib.suppress(OSError):
+            (Path(self._folder) / FILE_NAME).unlink(missing_ok=True)
 
     def keep_training(self, training: dict[str, Any]) -> None:
         """Note how far the training is; see `TrialRecord`."""

@@ -1,7 +1,7 @@
 """A search that stops and waits to be killed: `python crash_search.py DIRECTORY [PHASE TRIAL]`.
 
 With `TUNER=hyperband` in the environment it is Hyperband's, and has a phase "later rung". `PATIENCE` is the chief's.
-With `FAILING=1` every trial fails.
+With `FAILING=1` every trial fails. `OBJECTIVE` is the search's, the loss otherwise.
 
 It notes in `DIRECTORY/log` what it trains, makes `DIRECTORY/reached` when it waits, and prints its trials at the end.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import keras_tuner
 import numpy as np
 
 import autolr
@@ -87,7 +88,8 @@ def main():
     x = np.eye(6, dtype="float32")[y]
     # No seed: a trial that is run again has its values from the disk, not from a repeated draw.
     length = {"max_epochs": 4, "factor": 2} if HYPERBAND else {"max_trials": int(os.environ.get("TRIALS", "3"))}
-    tuner = Tuner(build, "loss", **length, directory=DIRECTORY, project_name="p")
+    objective = keras_tuner.Objective(os.environ.get("OBJECTIVE", "loss"), "min")
+    tuner = Tuner(build, objective, **length, directory=DIRECTORY, project_name="p")
     tuner.search(x, y, epochs=3, batch_size=8, verbose=0)
     if hasattr(tuner.oracle, "trials"):  # not on a worker
         trials = sorted(tuner.oracle.trials.values(), key=lambda trial: trial.trial_id)  # read back in any order

@@ -58,11 +58,39 @@ def tuner(folder, *, max_trials=1, build=build, **options):
     )
 
 
+def build_or_fail(hp):
+    """A classifier whose weights are not finite if `dead`: it predicts NaN, which Keras takes for the first class."""
+    start = keras.initializers.Constant(np.nan) if hp.Boolean("dead") else "glorot_uniform"
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax", kernel_initializer=start)])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 @pytest.fixture
 def data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 4)).astype("float32")
     return x, x.sum(axis=1) + 3 * rng.normal(size=64)  # so noisy that no end of a cycle is much worse than another
+
+
+@pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
+def test_a_trial_that_diverged_is_left_out_of_the_ensemble(tmp_path, data):
+    x, y = data
+    held = kt.HyperParameters()
+    for name, value in {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}.items():
+        held.Fixed(name, value)
+    search = autolr.GridSearch(build_or_fail, "val_accuracy", hyperparameters=held, directory=tmp_path)
+    search.search(x, (y > 0).astype("int32"), validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    trials = search.oracle.trials.values()
+    assert {trial.status for trial in trials} == {"COMPLETED"}, "the first class is a prediction, too"
+    (dead,) = (trial for trial in trials if trial.hyperparameters.values["dead"])
+    with pytest.warns(autolr.AutoLRWarning, match=f"Trial {dead.trial_id} is left out of the ensemble"):
+        ensemble = search.get_best_ensemble(num_trials=2)
+    assert np.isfinite(ensemble.predict(x, verbose=0)).all()
+    dead.score = 1.0  # the best
+    search.oracle.trials = {dead.trial_id: dead}
+    with pytest.raises(ValueError, match="none of these trials are finite"):
+        search.get_best_ensemble()
 
 
 def test_the_best_ensemble_averages_the_ends_of_the_best_trials_cycles(tmp_path, data):

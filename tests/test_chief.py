@@ -12,7 +12,7 @@ import keras_tuner as kt
 import pytest
 
 from autolr import chief, compat_tuner
-from autolr.chief import PATIENCE, WorkerWatch, is_chief
+from autolr.chief import PATIENCE, WorkerWatch, is_chief, last_written, signs_of_life
 
 
 class Clock:
@@ -50,10 +50,14 @@ def roll(oracle, clock, said):
     return WorkerWatch(oracle, say=said.append, clock=clock)
 
 
-def ended(oracle, trial):
-    oracle.update_trial(trial.trial_id, {"loss": 1.0})
-    trial.status = "COMPLETED"
-    oracle.end_trial(trial)
+def as_sent(trial, **changes):
+    """A copy, as it comes to the chief from a worker."""
+    return kt.engine.trial.Trial.from_state({**trial.get_state(), **changes})
+
+
+def ended(oracle, trial, loss=1.0):
+    oracle.update_trial(trial.trial_id, {"loss": loss})
+    oracle.end_trial(as_sent(oracle.get_trial(trial.trial_id), status="COMPLETED"))
 
 
 def test_what_too_many_failures_leave_can_be_taken_up_again(tmp_path):
@@ -149,6 +153,74 @@ def test_a_trial_ends_once_though_a_worker_that_was_given_up_comes_back(oracle, 
     assert oracle.create_trial("a").trial_id != lost.trial_id  # and it is given work again
 
 
+def test_a_trial_that_a_slow_worker_ends_is_not_handed_out_again(oracle, roll, clock, said):
+    slow, lost = oracle.create_trial("a"), oracle.create_trial("b")
+    clock.now += PATIENCE + 1
+    again = oracle.create_trial("c")
+    assert len(said) == 1, "one trial for one worker"
+    (other,) = {slow.trial_id, lost.trial_id} - {again.trial_id}
+    ended(oracle, oracle.trials[other])
+    ended(oracle, again)
+    assert oracle.create_trial("d").trial_id not in (slow.trial_id, lost.trial_id)
+    assert sorted(oracle.end_order) == sorted([slow.trial_id, lost.trial_id])
+
+
+def test_a_queued_trial_that_has_ended_after_all_is_not_trained_again(oracle, roll, clock):
+    slow = oracle.create_trial("a")
+    clock.now += PATIENCE + 1
+    compat_tuner.hand_out_again(oracle, "a")
+    ended(oracle, slow)
+    assert oracle.create_trial("b").trial_id != slow.trial_id
+    assert oracle.trials[slow.trial_id].status == "COMPLETED"
+
+
+@pytest.mark.parametrize("worker", ["a", "b"])
+def test_a_trial_trained_again_is_scored_anew(oracle, clock, worker):
+    """By a worker of the same name that was started again, or by another; what counts is the last training."""
+    compat_tuner.forget_earlier_scores(oracle)
+    roll = WorkerWatch(oracle, say=lambda line: None, clock=clock)
+    first = oracle.create_trial("a")
+    oracle.update_trial(first.trial_id, {"loss": 0.1})  # and is killed before it says that the trial has ended
+    roll._silent(["a"])  # it was heard of then
+    clock.now += PATIENCE + 1
+    again = oracle.create_trial(worker)
+    assert again.trial_id == first.trial_id
+    assert not again.metrics.exists("loss")
+    ended(oracle, again, loss=0.5)
+    assert oracle.get_trial(first.trial_id).score == 0.5
+
+
+def test_a_trial_retried_for_a_score_that_is_no_number_has_that_of_its_second_training(tmp_path):
+    oracle = oracle_in(tmp_path, max_trials=1, max_retries_per_trial=1)
+    compat_tuner.forget_earlier_scores(oracle)
+    compat_tuner.give_up_afterwards(oracle)
+    first = oracle.create_trial("a")
+    ended(oracle, first, loss=float("nan"))
+    again = oracle.create_trial("a")
+    assert again.trial_id == first.trial_id
+    ended(oracle, again, loss=0.5)
+    assert (oracle.trials[first.trial_id].status, oracle.trials[first.trial_id].score) == ("COMPLETED", 0.5)
+
+
+def test_a_worker_shows_signs_of_life_while_it_writes_nothing(oracle, roll, clock):
+    slow = oracle.create_trial("a")
+    folder = compat_tuner.trial_folder(oracle, slow.trial_id)
+    os.utime(folder, (1, 1))
+    for file in os.scandir(folder):
+        os.utime(file, (1, 1))
+    roll._silent(["a"])
+    with signs_of_life(folder, every=0.01):
+        deadline = time.monotonic() + 20
+        while last_written(folder) == 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    clock.now += PATIENCE + 1
+    assert oracle.create_trial("b").trial_id != slow.trial_id
+    time.sleep(0.05)
+    before = last_written(folder)
+    time.sleep(0.1)
+    assert last_written(folder) == before, "no longer than it lives"
+
+
 def test_a_worker_that_comes_back_to_an_unended_trial_gets_another(oracle, roll, clock):
     lost = oracle.create_trial("a")
     clock.now += PATIENCE + 1
@@ -218,8 +290,7 @@ def test_the_trial_left_out_is_trained_when_the_search_is_taken_up_again(oracle,
 
 
 def failed(oracle, trial):
-    trial.status, trial.message = "FAILED", "boom"
-    oracle.end_trial(trial)
+    oracle.end_trial(as_sent(trial, status="FAILED", message="boom"))
 
 
 def test_after_too_many_failures_the_workers_are_told_to_leave_and_the_chief_knows_why(oracle, clock, said):

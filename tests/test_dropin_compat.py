@@ -154,7 +154,7 @@ def test_a_full_oracle_file_is_left_when_a_write_is_cut_short(tmp_path, monkeypa
     with pytest.raises(TypeError):
         tuner.save()
     assert (tmp_path / "p" / "oracle.json").read_text() == before
-    assert not list((tmp_path / "p").glob("oracle.json.*"))
+    assert not list((tmp_path / "p").glob(".*-*"))
 
 
 def test_trials_are_mended_after_a_kill_between_two_writes(tmp_path):

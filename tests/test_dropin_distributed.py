@@ -93,13 +93,14 @@ def test_all_trials_end_though_a_worker_is_killed_and_stays_away(tmp_path, kind)
     assert ended == [trial_id for trial_id, status, _ in trials if status == "COMPLETED"]
 
 
-def test_a_chief_ends_when_the_search_is_given_up_for_failed_trials(tmp_path):
+@pytest.mark.parametrize("mistake", [{"FAILING": "1"}, {"OBJECTIVE": "los"}])
+def test_a_chief_ends_when_the_search_is_given_up_for_failed_trials(tmp_path, mistake):
     environment = {
         **os.environ,
         "KERASTUNER_ORACLE_IP": "127.0.0.1",
         "KERASTUNER_ORACLE_PORT": free_port(),
         "TRIALS": "9",
-        "FAILING": "1",
+        **mistake,
     }
     names = ("chief", "worker0", "worker1")
     members = [start(tmp_path, env={**environment, "KERASTUNER_TUNER_ID": name}) for name in names]
@@ -111,6 +112,7 @@ def test_a_chief_ends_when_the_search_is_given_up_for_failed_trials(tmp_path):
     assert [process.returncode for process in members] == [1, 0, 0], outputs
     assert "No more trials are handed out" in outputs[0][0]
     assert "consecutive failures exceeded the limit of 3" in outputs[0][1]
+    assert ("Perhaps `loss` is meant" in outputs[0][1]) == ("OBJECTIVE" in mistake)
     search = read_search(tmp_path / "p")
     assert search.state == "failed"
     assert {trial.status for trial in search.trials} == {"FAILED"}

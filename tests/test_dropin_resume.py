@@ -67,7 +67,7 @@ def test_a_search_that_was_killed_ends_with_every_trial_once(tmp_path, phase, tr
     for number in range(3):
         twice = str(number) == trial and phase == "training"
         assert trained[f"training {number}"] == 1 + twice
-    assert not list(tmp_path.glob("p/**/*.json.*"))  # no half-written files are left
+    assert not list(tmp_path.glob("p/**/.*-*"))  # no half-written files are left
 
 
 @pytest.mark.slow

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -366,6 +370,34 @@ def test_what_another_process_has_removed_is_not_missed(tmp_path, monkeypatch):
     monkeypatch.setattr("autolr.cycle_ends.snapshot_paths", lambda folder: gone)
     save_snapshot(one_layer(), tmp_path, 3, keep=1)
     drop_snapshots(tmp_path, after=0)
+
+
+def test_what_a_kill_left_half_written_goes_with_the_snapshots_of_that_training(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from types import SimpleNamespace; from autolr import cycle_ends\n"
+        "write = lambda path: (path.write_bytes(b'half'), os.kill(os.getpid(), 9))\n"
+        "model = SimpleNamespace(get_weights=lambda: [], save_weights=write)\n"
+        "cycle_ends.save_snapshot(model, Path(sys.argv[1]), 1, keep=3)\n"
+    )
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    drop_snapshots(tmp_path, after=1)
+    assert len(list(tmp_path.iterdir())) == 1, "another process may be writing it"
+    drop_snapshots(tmp_path, after=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_snapshots_that_cannot_be_removed_do_not_end_the_training(tmp_path, monkeypatch):
+    save_snapshot(one_layer(), tmp_path, 1, keep=3)
+
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.warns(AutoLRWarning, match=r"could not be removed from .*Permission denied.*Training goes on"):
+        drop_snapshots(tmp_path, after=0)
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -1029,6 +1029,19 @@ def test_watch_follows_the_search_and_ends_cleanly(watched, tmp_path):
     assert "No longer watching." in out
 
 
+def test_watch_goes_on_where_the_file_cannot_be_written(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", 0.9)
+    (tmp_path / "out").mkdir()
+    watched = Watched(folder.done(), "-o", str(tmp_path / "out" / "kept.html"))
+    shutil.rmtree(tmp_path / "out")
+    folder.trial("1", 0.95)
+    folder.done()
+    until(lambda: "0.95" in watched.get())
+    assert "kept.html could not be written" in watched.process.stderr.readline()
+    assert watched.end()[0] == 0
+
+
 def test_watch_answers_this_machine_alone_and_only_what_is_there(watched):
     assert "127.0.0.1" in watched.line
     for path, headers, code in (
@@ -1095,6 +1108,13 @@ class TestPlotSearch:
         assert ax.get_ylabel() == "val_accuracy"
         by_steps = plot_search(path, kind="steps").lines[0]
         assert by_steps.get_xdata().tolist() == [700, 1400, 2100, 2800, 3500]
+
+    def test_steps_of_trials_without_a_score_count(self, tmp_path):
+        folder = Folder(tmp_path / "s")
+        folder.trial("0", 0.9)
+        folder.trial("1", None, status="FAILED", message="boom")
+        folder.trial("2", 0.8)
+        assert plot_search(folder.done(), kind="steps").lines[0].get_xdata().tolist() == [700, 2100]
 
     @pytest.mark.parametrize(
         "kind", ["trials", "steps", "bounds", "cycle_length", "mult_factor", "lr_decay", "optimizer"]
@@ -1173,6 +1193,15 @@ def test_the_code_in_the_report_trains_the_winner(real, tmp_path):
     assert {name: known["hp"].values[name] for name in best} == best
     record = read_search(tuner.project_dir).best.record
     assert known["schedule"].history["lr"] == pytest.approx(record.training["rates"]["lr"], rel=1e-5)
+
+
+def test_under_gradient_accumulation_batches_are_not_called_steps(tmp_path):
+    path = finished(tmp_path / "s", 1)
+    schedule = json.loads((path / "trial_000" / "autolr.json").read_text())["schedule"]
+    rewrite(path / "trial_000", schedule={**schedule, "batches_per_update": 4}, training=trained(steps=125))
+    text = report(path).text
+    assert "100 batches an epoch" in text
+    assert "125 of the 150 planned steps were run" in text
 
 
 def test_epochs_shorter_than_an_update_end_on_the_same_step(tmp_path):

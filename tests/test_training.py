@@ -52,6 +52,16 @@ def test_a_short_training_is_noted_step_by_step():
     assert training["epochs"][0]["logs"]["loss"] == pytest.approx(weights[:10].mean(), rel=1e-4)
 
 
+def test_batches_too_few_for_an_update_are_no_step():
+    model = one_weight()
+    model.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=4), lambda y, prediction: prediction)
+    saved, _ = train(np.ones((10, 1), "float32"), model=model, batch_size=1, epochs=3)
+    training = saved[-1]
+    assert training["steps"] == int(model.optimizer.iterations) == 7
+    assert [epoch["step"] for epoch in training["epochs"]] == [2, 5, 7]
+    assert max(training["rates"]["step"]) == 7
+
+
 def test_a_long_training_is_thinned_and_keeps_the_corners_of_its_cycles():
     saved, rates = train(np.ones((1000, 1), "float32"), batch_size=1, epochs=2)
     training = saved[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from helpers import RateSpy, compiled
 import autolr
 from autolr import AutoLRMixin, AutoLRWarning, RangeTest, SGDRScheduler, sgdr_lr, with_auto_lr
 from autolr.records import TrialRecord
+from autolr.search_folder import read_search
 
 SCHEDULE = ("cycle_length", "mult_factor", "lr_decay")
 # Twelve steps an epoch: in Keras an epoch costs more than a step of these models.
@@ -643,6 +645,9 @@ def test_another_loss_has_bounds_of_its_own_and_the_record_is_of_the_last_traini
     assert max(second) < max(first) / 30
     assert second == rates_of(record.schedule, record.bounds)
     assert (record.training["fits"], record.training["steps"], record.training["steps_of_all"]) == (2, 9, 2 * 6 + 9)
+    spent = [int(re.search(r"(\d+) steps\)", text)[1]) for text in found.said if "bounds: " in text]
+    assert len(spent) == 2
+    assert read_search(found.tuner.project_dir).trials[0].steps_tested == sum(spent)
 
 
 def test_further_executions_train_each_phase_on_its_own_bounds(tmp_path, data):
@@ -704,6 +709,41 @@ def test_a_schedule_that_cannot_be_costs_no_range_test_and_leaves_no_bounds(tmp_
     assert any("could not be prepared (ValueError: Argument `cycle_length` must" in text for text in found.warned)
     assert not any(name.startswith("autolr/") for name in found.trials[0].hyperparameters.values)
     assert not list(tmp_path.rglob("autolr.json"))
+
+
+def test_each_kind_of_error_that_keeps_a_trial_from_autolr_is_told_of_and_all_are_counted(tmp_path, data, monkeypatch):
+    errors = iter([ValueError("one"), KeyError("two"), ValueError("three")])
+
+    def fail(*args, **kwargs):
+        raise next(errors)
+
+    monkeypatch.setattr("autolr.trial.plan", fail)
+    found = search(tmp_path, data, hyperparameters=two_or_more(), max_trials=3)
+    assert_completed(*found.trials)
+    told = [text for text in found.warned if "could not be prepared" in text]
+    assert ["ValueError: one" in told[0], "KeyError" in told[1], len(told)] == [True, True, 2]
+    names = ", ".join(trial.trial_id for trial in found.trials)
+    assert f"3 trials trained without AutoLR, for a reason given above: trials {names}." in found.printed
+
+
+def test_the_record_of_a_training_that_was_cut_off_goes_when_another_begins(tmp_path, data):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    def tuner(**options):
+        return autolr.RandomSearch(
+            build_one, "val_loss", max_trials=1, hyperparameters=held(), directory=tmp_path, **options
+        )
+
+    arguments = {"validation_data": data, "epochs": 2, "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        tuner().search(*data, callbacks=[Stop()], **arguments)
+    assert len(list(tmp_path.rglob("autolr.json"))) == 1
+    alone = tuner(rate_callbacks="keep")
+    alone.search(*data, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)], **arguments)
+    assert_completed(*alone.oracle.trials.values())
+    assert not list(tmp_path.rglob("autolr.json")), "it trained without"
 
 
 def test_a_remote_folder_is_left_to_keras_tuner(data):
