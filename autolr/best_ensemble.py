@@ -10,7 +10,7 @@ from typing import Any
 
 from autolr import compat_tuner
 from autolr.best_ends import best_ends, near_the_best
-from autolr.cycle_ends import are_finite
+from autolr.cycle_ends import has_diverged
 from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
 from autolr.errors import check_count, warn
 from autolr.trial import SNAPSHOTS
@@ -33,9 +33,9 @@ def best_ensemble(tuner: Any, num_trials: int, *, last: int | None) -> Any:
     loaded: list[tuple[Any, Path]] = []
     for trial in best:
         folder = Path(tuner.get_trial_dir(trial.trial_id))
-        own = _finite((_model_at(tuner, trial, end), end) for end in best_ends(folder, folder / SNAPSHOTS, last=last))
+        own = _sound((_model_at(tuner, trial, end), end) for end in best_ends(folder, folder / SNAPSHOTS, last=last))
         best_epoch = Path(compat_tuner.checkpoint_of(tuner, trial.trial_id))
-        own = own or _finite([(_model_at(tuner, trial), best_epoch)])
+        own = own or _sound([(_model_at(tuner, trial), best_epoch)])
         if not own:
             warn(f"Trial {trial.trial_id} is left out of the ensemble: its weights are not finite.")
         counts.append(len(own))
@@ -50,9 +50,9 @@ def best_ensemble(tuner: Any, num_trials: int, *, last: int | None) -> Any:
     return without_compiled_parts(compiled_like(loaded[0][0], average(members, name="best_trials_ensemble")))
 
 
-def _finite(loaded: Iterable[tuple[Any, Path]]) -> list[tuple[Any, Path]]:
+def _sound(loaded: Iterable[tuple[Any, Path]]) -> list[tuple[Any, Path]]:
     """Those of the models that can predict: one that diverged has a score all the same where NaN is the first class."""
-    return [(model, path) for model, path in loaded if are_finite(model.get_weights())]
+    return [(model, path) for model, path in loaded if not has_diverged(model)]
 
 
 def _model_at(tuner: Any, trial: Any, end: Path | None = None) -> Any:

@@ -40,6 +40,7 @@ def range_test_budget(
     least: int = MIN_RANGE_TEST_STEPS,
     batches_per_update: int = 1,
     batches_in_epoch: int | None = None,
+    goes_on: bool = True,
 ) -> tuple[int, int]:
     """Steps of the sweep and of the bursts after it: a share of the trial's own steps, but enough to see something.
 
@@ -59,6 +60,7 @@ def range_test_budget(
         batches_per_update: More than 1 under gradient accumulation; a step is an update.
         batches_in_epoch: Of data of unknown size, what an earlier trial has found. Without it there are no late bursts:
             the trial may be a short one.
+        goes_on: Whether longer bursts can go on from shorter ones. Where they can't, the second round takes more.
     """
     per_epoch = steps_per_epoch(arguments) or batches_in_epoch
     budget = min(most, WITHOUT_LATE_BURSTS)
@@ -73,7 +75,7 @@ def range_test_budget(
                 affordable = WITH_THREE_RATES if trial >= WITH_THREE_RATES else MIN_SWEEP_STEPS
         needed = min(least, affordable)
         budget = min(most, max(int(share * trial), needed))
-    rounds = (BOTH_ROUNDS, GOING_ON, FIRST_ROUND, THREE_RATES)
+    rounds = (BOTH_ROUNDS, *([GOING_ON] if goes_on else []), FIRST_ROUND, THREE_RATES)
     bursts = next((n for n in rounds if budget >= MIN_SWEEP_STEPS + n), 0)
     sweep = min(budget - bursts, DEFAULT_NUM_STEPS)
     return sweep, min(budget - sweep, BURST_STEPS) if bursts >= GOING_ON else bursts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import FunctionType
@@ -155,6 +156,25 @@ def variables_of_dataset(data: Any) -> list[Any]:
             waiting += part._inputs()
             found += [variable for function in part._functions() for variable in function.function.graph.variables]
     return found
+
+
+def end_workers_of(data: Any) -> None:
+    """End the threads and processes that read a `PyDataset` ahead for trainings that have ended within an epoch.
+
+    Keras ends them with an epoch, and so never where `stop_training` or an error has ended it before: they wait with
+    the batches they have read as long as the program runs.
+    """
+    for thread in threading.enumerate():
+        reader = getattr(getattr(thread, "_target", None), "__self__", None)
+        if reader is not None and getattr(reader, "py_dataset", None) is data:
+            with contextlib.suppress(Exception):  # the user's own, in a batch that nobody has asked for
+                reader.stop()
+
+
+def input_options(tensor: Any) -> dict[str, bool]:
+    """What of an input of a functional model is not in its shape and type: whether it may be None, or is sparse."""
+    layer = getattr(getattr(tensor, "_keras_history", None), "operation", None)
+    return {name: True for name in ("optional", "sparse") if getattr(layer, name, False)}
 
 
 def tracer_of_training(model: Any) -> Callable[[Any], Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,9 @@ class CycleEnds:
 
     def _add(self, number: int, logs: Mapping[str, Any]) -> bool:
         """Cycle `number`, from 1, has ended. Whether that is kept: not with a loss or a weight that is no number."""
-        weights = self._model.get_weights()
-        if math.isnan(logs.get("loss", 0.0)) or not are_finite(weights):
+        if math.isnan(logs.get("loss", 0.0)) or has_diverged(self._model):
             return False
-        self.weights, self._logs = weights, logs
+        self.weights, self._logs = self._model.get_weights(), logs
         if self._folder is None:
             return True
         try:
@@ -110,9 +109,10 @@ class CycleEnds:
             self._model.set_weights(weights)
 
 
-def are_finite(weights: Sequence[Any]) -> bool:
-    """Whether a model with these weights can predict anything: none of them is infinite or not a number."""
-    return all(bool(np.all(np.isfinite(weight))) for weight in weights)
+def has_diverged(model: keras.Model) -> bool:
+    """Whether a weight is not a number, or one that is trained infinite; a mask may be of infinite constants."""
+    trained = (keras.ops.any(keras.ops.isinf(variable)) for variable in model.trainable_variables)
+    return any(bool(np.any(np.isnan(weight))) for weight in model.get_weights()) or any(map(bool, trained))
 
 
 def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:

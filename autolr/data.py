@@ -96,7 +96,7 @@ def count_steps(
         batches = x.num_batches
         return None if batches is None else int(batches)
     if hasattr(x, "cardinality"):
-        batches = int(x.cardinality())
+        batches = _cardinality(x)
         return batches if batches > 0 else None
     try:
         return len(x)
@@ -108,7 +108,12 @@ def is_endless(x: Any) -> bool:
     """Whether data are known never to end, as of a `tf.data.Dataset` that is repeated."""
     if isinstance(x, keras.utils.PyDataset):
         return x.num_batches is None
-    return hasattr(x, "cardinality") and int(x.cardinality()) == -1  # `tf.data.INFINITE_CARDINALITY`
+    return hasattr(x, "cardinality") and _cardinality(x) == -1  # `tf.data.INFINITE_CARDINALITY`
+
+
+def _cardinality(x: Any) -> int:
+    """Batches of a `tf.data.Dataset`, or of one that a strategy has distributed, which has a number for a method."""
+    return int(x.cardinality() if callable(x.cardinality) else x.cardinality)
 
 
 def holding_nan(**arrays: Any) -> list[str]:

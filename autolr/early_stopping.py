@@ -63,6 +63,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
             )
         super().on_train_begin(logs)
         self.best = None  # before Keras 3.13 that of an earlier training would stay
+        self._unjudged: tuple[int, Any] | None = None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Judge, if a cycle or the training ends here."""
@@ -70,5 +71,14 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
         if self.restore_best_weights and self.monitor in (logs or {}):  # else nothing will be put back here
             self.scheduler.leave_weights_alone()
         is_last = epoch + 1 == self.params["epochs"] or self.model.stop_training  # by a callback in front
+        self._unjudged = None
         if self.scheduler.ends_cycle(epoch) or is_last:
             super().on_epoch_end(epoch, logs)
+        else:
+            self._unjudged = epoch, logs
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Judge the last epoch if a callback behind has ended the training with it; put the best weights back."""
+        if self._unjudged is not None:
+            super().on_epoch_end(*self._unjudged)
+        super().on_train_end(logs)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr import compat
 from autolr.averaging import averaged_variables, give_means
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.cycle_ends import snapshot_paths
@@ -279,10 +280,12 @@ def _like(model: keras.Model) -> keras.Model:
 def _clone(model: keras.Model) -> keras.Model:
     """A Sequential or functional model anew, layer by layer, so that its layers need not be registered."""
     compiled = [part for part in (model, *all_layers(model)) if getattr(part, "compiled", False)]
+    # Keras would make inputs that have to be there, and are dense.
+    special = not isinstance(model, keras.Sequential) and any(map(compat.input_options, model.inputs))
     try:
         for part in compiled:
             part.compiled = False  # else Keras compiles the clone, too, and fails at functions it cannot find by name
-        return keras.models.clone_model(model, recursive=True)
+        return keras.models.clone_model(model, _inputs_like(model) if special else None, recursive=True)
     finally:
         for part in compiled:
             part.compiled = True
@@ -316,9 +319,12 @@ def _inputs_like(model: keras.Model) -> Any:
             hint = "Make it a functional model, with `keras.Model(inputs, outputs)`."
             raise invalid("model", "take one input, if it is of a class of your own", model, hint)
         return keras.Input(batch_shape=(None, *shapes[0][1:]), dtype=model.input_dtype)
-    return keras.tree.map_structure(
-        lambda tensor: keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name), tensors
-    )
+
+    def like(tensor: Any) -> Any:
+        shape = (None, *tensor.shape[1:])
+        return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name, **compat.input_options(tensor))
+
+    return keras.tree.map_structure(like, tensors)
 
 
 def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
@@ -392,7 +398,10 @@ def _for_ends(model: keras.Model, metrics: Any) -> Any:
 def _batches(x: Any, batch_size: int) -> Iterator[Any]:
     if is_array_data(x):
         for start in range(0, num_samples(x), batch_size):
-            yield keras.tree.map_structure(lambda array, start=start: array[start : start + batch_size], x)
+            end = start + batch_size
+            yield keras.tree.map_structure(
+                lambda array, start=start, end=end: None if array is None else array[start:end], x
+            )
     else:
         for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(len(x))):
             yield batch[0] if isinstance(batch, tuple) else batch

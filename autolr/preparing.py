@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any
 
 import keras
@@ -109,6 +110,8 @@ class Fit:
         """
         if isinstance(self.x, Replay):
             self.x.end()
+        if isinstance(self.x, Unannounced):
+            compat.end_workers_of(self.x)
         if not is_array_data(self.x):
             gc.collect()
 
@@ -116,18 +119,29 @@ class Fit:
 SKIPPED = "skipped"  # what a step that was left out reports
 
 
-def can_skip(fit: Fit, batches: int) -> bool:
+def can_skip(model: keras.Model, x: Any, arguments: Mapping[str, Any], batches: int) -> bool:
     """Whether a `fit` can leave out its first batches: Keras's own, on TensorFlow, in an epoch that goes on after them.
 
     At an epoch's end metrics are asked for their results, and one of the user's own may refuse without a batch.
+
+    Args:
+        model: The model.
+        x: What it is trained on.
+        arguments: Further arguments of its `fit`.
+        batches: How many.
     """
-    kind = type(fit.model)
+    kind = type(model)
     own = kind.fit is keras.Model.fit and kind.make_train_function is keras.Model.make_train_function
     if not own or keras.backend.backend() != "tensorflow":
         return False
-    arguments = {name: fit.arguments[name] for name in ("batch_size", "validation_split") if name in fit.arguments}
-    length = count_steps(fit.x, **arguments)
-    return length > batches if length is not None else isinstance(fit.x, Replay) or is_endless(fit.x)
+    length = count_steps(
+        x, **{name: arguments[name] for name in ("batch_size", "validation_split") if name in arguments}
+    )
+    if length is not None:
+        return length > batches
+    # Of finite data an epoch of a `Fit` is all of them, and how many that are is not known.
+    goes_on = isinstance(x, Replay | GeneratorType) or is_endless(x)
+    return goes_on and int(arguments.get("steps_per_epoch") or batches + 1) > batches
 
 
 @contextmanager

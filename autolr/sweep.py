@@ -189,7 +189,7 @@ def run_range_test(
 
                 def may_pause(steps: int) -> bool:
                     longer = steps < ALL_LOOKS[-1].steps
-                    return longer and can_skip(fit, steps * batches_per_update(model.optimizer))
+                    return longer and can_skip(model, fit.x, fit.arguments, steps * batches_per_update(model.optimizer))
 
                 return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr, may_pause=may_pause)
         finally:

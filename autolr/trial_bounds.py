@@ -9,10 +9,12 @@ from typing import Any
 import keras
 
 from autolr.budget import range_test_budget
+from autolr.bursts import LOOKS
 from autolr.callbacks import LRFinder
 from autolr.curve import RangeTest
 from autolr.errors import in_brief
 from autolr.optimizers import batches_per_update, usual_rate
+from autolr.preparing import can_skip
 from autolr.records import TrialRecord, record_in
 from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
@@ -70,6 +72,7 @@ def find_trial_bounds(
         least=options.range_test_min_steps,
         batches_per_update=batches_per_update(model.optimizer),
         batches_in_epoch=batches_in_epoch,
+        goes_on=_may_go_on(model, training_arguments(arguments)),
     )
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:
@@ -90,6 +93,11 @@ def find_trial_bounds(
     verdict = f"{bounds.status}, {bounds.confidence} confidence{spent}"
     diary.say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
     return found
+
+
+def _may_go_on(model: keras.Model, arguments: Mapping[str, Any]) -> bool:
+    """Whether bursts of the second round can go on from those of the first."""
+    return can_skip(model, arguments.get("x"), arguments, LOOKS[0].steps * batches_per_update(model.optimizer))
 
 
 def _run(

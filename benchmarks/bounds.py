@@ -6,7 +6,8 @@
 
 For each task and seed a fresh model is tested by `autolr.range_test`: once with its defaults, and once as a plain sweep
 of 100 steps from 1e-6 to 10, on which our rule and those of other tools are judged alike. The regret of a rate is read
-off the task's grid: 0 = trains as well as the best rate, 1 = as badly as not training. A rule that raises scores 1.
+off the task's grid: 0 = trains as well as the best rate, 1 = as badly as the grid's lowest. A rule that raises
+scores 1.
 Models with BatchNormalization are judged twice: as trained, and with statistics gathered anew (`record_grids.py`).
 """
 

@@ -33,7 +33,7 @@ ARMS = {
     "default": "Keras Tuner, each optimizer's default rate",
     "one_cycle": "autolr, one plain cosine in every trial",
     "held": "autolr, the method's cycles in every trial (3 epochs, then 1.5 times; peaks times 0.9)",
-    "unfitted": "autolr's bounds, the method's cycles to the letter, not fitted to the trial",
+    "unfitted": "autolr's bounds, the method's cycles to the letter, without warm-up, not fitted to the trial",
     "cold": "autolr without warm-up",
     "unaveraged": "autolr without averaging the weights at the ends of cycles",
     "wide": "no range test: SGDR from 1e-1 to 1e-4 for every model",

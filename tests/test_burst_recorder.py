@@ -8,6 +8,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import LOSS, assert_same_arrays, compiled, plain, rate_of, state_of
 
 from autolr import burst_recorder, range_test
@@ -94,6 +95,26 @@ def test_a_burst_that_goes_on_is_bit_for_bit_one_from_the_beginning(data, kind, 
     gone_on = [a for a, b in pairs if a.lr == b.lr and (a.steps, b.steps) == (24, 48) and np.isfinite(a.change)]
     assert len(gone_on) >= 2
     assert test.steps_spent <= anew.steps_spent - 24 * len(gone_on)
+
+
+class Wary(keras.metrics.SparseCategoricalAccuracy):
+    """Refuses to give the mean of nothing."""
+
+    def result(self):
+        if tf.executing_eagerly() and not float(self.count):
+            raise ValueError("no batch seen")
+        return super().result()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bursts begin anew")
+@pytest.mark.parametrize("steps", [10, pytest.param(60, marks=pytest.mark.slow)])
+def test_no_epoch_is_left_out_as_a_whole(data, steps):
+    """Of endless data an epoch is as long as it is said to be."""
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Wary()])
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(12).repeat()
+    test = range_test(model, dataset, steps_per_epoch=steps, num_steps=40, burst_steps=264)
+    assert {burst.steps for burst in test.bursts} == {24, 48}
 
 
 @pytest.mark.slow

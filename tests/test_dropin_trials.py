@@ -458,6 +458,23 @@ def test_bursts_come_before_a_finer_sweep(affordable, expected):
     assert range_test_budget(fit, share=0.1, most=364, least=2) == expected
 
 
+@pytest.mark.parametrize(
+    ("affordable", "expected"), [(160, (40, 120)), (232, (100, 120)), (303, (100, 120)), (304, (40, 264))]
+)
+def test_where_bursts_begin_anew_a_second_round_is_planned_only_where_it_has_room(affordable, expected):
+    fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=364, least=2, goes_on=False) == expected
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bursts begin anew")
+@pytest.mark.parametrize(("batches", "planned"), [(24, "up to 220 steps"), (25, "up to 232 steps")])
+def test_an_epoch_of_few_batches_gets_a_finer_sweep_in_place_of_a_second_round(tmp_path, capsys, batches, planned):
+    x, y = np.zeros((batches, 6), "float32"), np.zeros(batches)
+    options = {"max_trials": 1, "directory": tmp_path, "range_test_share": 1.0, "range_test_steps": 232}
+    autolr.RandomSearch(lambda hp: plain(), "loss", **options).search(x, y, batch_size=1, epochs=11, verbose=2)
+    assert planned in capsys.readouterr().out
+
+
 def test_data_of_unknown_size_get_no_late_bursts_until_an_earlier_trial_has_told_it():
     unknown = {"x": tf.data.Dataset.from_tensors(0.0).filter(lambda x: True), "epochs": 10}
     assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS) == (100, 264)
@@ -955,6 +972,12 @@ def test_early_stopping_within_cycles_is_known_beforehand(options, patience):
         stop.on_epoch_end(trained, {"loss": 1.0})
         trained += 1
     assert stop_within_cycles([stop], epochs) == (trained < epochs)
+
+
+def test_a_distributed_dataset_tells_its_size_by_a_number():
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    dataset = tf.data.Dataset.from_tensor_slices((np.zeros((24, 6), "float32"), np.zeros(24))).batch(8)
+    assert count_steps(strategy.experimental_distribute_dataset(dataset)) == 3
 
 
 def test_the_first_of_optional_inputs_may_be_missing():

@@ -72,15 +72,17 @@ def test_a_truncated_end_is_compared_with_the_best_cycle_not_with_the_latest(ord
     assert train([2, 9, 4, 9, 3], order=order, patience=3) == (1, 5)
 
 
+@pytest.mark.parametrize("behind", [True, False])
 @pytest.mark.parametrize("better", [True, False])
-def test_an_end_within_a_cycle_that_another_callback_makes_is_judged_too(better):
+def test_an_end_within_a_cycle_that_another_callback_makes_is_judged_too(better, behind):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch + 1 == 5  # the third cycle ends with epoch 6
 
-    kept, trained = train(
-        [9.0, 9.0, 5.0, 4.0, 3.0 if better else 6.0, 1.0], order=lambda schedule, stop: [Stop(), schedule, stop]
-    )
+    def order(schedule, stop):
+        return [schedule, stop, Stop()] if behind else [Stop(), schedule, stop]
+
+    kept, trained = train([9.0, 9.0, 5.0, 4.0, 3.0 if better else 6.0, 1.0], order=order)
     assert (kept, trained) == (5 if better else 3, 5)
 
 

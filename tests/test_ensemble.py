@@ -45,6 +45,26 @@ def several_ends():
     return keras.Model({"one": one, "two": two}, ends)
 
 
+def test_an_input_may_be_missing_or_sparse_as_in_the_model(tmp_path):
+    given = keras.Input((6,), name="given", sparse=True)
+    extra = keras.Input((6,), name="extra", optional=True)
+
+    class Sum(keras.layers.Layer):
+        def call(self, one, other=None):
+            return one if other is None else one + other
+
+    normal = keras.layers.BatchNormalization()(Sum()(keras.layers.Dense(6)(given), extra))
+    model = keras.Model({"given": given, "extra": extra}, keras.layers.Dense(1)(normal))
+    model.compile("sgd", "mse")
+    x = {"given": np.ones((24, 6), "float32"), "extra": None}
+    schedule = SGDRScheduler(0.001, 0.05, cycle_length=1, mult_factor=1, snapshot_folder=tmp_path)
+    model.fit(x, np.zeros(24), epochs=2, callbacks=[schedule], verbose=0)
+    ensemble = snapshot_ensemble(model, tmp_path)
+    assert ensemble.predict(x, verbose=0).shape == (24, 1)
+    assert ensemble.input["given"].sparse
+    assert averaged_weights(model, tmp_path, x).predict(x, verbose=0).shape == (24, 1)
+
+
 def trained(model, data, folder, *, epochs=6, **options):
     """A model after three cycles of two epochs, and its weights at the end of each."""
     options = {"cycle_length": 2, "mult_factor": 1, "snapshot_folder": folder, **options}

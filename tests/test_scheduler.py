@@ -31,6 +31,27 @@ def fit(model, *callbacks, epochs=6, x=X, y=Y, batch_size=4, **arguments):
     return model.fit(x, y, epochs=epochs, batch_size=batch_size, callbacks=list(callbacks), verbose=0, **arguments)
 
 
+class Mask(keras.layers.Layer):
+    """Holds constants that are infinite, and not trained."""
+
+    def build(self, shape):
+        self.floor = self.add_weight(
+            shape=(shape[-1],), initializer=keras.initializers.Constant(-np.inf), trainable=False
+        )
+
+    def call(self, x):
+        return keras.ops.maximum(x, self.floor)
+
+
+def test_an_infinite_constant_does_not_keep_the_ends_of_cycles_from_being_kept(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), Mask(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    schedule = SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=1, snapshot_folder=tmp_path)
+    fit(model, schedule, epochs=2)
+    assert len(snapshot_paths(tmp_path)) == 2
+    assert schedule.cycle_end_weights is not None
+
+
 class BatchEndWeights(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.weights = [0.0]

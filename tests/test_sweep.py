@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+import threading
+import time
 import warnings
 
 import keras
@@ -411,6 +414,30 @@ class ShufflesItself(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         np.random.shuffle(self.order)
+
+
+class ReadsAhead(ShufflesItself):
+    """Read by threads or processes."""
+
+    def __init__(self, x, y, **options):
+        super().__init__(x, y)
+        keras.utils.PyDataset.__init__(self, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 3}, pytest.param({"workers": 2, "use_multiprocessing": True}, marks=pytest.mark.slow)]
+)
+def test_nothing_reads_ahead_when_a_range_test_has_ended(data, options):
+    x, y = (np.concatenate([part] * 20) for part in data)
+    model = compiled(sequential(), "sgd")
+    before = threading.active_count()
+    test = range_test(model, ReadsAhead(x, y, **options), num_steps=20, burst_steps=72)
+    assert test.bursts
+    deadline = time.monotonic() + 10  # a thread ends when it is given time to
+    while (threading.active_count() > before or multiprocessing.active_children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
