@@ -392,7 +392,7 @@ def test_accumulation_and_several_steps_per_execution_together():
     [
         ({}, (100, 264)),
         ({"batches_per_update": 4}, (100, 264)),
-        ({"batches_per_update": 100}, (40, 120)),
+        ({"batches_per_update": 100}, (40, 192)),
     ],
 )
 def test_a_range_test_counts_updates(arguments, expected):
