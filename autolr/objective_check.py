@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import keras_tuner as kt
 
-from autolr.errors import invalid
+from autolr.errors import invalid, warn
 
 NONE = "default_objective"  # what Keras Tuner calls one that was not given
 
@@ -26,13 +26,13 @@ class ObjectiveCheck(keras.callbacks.Callback):
 
     Raises:
         keras_tuner.errors.FatalValueError: At the end of an epoch without it; no other trial is begun. With
-            `fails_trial` a `FailedTrialError`.
+            `fails_trial` a `FailedTrialError`, after a warning that says the same.
     """
 
     def __init__(self, objective: kt.Objective, *, fails_trial: bool = False) -> None:
         super().__init__()
         self._objective = objective
-        self._error = kt.errors.FailedTrialError if fails_trial else kt.errors.FatalValueError
+        self._fails_trial = fails_trial
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look; other callbacks have added what they report by now."""
@@ -43,10 +43,16 @@ class ObjectiveCheck(keras.callbacks.Callback):
         wanted = getattr(self._objective, "objectives", [self._objective])
         name = next(each.name for each in wanted if each.name not in reported)
         if name == NONE:
-            raise self._error(str(invalid("objective", there, None, "Pass one to the tuner.")))
+            self._fail(invalid("objective", there, None, "Pass one to the tuner."))
         if name.startswith("val_") and name.removeprefix("val_") in reported:
             hint = "Pass `validation_data` or `validation_split` to `search`."
         else:
             close = difflib.get_close_matches(name, reported, n=1)
             hint = f"Perhaps `{close[0]}` is meant." if close else "Name one of these."
-        raise self._error(str(invalid("objective", there, name, hint)))
+        self._fail(invalid("objective", there, name, hint))
+
+    def _fail(self, error: ValueError) -> NoReturn:
+        if self._fails_trial:
+            warn(str(error))  # Keras Tuner does not tell why a worker's trial has failed
+            raise kt.errors.FailedTrialError(str(error))
+        raise kt.errors.FatalValueError(str(error))
