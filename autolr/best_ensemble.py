@@ -10,8 +10,9 @@ from typing import Any
 
 from autolr import compat_tuner
 from autolr.best_ends import best_ends, near_the_best
+from autolr.compiled import compiled_like
 from autolr.cycle_ends import has_diverged
-from autolr.ensemble import average, check_last, compiled_like, with_own_layers, without_compiled_parts
+from autolr.ensemble import average, check_last, with_own_layers, without_compiled_parts
 from autolr.errors import check_count, warn
 from autolr.trial import SNAPSHOTS
 
