@@ -17,9 +17,8 @@ RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bur
 FIRST, SECOND = LOOKS
 THREE_RATES = FIRST.steps * FEWEST
 FIRST_ROUND = FIRST.steps * FIRST.most
-GOING_ON = (
-    FIRST_ROUND + (SECOND.steps - FIRST.steps) * SECOND.most
-)  # both rounds, the second from where the first ended
+# Both rounds, the second from where the first ended, or from the beginning.
+GOING_ON = FIRST_ROUND + (SECOND.steps - FIRST.steps) * SECOND.most
 BOTH_ROUNDS = FIRST_ROUND + SECOND.steps * SECOND.most
 WITHOUT_LATE_BURSTS = DEFAULT_NUM_STEPS + BOTH_ROUNDS
 MIN_SWEEP_STEPS = 40  # with fewer, a sweep over eight decades has no more than five points in each
@@ -69,13 +68,12 @@ def range_test_budget(
         trial = per_epoch * epochs / batches_per_update
         affordable = int(SHORT_TRIAL_SHARE * trial)
         if affordable < min(least, MIN_RANGE_TEST_STEPS):
-            if affordable >= WITH_FIRST_ROUND:
-                affordable = WITH_FIRST_ROUND
-            else:
-                affordable = WITH_THREE_RATES if trial >= WITH_THREE_RATES else MIN_SWEEP_STEPS
+            fitting = ((WITH_FIRST_ROUND, affordable), (WITH_THREE_RATES, trial))
+            affordable = next((steps for steps, limit in fitting if steps <= limit), MIN_SWEEP_STEPS)
         needed = min(least, affordable)
         budget = min(most, max(int(share * trial), needed))
-    rounds = (BOTH_ROUNDS, *([GOING_ON] if goes_on else []), FIRST_ROUND, THREE_RATES)
+    both = (BOTH_ROUNDS, GOING_ON) if goes_on else (BOTH_ROUNDS,)
+    rounds = (*both, FIRST_ROUND, THREE_RATES)
     bursts = next((n for n in rounds if budget >= MIN_SWEEP_STEPS + n), 0)
     sweep = min(budget - bursts, DEFAULT_NUM_STEPS)
     return sweep, min(budget - sweep, BURST_STEPS) if bursts >= GOING_ON else bursts
