@@ -14,12 +14,12 @@ __version__ = "0.1.0"
 # Type checkers and editors read these; at run time the table below does the same, later.
 if TYPE_CHECKING:
     from autolr.bounds import find_bounds as find_bounds
-    from autolr.callbacks import LRFinder as LRFinder
     from autolr.curve import RangeTest as RangeTest
     from autolr.early_stopping import CycleEarlyStopping as CycleEarlyStopping
     from autolr.ensemble import averaged_weights as averaged_weights
     from autolr.ensemble import snapshot_ensemble as snapshot_ensemble
     from autolr.errors import AutoLRWarning as AutoLRWarning
+    from autolr.lr_finder import LRFinder as LRFinder
     from autolr.mixin import AutoLRMixin as AutoLRMixin
     from autolr.plots import plot_range_test as plot_range_test
     from autolr.plots import plot_schedule as plot_schedule
@@ -44,7 +44,7 @@ _WHERE = {
     "GridSearch": "tuners",
     "Hyperband": "tuners",
     "LRBounds": "verdicts",
-    "LRFinder": "callbacks",
+    "LRFinder": "lr_finder",
     "RandomSearch": "tuners",
     "RangeTest": "curve",
     "SGDRSchedule": "schedules",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autolr.bursts import BURST_STEPS, FEWEST, LOOKS
-from autolr.callbacks import DEFAULT_NUM_STEPS
+from autolr.bursts import BURST_STEPS, FEWEST, ROUNDS
 from autolr.cycles import cycle_lengths
 from autolr.data import count_steps
+from autolr.lr_finder import DEFAULT_NUM_STEPS
 from autolr.sgdr import Schedule
 from autolr.trial_values import WARMUP
 
 RANGE_TEST_SHARE = 0.1
 RANGE_TEST_STEPS = DEFAULT_NUM_STEPS + BURST_STEPS  # a whole sweep, and all bursts that are ever wanted
-FIRST, SECOND = LOOKS
+FIRST, SECOND = ROUNDS
 THREE_RATES = FIRST.steps * FEWEST
 FIRST_ROUND = FIRST.steps * FIRST.most
 # Both rounds, the second from where the first ended, or from the beginning.
@@ -49,7 +49,7 @@ def range_test_budget(
     the trial itself, else 40.
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
-    are not enough for a further round of bursts go to the sweep, up to 100. The last look has what is left after that.
+    are not enough for a further round of bursts go to the sweep, up to 100. The last round has what is left after that.
 
     Args:
         arguments: The arguments of `fit`.

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.fit import SKIPPED
+from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update
-from autolr.preparing import SKIPPED
 from autolr.recorder import LossRecorder
-from autolr.snapshot import Snapshot
 from autolr.trough import Floats
 
 MOST_NUMBERS = 2**25  # in the weights and slots of a model whose bursts pause: 128 MB, of which some are kept at a time
@@ -31,7 +31,7 @@ class Paused:
 
     rate: float
     losses: list[float]
-    state: Snapshot
+    state: ModelState
 
 
 class BurstRecorder(LossRecorder):
@@ -82,7 +82,7 @@ class BurstRecorder(LossRecorder):
         if self._pausing and self._ended and not self._diverged:
             variables = [*self.model.variables, *self.model.optimizer.variables]
             if sum(math.prod(variable.shape) for variable in variables) <= MOST_NUMBERS:
-                self.paused = Paused(self.rate, self._recorded, Snapshot.of(self.model))
+                self.paused = Paused(self.rate, self._recorded, ModelState.of(self.model))
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""

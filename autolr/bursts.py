@@ -19,7 +19,7 @@ from autolr.trough import batch_noise
 from autolr.verdicts import ADVICE, STATUSES, LRBounds
 
 
-class Look(NamedTuple):
+class Round(NamedTuple):
     """Bursts of one length.
 
     Attributes:
@@ -31,15 +31,15 @@ class Look(NamedTuple):
     most: int
 
 
-# Many rates briefly, then the best and its neighbours for longer: the first look alone errs where models learn late,
+# Many rates briefly, then the best and its neighbours for longer: the first round alone errs where models learn late,
 # the second alone has erred more in one of four recordings, and in none less (`docs/bounds.md`).
-LOOKS = (Look(24, 5), Look(48, 3))
+ROUNDS = (Round(24, 5), Round(48, 3))
 # Some models begin to learn late: longer ones as long as there is no fall beyond the noise, the first of them also
 # where it gathers pace.
-LATE_LOOKS = (Look(96, 3), Look(192, 3))
-ALL_LOOKS = (*LOOKS, *LATE_LOOKS)
+LATE_ROUNDS = (Round(96, 3), Round(192, 3))
+ALL_ROUNDS = (*ROUNDS, *LATE_ROUNDS)
 FEWEST = 3  # a rate, one below and one above: with fewer, nothing is compared
-BURST_STEPS = sum(look.steps * look.most for look in ALL_LOOKS)
+BURST_STEPS = sum(steps * most for steps, most in ALL_ROUNDS)
 FACTOR = math.sqrt(10)  # between neighbouring rates
 # In place of what a sweep of that status has shown.
 _SEEN = {
@@ -99,7 +99,7 @@ def next_burst(
     *,
     steps_left: int,
     within: tuple[float, float] = (0.0, math.inf),
-    looks: Sequence[Look] = LOOKS,
+    rounds: Sequence[Round] = ROUNDS,
     noise: float = 0.0,
     cost: Callable[[float, int], int] = lambda rate, steps: steps,
 ) -> tuple[float, int] | None:
@@ -112,20 +112,20 @@ def next_burst(
     Args:
         centre: The `max_lr` that the sweep suggests.
         bursts: What has been tried.
-        steps_left: Steps that may still be spent. No look is begun that can't compare three rates.
+        steps_left: Steps that may still be spent. No round is begun that can't compare three rates.
         within: Lowest and highest rate that may be tried.
-        looks: What may be tried, the shortest bursts first.
+        rounds: What may be tried, the shortest bursts first.
         noise: Standard deviation of the untrained model's batch losses.
         cost: Steps that a burst of a rate and length takes: fewer than its length if it goes on from a shorter one.
     """
-    for look in looks:
-        tried = [burst for burst in bursts if burst.steps == look.steps]
-        if len(tried) < look.most:
-            rates = _next_rates(centre, tried, within, widen=look is looks[0], noise=noise)
+    for number, (steps, most) in enumerate(rounds):
+        tried = [burst for burst in bursts if burst.steps == steps]
+        if len(tried) < most:
+            rates = _next_rates(centre, tried, within, widen=number == 0, noise=noise)
             missing = max(FEWEST - len(tried), 1)
-            costs = [cost(rate, look.steps) for rate in rates[:missing]]
-            if rates and sum(costs) + look.steps * (missing - len(costs)) <= steps_left:
-                return rates[0], look.steps
+            costs = [cost(rate, steps) for rate in rates[:missing]]
+            if rates and sum(costs) + steps * (missing - len(costs)) <= steps_left:
+                return rates[0], steps
         best = _best(tried, noise)
         if best is not None:
             centre = best.lr
@@ -198,20 +198,20 @@ def may_go_on(lr: float, steps: int, bursts: Sequence[Burst], *, noise: float = 
 
 
 def gathers_pace(bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:
-    """Whether the loss fell the faster in the longer of the two first looks: such a model has only begun to learn.
+    """Whether the loss fell the faster in the longer of the two first rounds: such a model has only begun to learn.
 
     At a steady pace it falls twice as far in twice the steps; most models slow down. Until then the rates that learn
     fast and those that will diverge are hard to tell apart.
     """
-    brief, longer = (_learned_most([burst for burst in bursts if burst.steps == look.steps], noise) for look in LOOKS)
-    steady = LOOKS[1].steps / LOOKS[0].steps * min(brief.change, 0.0) if brief else 0.0
+    brief, longer = (_learned_most([burst for burst in bursts if burst.steps == steps], noise) for steps, _ in ROUNDS)
+    steady = ROUNDS[1].steps / ROUNDS[0].steps * min(brief.change, 0.0) if brief else 0.0
     return longer is not None and longer.change < steady
 
 
 def has_settled(bursts: Sequence[Burst], *, noise: float = 0.0) -> bool:
-    """Whether the bursts were long enough for a model's pace: two looks at least, and a third if it was gathering."""
+    """Whether the bursts were long enough for a model's pace: two rounds at least, and a third if it was gathering."""
     longest = max((burst.steps for burst in bursts), default=0)
-    return longest > LOOKS[-1].steps or (longest == LOOKS[-1].steps and not gathers_pace(bursts, noise=noise))
+    return longest > ROUNDS[-1].steps or (longest == ROUNDS[-1].steps and not gathers_pace(bursts, noise=noise))
 
 
 def confirm(
@@ -241,9 +241,9 @@ def confirm(
     """
     if not bursts:
         return bounds
-    looks = [[burst for burst in bursts if burst.steps == steps] for steps in sorted({b.steps for b in bursts})]
-    bests = [_best(tried, noise) for tried in looks]
-    longest, best = looks[-1], bests[-1]
+    rounds = [[burst for burst in bursts if burst.steps == steps] for steps in sorted({b.steps for b in bursts})]
+    bests = [_best(tried, noise) for tried in rounds]
+    longest, best = rounds[-1], bests[-1]
     if best is not None:
         by_rate = sorted(longest)
         at = by_rate.index(best)
@@ -266,7 +266,7 @@ def confirm(
         if best is not None:
             max_lr = min(max_lr, _best_on_the_whole(bursts, among=longest))
     chosen = [burst.lr for burst in bests if burst is not None]
-    steady = len(chosen) == len(looks) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
+    steady = len(chosen) == len(rounds) > 1 and all(math.isclose(rate, chosen[0]) for rate in chosen)
     confident = "high" if steady else "medium"
     rates = f"{min(bursts).lr:.1e} to {max(bursts).lr:.1e}"
     most = f"those near {max_lr:.1e} learned most" if status == "ok" else "those near max_lr did best on the whole"

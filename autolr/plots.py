@@ -18,8 +18,8 @@ from autolr.verdicts import ADVICE, LRBounds
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from autolr.callbacks import LRFinder
     from autolr.curve import RangeTest
+    from autolr.lr_finder import LRFinder
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; widths and dashes tell the lines apart in grey.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"

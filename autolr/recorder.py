@@ -13,8 +13,8 @@ from autolr.bounds import MIN_POINTS
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import warn
+from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of
-from autolr.snapshot import Snapshot
 from autolr.trough import Floats
 
 
@@ -73,7 +73,7 @@ class LossRecorder(keras.callbacks.Callback):
         trackers = [metric for metric in self.model.metrics if metric.name == "loss"]
         own_step = type(self.model).train_step is not keras.Model.train_step
         self._forget = trackers[0].reset_state if trackers and not own_step else self.model.reset_metrics
-        self._before = Snapshot.of(self.model) if self._restore else None
+        self._before = ModelState.of(self.model) if self._restore else None
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate."""

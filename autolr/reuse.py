@@ -14,9 +14,9 @@ import numpy as np
 
 from autolr import compat
 from autolr.data import count_steps, first_batch, is_array_data
+from autolr.model_state import variables_of_data
 from autolr.optimizers import parts
 from autolr.random_state import undrawn
-from autolr.snapshot import variables_of_data
 from autolr.trial_values import DEFAULTS, PREFIX, TUNER_PREFIX
 
 # What a trial's schedule, the found bounds and the budget are called: none of them is there yet in a range test.

@@ -9,9 +9,9 @@ from types import GeneratorType
 from typing import Any
 
 from autolr.curve import RangeTest
-from autolr.data import Drawn, Replay
 from autolr.errors import warn
 from autolr.progress import Lines
+from autolr.replay import Drawn, Replay
 from autolr.verdicts import LRBounds
 
 GUESS = "a guess"

@@ -13,11 +13,13 @@ import numpy as np
 
 from autolr.batchnorm import is_normalized, moving_statistics
 from autolr.burst_recorder import BurstRecorder, Paused
-from autolr.bursts import ALL_LOOKS, BURST_STEPS, LOOKS, Burst, Look, gathers_pace, may_go_on, next_burst
-from autolr.callbacks import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
+from autolr.bursts import ALL_ROUNDS, BURST_STEPS, ROUNDS, Burst, Round, gathers_pace, may_go_on, next_burst
 from autolr.curve import RangeTest, noise_of
 from autolr.data import holding_nan, is_empty, without_samples
 from autolr.errors import check_count, invalid, is_finite, shown, warn
+from autolr.fit import Fit, can_skip, quick_collection, unassisted_fit
+from autolr.lr_finder import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
+from autolr.model_state import ModelState, variables_of_data
 from autolr.optimizers import (
     KEPT,
     PROPORTIONAL,
@@ -26,9 +28,8 @@ from autolr.optimizers import (
     keeps_its_optimizer,
     takes_a_number,
 )
-from autolr.preparing import Fit, can_skip, prepare, quick_collection, step_by_step, unassisted_fit
+from autolr.preparing import prepare, step_by_step
 from autolr.recorder import LossRecorder
-from autolr.snapshot import Snapshot, variables_of_data
 from autolr.terminal import Line
 
 OWN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "validation_freq"}
@@ -105,7 +106,8 @@ def range_test(
         Smith, 2015, [Cyclical Learning Rates for Training Neural Networks](https://arxiv.org/abs/1506.01186), 3.2.2.
     """
     if batch_size is not None:
-        batch_size = check_count("batch_size", batch_size, "samples", hint="Best that of training.")
+        # Not as None: a `fit` of the user's own need not take it.
+        fit_arguments["batch_size"] = check_count("batch_size", batch_size, "samples", hint="Best that of training.")
     with Line(verbose) as line:
         test = run_range_test(
             model,
@@ -115,7 +117,6 @@ def range_test(
             burst_steps=burst_steps,
             warn=warn,
             say=line.say,
-            batch_size=batch_size,
             **fit_arguments,
         )
         bounds = test.bounds()
@@ -135,7 +136,6 @@ def run_range_test(
     burst_steps: int,
     warn: Callable[[str], None],
     say: Callable[[str], None] = lambda text: None,
-    batch_size: int | None = None,
     **fit_arguments: Any,
 ) -> RangeTest:
     """What `range_test` does, with a sweep that is laid out already.
@@ -148,13 +148,12 @@ def run_range_test(
         burst_steps: Optimizer steps that bursts may take.
         warn: Is given what is to be warned of.
         say: Is told what happens.
-        batch_size: As in `model.fit`.
-        **fit_arguments: Further arguments of `model.fit`.
+        **fit_arguments: Further arguments of `model.fit`, `batch_size` among them.
     """
     check_count("burst_steps", burst_steps, least=0, hint="0 leaves the bursts out.")
     _check(model, x, fit_arguments)
     _warn_of(model, x, y, fit_arguments, warn)
-    fit = Fit.on(model, x, y, batch_size=batch_size, **fit_arguments)
+    fit = Fit.on(model, x, y, **fit_arguments)
 
     def train(recorder: LossRecorder) -> RangeTest:
         skipped = 0
@@ -179,16 +178,16 @@ def run_range_test(
         if not model.trainable_variables:
             warn("The model has no trainable weights, so no learning rate changes it. Unfreeze a layer; compile again.")
             burst_steps = 0  # there is nothing to confirm
-        original = Snapshot.of(model, fit.x)
+        original = ModelState.of(model, fit.x)
         try:
             with step_by_step(model) as changed:
                 if changed:
                     prepare(fit)
-                before = Snapshot.of(model, fit.x) if changed else original
+                before = ModelState.of(model, fit.x) if changed else original
                 statistics = moving_statistics(model)
 
                 def may_pause(steps: int) -> bool:
-                    longer = steps < ALL_LOOKS[-1].steps
+                    longer = steps < ALL_ROUNDS[-1].steps
                     return longer and can_skip(model, fit.x, fit.arguments, steps * batches_per_update(model.optimizer))
 
                 return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr, may_pause=may_pause)
@@ -282,14 +281,14 @@ def _confirmed(
         before = begun(rate)
         return steps - len(before.losses) if before else steps
 
-    def look(looks: Sequence[Look]) -> RangeTest:
+    def run(rounds: Sequence[Round]) -> RangeTest:
         nonlocal spent, paused
         while found := next_burst(
             bounds.max_lr,
             bursts,
             steps_left=burst_steps - spent,
             within=(0.0, highest),
-            looks=looks,
+            rounds=rounds,
             noise=noise,
             cost=cost,
         ):
@@ -306,10 +305,10 @@ def _confirmed(
             paused = [it for it in held if may_go_on(it.rate, len(it.losses), bursts, noise=noise)]
         return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
 
-    test = look(LOOKS)
+    test = run(ROUNDS)
     # Longer ones only for a model that begins to learn late, the longest only where it has not begun yet.
     if test.bounds().status == "small_fall" or gathers_pace(bursts, noise=noise):
-        test = look(ALL_LOOKS[:-1])
+        test = run(ALL_ROUNDS[:-1])
     if test.bounds().status == "small_fall":
-        test = look(ALL_LOOKS)
+        test = run(ALL_ROUNDS)
     return test

@@ -15,12 +15,11 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.boards import tensorboard_callbacks
 from autolr.budget import describe, plan, steps_per_epoch, trial_schedule
 from autolr.cycle_ends import drop_snapshots
-from autolr.data import Replay
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
+from autolr.fit import Fit, accepts
 from autolr.left_alone import reason_to_leave_alone
 from autolr.optimizers import (
     batches_per_update,
@@ -33,13 +32,15 @@ from autolr.optimizers import (
     takes_a_number,
     with_number_as_rate,
 )
-from autolr.preparing import Fit, accepts, build, prepare
+from autolr.preparing import build, prepare
 from autolr.progress import StepReporter
+from autolr.replay import Replay
 from autolr.reuse import compiled_setup
 from autolr.scheduler import SGDRScheduler
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import declared_twice
-from autolr.training import TrainingLog
+from autolr.tensorboard import tensorboard_callbacks
+from autolr.training_log import TrainingLog
 from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
 from autolr.trial_callbacks import (
     callbacks_of,

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 
 from autolr.budget import range_test_budget
-from autolr.bursts import LOOKS
-from autolr.callbacks import LRFinder
+from autolr.bursts import ROUNDS
 from autolr.curve import RangeTest
 from autolr.errors import in_brief
+from autolr.fit import can_skip
+from autolr.lr_finder import LRFinder
 from autolr.optimizers import batches_per_update, usual_rate
-from autolr.preparing import can_skip
 from autolr.records import TrialRecord, record_in
 from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
@@ -97,7 +97,7 @@ def find_trial_bounds(
 
 def _may_go_on(model: keras.Model, arguments: Mapping[str, Any]) -> bool:
     """Whether bursts of the second round can go on from those of the first."""
-    return can_skip(model, arguments.get("x"), arguments, LOOKS[0].steps * batches_per_update(model.optimizer))
+    return can_skip(model, arguments.get("x"), arguments, ROUNDS[0].steps * batches_per_update(model.optimizer))
 
 
 def _run(

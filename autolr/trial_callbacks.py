@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from autolr.callbacks import LRFinder
 from autolr.early_stopping import CycleEarlyStopping
+from autolr.lr_finder import LRFinder
 from autolr.scheduler import SGDRScheduler
 
 # Callbacks that set the rate themselves. Of two that do, the last in the list wins each step or epoch.

@@ -30,14 +30,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from peers import PEERS
 
 import autolr
-from autolr.bursts import LATE_LOOKS, LOOKS
+from autolr.bursts import LATE_ROUNDS, ROUNDS
 from autolr.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bounds"
 FRESH = "autolr.range_test, with fresh statistics"
-SHORTER = {look.steps: f"autolr.range_test, without bursts of {look.steps} steps or more" for look in LATE_LOOKS}
+SHORTER = {steps: f"autolr.range_test, without bursts of {steps} steps or more" for steps, _ in LATE_ROUNDS}
 NOT_RAISED = "autolr.range_test, not raised for BatchNormalization"
-BRIEF = f"BatchNormalization, bursts of {LOOKS[0].steps} steps alone"
+BRIEF = f"BatchNormalization, bursts of {ROUNDS[0].steps} steps alone"
 FACTORS = [0.5, 1, 1.4, 2, 2.5, 3.2]
 PLAIN = {"start_lr": 1e-6, "end_lr": 10.0, "num_steps": 100}
 
@@ -173,7 +173,7 @@ def factors_table(folder: Path, grids: Path) -> str:
             test = autolr.RangeTest.from_dict(run["default"])
             found = {
                 kind_of(path.stem, test): replace(test, normalized=False).bounds(),
-                **({BRIEF: without_bursts_of(LOOKS[1].steps, test)} if test.normalized else {}),
+                **({BRIEF: without_bursts_of(ROUNDS[1].steps, test)} if test.normalized else {}),
             }
             for kind, bounds in found.items():
                 regrets.setdefault(kind, []).append([regret(grid, bounds.max_lr * factor) for factor in FACTORS])

@@ -24,7 +24,7 @@ from bounds import RESULTS as BOUNDS
 from bounds import regret
 
 import autolr
-from autolr.bursts import LOOKS, Burst, Look, confirm, next_burst
+from autolr.bursts import ROUNDS, Burst, Round, confirm, next_burst
 from autolr.curve import noise_of
 from autolr.files import write_atomically
 
@@ -33,21 +33,21 @@ DESIGNED_WITH = 24  # the first dev tasks; the others were held out then
 SEEDS, STEPS = (0, 1, 2), 64
 SWEEPS = (30, 40, 60, 80, 100)
 START_LR, END_LR = 1e-7, 10.0  # the defaults of `range_test`
-WAYS: tuple[tuple[int, tuple[Look, ...]], ...] = (
+WAYS: tuple[tuple[int, tuple[Round, ...]], ...] = (
     *((sweep, ()) for sweep in SWEEPS),
-    (40, (Look(10, 3),)),
-    (60, (Look(10, 3),)),
-    (40, (Look(24, 3),)),
-    (40, (Look(24, 5),)),
-    (40, LOOKS),
-    (100, (Look(16, 5),)),
-    (100, (Look(24, 3),)),
-    (100, (Look(24, 5),)),
-    (100, (Look(48, 5),)),
-    (100, (Look(64, 5),)),
-    (100, (Look(16, 5), Look(32, 3))),
-    (100, LOOKS),
-    (100, (Look(32, 5), Look(64, 3))),
+    (40, (Round(10, 3),)),
+    (60, (Round(10, 3),)),
+    (40, (Round(24, 3),)),
+    (40, (Round(24, 5),)),
+    (40, ROUNDS),
+    (100, (Round(16, 5),)),
+    (100, (Round(24, 3),)),
+    (100, (Round(24, 5),)),
+    (100, (Round(48, 5),)),
+    (100, (Round(64, 5),)),
+    (100, (Round(16, 5), Round(32, 3))),
+    (100, ROUNDS),
+    (100, (Round(32, 5), Round(64, 3))),
 )
 
 
@@ -77,7 +77,7 @@ def record(folder: Path) -> None:
         print(task.name, flush=True)
 
 
-def play(seed: dict, sweep: int, looks: tuple[Look, ...]) -> tuple[float, int]:
+def play(seed: dict, sweep: int, rounds: tuple[Round, ...]) -> tuple[float, int]:
     """The rate that is found in one way, and the steps it takes."""
     curve = autolr.RangeTest(**seed["sweeps"][str(sweep)])
     bounds, untrained, spent = curve.bounds(), curve.untrained_losses(), len(curve)
@@ -86,7 +86,7 @@ def play(seed: dict, sweep: int, looks: tuple[Look, ...]) -> tuple[float, int]:
     # Everything is moved to the grid: the centre first, and at the end the result moves back by as much.
     nearest = float(10 ** rates[np.abs(rates - np.log10(bounds.max_lr)).argmin()])
     bursts: list[Burst] = []
-    options = {"steps_left": 10**6, "within": (START_LR, END_LR), "looks": looks, "noise": noise_of(untrained)}
+    options = {"steps_left": 10**6, "within": (START_LR, END_LR), "rounds": rounds, "noise": noise_of(untrained)}
     while found := next_burst(nearest, bursts, **options):
         lr, steps = found
         losses = runs[int(np.abs(rates - np.log10(lr)).argmin())][:steps]
@@ -108,11 +108,11 @@ def table(folder: Path) -> str:
         "| sweep | bursts | mean regret | median | 90th percentile | worst | steps, mean | steps, most |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for sweep, looks in WAYS:
-        played = [(play(seed, sweep, looks), grid) for seeds, grid in tasks for seed in seeds]
+    for sweep, rounds in WAYS:
+        played = [(play(seed, sweep, rounds), grid) for seeds, grid in tasks for seed in seeds]
         r = np.array([regret(grid, rate) for (rate, _), grid in played])
         steps = [spent for (_, spent), _ in played]
-        bursts = ", then ".join(f"up to {look.most} of {look.steps}" for look in looks) or "none"
+        bursts = ", then ".join(f"up to {most} of {steps}" for steps, most in rounds) or "none"
         quality = f"{r.mean():.3f} | {np.median(r):.3f} | {np.quantile(r, 0.9):.3f} | {r.max():.2f}"
         lines.append(f"| {sweep} | {bursts} | {quality} | {np.mean(steps):.0f} | {max(steps)} |")
     return "\n".join(lines)

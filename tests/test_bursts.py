@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from autolr import LRBounds, RangeTest, SGDRScheduler, range_test
 from autolr.batchnorm import is_normalized, moving_statistics
 from autolr.bursts import (
-    ALL_LOOKS,
+    ALL_ROUNDS,
     BURST_STEPS,
     FACTOR,
-    LATE_LOOKS,
-    LOOKS,
+    LATE_ROUNDS,
+    ROUNDS,
     Burst,
     confirm,
     gathers_pace,
@@ -65,24 +65,24 @@ def test_the_best_rate_between_the_rates_tried_is_that_of_a_parabola(shift):
     assert math.log10(bounds.max_lr) == pytest.approx(math.log10(best), abs=1e-9)
 
 
-def test_each_rate_is_tried_once_in_a_look_and_the_best_ones_for_longer():
+def test_each_rate_is_tried_once_in_a_round_and_the_best_ones_for_longer():
     bursts = search(valley(8e-3))
-    brief, longer = ([burst.lr for burst in bursts if burst.steps == look.steps] for look in LOOKS)
+    brief, longer = ([burst.lr for burst in bursts if burst.steps == steps] for steps, _ in ROUNDS)
     assert sorted(brief) == pytest.approx([8e-3 / FACTOR, 8e-3, 8e-3 * FACTOR])
     assert sorted(longer) == pytest.approx(sorted(brief))
 
 
-def test_confidence_is_high_where_both_looks_agree():
+def test_confidence_is_high_where_both_rounds_agree():
     assert confirm(SWEEP, search(valley(8e-3))).confidence == "high"
 
 
-def test_a_look_that_saw_nothing_help_does_not_agree():
-    looks = [Burst(rate, change, 24) for rate, change in ((1e-3, 0.1), (3e-3, 0.2), (9e-3, 0.3))]
-    looks += [Burst(rate, change, steps) for steps in (48, 96) for rate, change in ((1e-3, -0.1), (3e-3, -0.2))]
-    assert confirm(SWEEP, looks).confidence == "medium"
+def test_a_round_that_saw_nothing_help_does_not_agree():
+    bursts = [Burst(rate, change, 24) for rate, change in ((1e-3, 0.1), (3e-3, 0.2), (9e-3, 0.3))]
+    bursts += [Burst(rate, change, steps) for steps in (48, 96) for rate, change in ((1e-3, -0.1), (3e-3, -0.2))]
+    assert confirm(SWEEP, bursts).confidence == "medium"
 
     def slow(rate, steps):
-        return valley(8e-3 if steps == LOOKS[0].steps else 8e-3 * FACTOR)(rate, steps)
+        return valley(8e-3 if steps == ROUNDS[0].steps else 8e-3 * FACTOR)(rate, steps)
 
     moved = confirm(SWEEP, search(slow))
     assert moved.confidence == "medium"
@@ -298,7 +298,7 @@ def test_rates_above_divergence_are_left_behind():
 
 
 @pytest.mark.parametrize(("steps_left", "lengths"), [(0, []), (71, []), (72, [24] * 3), (100, [24] * 3)])
-def test_no_look_is_begun_that_cannot_compare_three_rates(steps_left, lengths):
+def test_no_round_is_begun_that_cannot_compare_three_rates(steps_left, lengths):
     assert [burst.steps for burst in search(valley(8e-3), steps_left=steps_left)] == lengths
 
 
@@ -326,7 +326,7 @@ def test_bursts_that_go_on_count_by_what_is_left_of_them(best, steps_left, lengt
 def test_whatever_bursts_show_the_search_ends_inside_the_sweep(centre, steps_left, going_on, changes):
     queue, within = iter(changes), (1e-6, 1.0)
     bursts = search(lambda rate, steps: next(queue), centre, steps_left=steps_left, within=within, going_on=going_on)
-    assert len(bursts) <= sum(look.most for look in LOOKS)
+    assert len(bursts) <= sum(most for _, most in ROUNDS)
     assert all(1e-6 <= burst.lr <= 1.0 for burst in bursts)
     bounds = confirm(LRBounds(centre / 4, centre, "ok", "", "high"), bursts)
     assert 0 < bounds.min_lr < bounds.max_lr <= 1.0
@@ -428,20 +428,20 @@ def test_where_nothing_fell_the_bursts_are_longer_if_there_are_steps_for_it(burs
     assert test.steps_spent <= 100 + burst_steps
 
 
-def test_a_longer_look_that_sees_a_fall_decides():
+def test_a_longer_round_that_sees_a_fall_decides():
     """Nothing falls within 48 steps but by chance; of 96, the highest rate learns."""
-    looks = ALL_LOOKS[:3]
+    rounds = ALL_ROUNDS[:3]
     bursts, left = [], BURST_STEPS
-    while found := next_burst(8e-3, bursts, steps_left=left, looks=looks, noise=1e-2):
+    while found := next_burst(8e-3, bursts, steps_left=left, rounds=rounds, noise=1e-2):
         rate, steps = found
         left -= steps
         bursts.append(
-            Burst(rate, -rate if steps == LATE_LOOKS[0].steps else abs(math.log10(rate / 8e-3)) / 100 - 0.001, steps)
+            Burst(rate, -rate if steps == LATE_ROUNDS[0].steps else abs(math.log10(rate / 8e-3)) / 100 - 0.001, steps)
         )
-    brief = [burst for burst in bursts if burst.steps < LATE_LOOKS[0].steps]
+    brief = [burst for burst in bursts if burst.steps < LATE_ROUNDS[0].steps]
     assert confirm(SWEEP, brief, noise=1e-2).status == "small_fall"
     found = confirm(SWEEP, bursts, noise=1e-2)
-    assert found.max_lr == max(burst for burst in bursts if burst.steps == LATE_LOOKS[0].steps).lr
+    assert found.max_lr == max(burst for burst in bursts if burst.steps == LATE_ROUNDS[0].steps).lr
     assert found.confidence == "medium"
 
 
@@ -474,7 +474,7 @@ def test_a_model_that_has_only_begun_to_learn_gets_longer_bursts_though_its_loss
     model.compile("sgd", "mse")
     test = range_test(model, x, y, batch_size=64, shuffle=False)
     assert {burst.steps for burst in test.bursts} == {24, 48, 96}
-    shorter = tuple(burst for burst in test.bursts if burst.steps < LATE_LOOKS[0].steps)
+    shorter = tuple(burst for burst in test.bursts if burst.steps < LATE_ROUNDS[0].steps)
     assert gathers_pace(shorter)
     assert replace(test, bursts=shorter).bounds().status == "ok"  # so it is not for want of a fall
     assert test.bounds().status == "ok"
@@ -506,7 +506,7 @@ def test_weights_that_are_no_numbers_have_diverged_though_the_loss_is_one(data):
 
 
 def test_of_bursts_the_best_and_its_neighbours_may_go_on():
-    """What a longer look wants was kept, if it was tried; what it does not want was not."""
+    """What a longer round wants was kept, if it was tried; what it does not want was not."""
     bursts = search(valley(8e-3 / 20))
     brief = [burst for burst in bursts if burst.steps == 24]
     longer = [burst for burst in bursts if burst.steps == 48]

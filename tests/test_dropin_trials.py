@@ -24,9 +24,10 @@ import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import RANGE_TEST_STEPS, range_test_budget
 from autolr.bursts import Burst
-from autolr.data import Replay, count_steps, first_batch, holding_nan, is_array_data
+from autolr.data import count_steps, first_batch, holding_nan, is_array_data
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
+from autolr.replay import Replay
 from autolr.reuse import compiled_setup
 from autolr.search_folder import read_search
 from autolr.search_memory import SearchMemory

@@ -15,7 +15,7 @@ from helpers import LOSS, TrainsItsLossToo, assert_same_arrays, compiled, state_
 
 from autolr import held, range_test
 from autolr.held import held_variables
-from autolr.snapshot import Snapshot
+from autolr.model_state import ModelState
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own, or traced by it")
 layers = keras.layers
@@ -499,7 +499,7 @@ def test_a_method_called_assign_makes_no_variable(data):
 def test_what_cannot_be_put_back_keeps_nothing_else_from_it(data):
     model = compiled(small())
     model.fit(*data, verbose=0)
-    snapshot = Snapshot.of(model)
+    snapshot = ModelState.of(model)
     before, broken = state_of(model), mock.Mock(assign=mock.Mock(side_effect=ValueError("locked")))
     snapshot.values.insert(0, (broken, 0.0))
     seed = random.getstate()

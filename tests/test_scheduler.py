@@ -14,7 +14,7 @@ from autolr.budget import describe, plan
 from autolr.cycle_ends import snapshot_paths
 from autolr.momentum import CycledMomentum
 from autolr.optimizers import has_rate
-from autolr.training import TrainingLog
+from autolr.training_log import TrainingLog
 from autolr.trial_values import DEFAULTS
 
 SCHEDULE = {"min_lr": 0.01, "max_lr": 0.4, "cycle_length": 1, "mult_factor": 1.5, "lr_decay": 0.9}

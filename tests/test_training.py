@@ -17,8 +17,8 @@ import autolr
 from autolr.budget import describe, plan
 from autolr.records import TrialRecord
 from autolr.scheduler import SGDRScheduler
-from autolr.training import POINTS, TrainingLog
 from autolr.training_chart import planned_line
+from autolr.training_log import POINTS, TrainingLog
 
 CHOICES = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
 
@@ -213,7 +213,7 @@ def test_a_log_that_cannot_note_or_save_fails_no_training():
 def test_it_is_written_while_training_runs_but_not_for_every_epoch(monkeypatch, seconds, written):
     """Whenever it is looked at, the clock has gone on by so much."""
     clock = SimpleNamespace(monotonic=itertools.count(0.0, seconds).__next__)
-    monkeypatch.setattr("autolr.training.time", clock)
+    monkeypatch.setattr("autolr.training_log.time", clock)
     saved, _ = train(np.ones((4, 1), "float32"), batch_size=1, epochs=5)
     assert [len(training["epochs"]) for training in saved] == written
 
@@ -233,7 +233,7 @@ def test_most_steps_are_not_looked_at(monkeypatch):
     log.set_params({"steps": 10**6})
     log.on_epoch_begin(0)
     log.on_train_batch_end(0, {"loss": 1.0})  # the cycle's first step
-    monkeypatch.setattr("autolr.training.current_rate", Untouched().get)
+    monkeypatch.setattr("autolr.training_log.current_rate", Untouched().get)
     for batch in range(1, 3001):  # below the first point
         log.on_train_batch_end(batch, Untouched())
     assert len(log.rates()) == 1

@@ -15,7 +15,7 @@ from autolr.random_state import OwnGenerator, RandomState, copy_of, noted
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ModelState:
     """The state of a model, its optimizer, its metrics and the random generators at one moment.
 
     Weights alone are not enough: BatchNorm's statistics, the seeds of dropout, the states of a stateful RNN, the
@@ -24,7 +24,7 @@ class Snapshot:
 
     Example:
     ```python
-    before = Snapshot.of(model)
+    before = ModelState.of(model)
     model.fit(x, y)
     before.restore()
     ```
@@ -36,7 +36,7 @@ class Snapshot:
     random_state: RandomState
 
     @classmethod
-    def of(cls, model: Any, data: Any = None) -> Snapshot:
+    def of(cls, model: Any, data: Any = None) -> ModelState:
         """Note the state of a built model; builds its optimizer if that has not been done.
 
         Args:
@@ -79,7 +79,7 @@ class Snapshot:
                     setattr(self.model, name, value)
                 self.random_state.restore()
 
-    def without(self, variables: Sequence[Any]) -> Snapshot:
+    def without(self, variables: Sequence[Any]) -> ModelState:
         """The same, but for these variables and generators."""
         left_out = {id(_itself(it)) for it in variables}
         return replace(self, values=[pair for pair in self.values if id(_itself(pair[0])) not in left_out])

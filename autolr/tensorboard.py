@@ -9,7 +9,7 @@ import keras
 
 from autolr import compat
 from autolr.errors import in_brief, warn
-from autolr.training import TrainingLog
+from autolr.training_log import TrainingLog
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, PREFIX
 from autolr.verdicts import LRBounds
 

@@ -1,0 +1,187 @@
+"""A model's `fit`, as a range test calls it: quietly, again and again on the same data, and from a later batch on."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import GeneratorType
+from typing import Any
+
+import keras
+
+from autolr import compat
+from autolr.data import as_tensors, count_steps, is_array_data, is_endless, samples_to_train, yields_targets
+from autolr.errors import invalid
+from autolr.replay import Replay, Unannounced, replayable, source_of
+
+NEVER = 2**31  # epochs between two validations
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model's `fit` on certain data, quietly, as often as it is wanted.
+
+    Attributes:
+        model: A compiled model.
+        x: What it is trained on, made such that it can be drawn from more than once.
+        y: The targets.
+        arguments: Further arguments of `fit`.
+    """
+
+    model: keras.Model
+    x: Any
+    y: Any
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def on(cls, model: keras.Model, x: Any, y: Any = None, **arguments: Any) -> Fit:
+        """With the arguments of `fit`.
+
+        Finite data are repeated as needed, so `steps_per_epoch` is dropped: Keras would end at the end of the data, and
+        say that they ran out.
+        """
+        if count_steps(x) is not None:
+            steps = arguments.pop("steps_per_epoch", None)
+            if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
+                arguments["batch_size"] = math.ceil(samples_to_train(x, arguments.get("validation_split")) / steps)
+        if is_array_data(x) and type(model).fit is keras.Model.fit:  # one of the user's own may want them as they are
+            x, y = as_tensors(x), as_tensors(y)
+            if "sample_weight" in arguments:
+                arguments["sample_weight"] = as_tensors(arguments["sample_weight"])
+        return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
+
+    def __call__(self, callback: keras.callbacks.Callback, *, epochs: int, skipped: int = 0) -> None:
+        """Train for so many epochs, unless the callback ends it.
+
+        Args:
+            callback: Its only callback.
+            epochs: So many at most.
+            skipped: First batches that are drawn and left out, where that can be done (`can_skip`).
+        """
+        fit = unassisted_fit(self.model)
+        # Keras must not evaluate in between.
+        frequency = {"validation_freq": NEVER} if accepts(fit, "validation_freq") else {}
+        try:
+            with _skipping(self.model, skipped):
+                fit(
+                    self.x.replay() if isinstance(self.x, Replay) else self.x,
+                    self.y,
+                    epochs=epochs,
+                    callbacks=[callback],
+                    verbose=0,
+                    **frequency,
+                    **self.arguments,
+                )
+        except ValueError as error:
+            if self.y is not None or "None values not supported" not in str(error):
+                raise
+            if is_array_data(self.x):
+                raise invalid("y", "be given, since the model's loss needs it", None, "Pass the targets.") from error
+            if yields_targets(self.x):  # then the None is the user's own, a loss that returns it say
+                raise
+            given, hint = source_of(self.x), "Let each element be `(inputs, targets)`."
+            raise invalid("x", "yield targets, too, since the model's loss needs them", given, hint) from error
+
+    def dispose(self) -> None:
+        """End what goes on of a training that ended within an epoch.
+
+        Keras's iterators go in circles, and live until garbage is collected: until then a pipeline reads ahead, which
+        moves seeds, and holds the lock of the file that it caches in, without which the next one cannot begin.
+        """
+        if isinstance(self.x, Replay):
+            self.x.end()
+        if isinstance(self.x, Unannounced):
+            compat.end_workers_of(self.x)
+        if not is_array_data(self.x):
+            gc.collect()
+
+
+SKIPPED = "skipped"  # what a step that was left out reports
+
+
+def can_skip(model: keras.Model, x: Any, arguments: Mapping[str, Any], batches: int) -> bool:
+    """Whether a `fit` can leave out its first batches: Keras's own, on TensorFlow, in an epoch that goes on after them.
+
+    At an epoch's end metrics are asked for their results, and one of the user's own may refuse without a batch.
+
+    Args:
+        model: The model.
+        x: What it is trained on.
+        arguments: Further arguments of its `fit`.
+        batches: How many.
+    """
+    kind = type(model)
+    own = kind.fit is keras.Model.fit and kind.make_train_function is keras.Model.make_train_function
+    if not own or keras.backend.backend() != "tensorflow":
+        return False
+    length = count_steps(
+        x, **{name: arguments[name] for name in ("batch_size", "validation_split") if name in arguments}
+    )
+    if length is not None:
+        return length > batches
+    # Of finite data an epoch of a `Fit` is all of them, and how many that are is not known.
+    goes_on = isinstance(x, Replay | GeneratorType) or is_endless(x)
+    return goes_on and int(arguments.get("steps_per_epoch") or batches + 1) > batches
+
+
+@contextmanager
+def _skipping(model: keras.Model, batches: int) -> Iterator[None]:
+    """Leave out the first batches of a `fit`, which are drawn as ever."""
+    if not batches:
+        yield
+        return
+    model.make_train_function()
+    step, left = model.train_function, batches
+
+    def skip_first(iterator: Any) -> Any:
+        nonlocal left
+        if not left:
+            return step(iterator)
+        next(iterator)
+        left -= 1
+        return {SKIPPED: 1.0}
+
+    model.train_function = skip_first
+    try:
+        yield
+    finally:
+        model.train_function = step
+
+
+def unassisted_fit(model: keras.Model) -> Callable[..., Any]:
+    """A model's `fit` without the range test and the schedule that AutoLR has added to it for a trial.
+
+    A `HyperModel.fit` may run a range test of its own, whose trainings are none of the trial's.
+    """
+    fit: Callable[..., Any] = model.fit
+    return getattr(fit, "unassisted", fit)
+
+
+def accepts(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function, as a model's own `fit`, has an argument of this name; one that does not tell may."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
+
+
+@contextmanager
+def quick_collection(fit: Fit) -> Iterator[None]:
+    """Let `fit.dispose` collect garbage of the present alone: all there was before need not be looked at each time."""
+    if is_array_data(fit.x):  # nothing is collected
+        yield
+        return
+    gc.collect()
+    ours = not gc.get_freeze_count()
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()
