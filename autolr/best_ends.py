@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autolr.cycle_ends import cycle_of, snapshot_paths
-from autolr.errors import RecordError
-from autolr.records import TrialRecord
+from autolr.records import record_in
 
 # For a convex loss the mean of predictions is at worst as bad as the mean of its members' losses: within twice the best
 # one's, what an end can do harm is little, and what it adds in other errors commonly more.
@@ -50,14 +49,13 @@ def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list
 
 def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
     """The loss at each end, None where it is not recorded, as in a damaged record."""
-    try:
-        record = TrialRecord.read(folder)
-        edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
-        logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
-        cycles = [cycle_of(path) for path in paths]
-        found = [logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {} for cycle in cycles]
-        # Not each epoch may have been validated, and losses of two kinds can't be compared. Of some nothing is known.
-        name = "val_loss" if all("val_loss" in its for its in found if its) else "loss"
-        return [float(its[name]) if name in its else None for its in found]
-    except RecordError:
+    record = record_in(folder)
+    if record is None:
         return [None] * len(paths)
+    edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
+    logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
+    cycles = [cycle_of(path) for path in paths]
+    found = [logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {} for cycle in cycles]
+    # Not each epoch may have been validated, and losses of two kinds can't be compared. Of some nothing is known.
+    name = "val_loss" if all("val_loss" in its for its in found if its) else "loss"
+    return [float(its[name]) if name in its else None for its in found]

@@ -11,7 +11,7 @@ from typing import Any
 from autolr import compat_tuner
 from autolr.best_ends import best_ends, near_the_best
 from autolr.compiled import compiled_like
-from autolr.cycle_ends import has_diverged
+from autolr.cycle_ends import has_non_finite_weights
 from autolr.ensemble import average, check_last, with_own_layers, without_compiled_parts
 from autolr.errors import check_count, warn
 from autolr.trial import SNAPSHOTS
@@ -53,7 +53,7 @@ def best_ensemble(tuner: Any, num_trials: int, *, last: int | None) -> Any:
 
 def _sound(loaded: Iterable[tuple[Any, Path]]) -> list[tuple[Any, Path]]:
     """Those of the models that can predict: one that diverged has a score all the same where NaN is the first class."""
-    return [(model, path) for model, path in loaded if not has_diverged(model)]
+    return [(model, path) for model, path in loaded if not has_non_finite_weights(model)]
 
 
 def _model_at(tuner: Any, trial: Any, end: Path | None = None) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from autolr.errors import invalid, is_finite
 from autolr.trough import Floats, find_onset, find_trough, half_fall, smooth
-from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, STATUSES, LRBounds
+from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, MIN_POINTS, STATUSES, LRBounds
 
 # Standard errors by which a fall or a rise stands out. Of curves of pure noise, three or four in a hundred pass.
 _DOUBTFUL, _CERTAIN = 3.0, 4.5
@@ -29,7 +29,6 @@ _BELOW_ONSET = 1.25  # decades that training diverges below the onset of the ris
 # 150 to 250 score alike.
 _WIDEST = 200.0
 _HUGE = 1e100  # as good as infinite; its square is still a number
-MIN_POINTS = 10
 _MAX_POINTS = 500  # of longer sweeps, neighbours are averaged: the search for the trough is quadratic
 
 
@@ -93,7 +92,7 @@ def find_bounds(
     ratio = math.log10(max_ratio)
 
     def answer(status: str, high: float, low: float | None = None, confidence: str = "low") -> LRBounds:
-        reason = f"{STATUSES[status]} {ADVICE[status].format(points=MIN_POINTS)}"
+        reason = f"{STATUSES[status]} {ADVICE[status]}"
         if len(rates) < 2:
             return LRBounds(*DEFAULT_BOUNDS, status, reason, confidence)
         high = min(high, logs[-1])
@@ -188,7 +187,8 @@ def _prepare(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats, Floats]
     for name, array in (("lrs", rates), ("losses", raw)):
         if array.ndim != 1:
             raise ValueError(
-                f"Argument `{name}` must be one-dimensional, one value per step. Received: shape {array.shape}."
+                f"Argument `{name}` must be one-dimensional, one value per step. Received: shape {array.shape}. "
+                "Of several sweeps, give one at a time."
             )
     if len(rates) != len(raw):
         raise ValueError(

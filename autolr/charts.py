@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Values = Sequence[float] | npt.NDArray[Any]
 
+AIR = 0.06  # of a range, beyond each end
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -67,12 +69,12 @@ class Chart:
     texts: list[tuple[float, float, str, str]] = field(default_factory=list)  # x, y, anchor, text
     links: list[tuple[float, float, str, str, str]] = field(default_factory=list)  # x, y, CSS class, href, title
     x_ticks: list[tuple[float, str]] | None = None
-    top: int = 34
-    bottom: int = 252
-    above: Chart | None = None  # another panel of the same picture, which shares the axis from left to right
-
     WIDTH, HEIGHT = 520, 300
     LEFT, RIGHT, TOP, BOTTOM = 58, 508, 34, 252
+
+    top: int = TOP
+    bottom: int = BOTTOM
+    above: Chart | None = None  # another panel of the same picture, which shares the axis from left to right
 
     def has(self, kind: str) -> bool:
         """Whether something of a CSS class is in it: then the legend names it."""
@@ -104,16 +106,14 @@ class Chart:
         self.paths.append((kind, f"M{self.x(low):g} {self.top}H{self.x(high):g}V{self.bottom}H{self.x(low):g}z"))
 
 
-def box(
-    x: tuple[float, float], y: tuple[float, float], *, log_x: bool = False, log_y: bool = False
-) -> tuple[Scale, Scale]:
+def box(x: tuple[float, float], y: tuple[float, float], *, log_y: bool = False) -> tuple[Scale, Scale]:
     """Scales over the whole of a chart."""
-    return Scale(*x, Chart.LEFT, Chart.RIGHT, log=log_x), Scale(*y, Chart.BOTTOM, Chart.TOP, log=log_y)
+    return Scale(*x, Chart.LEFT, Chart.RIGHT), Scale(*y, Chart.BOTTOM, Chart.TOP, log=log_y)
 
 
-def padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:
+def padded(low: float, high: float) -> tuple[float, float]:
     """A range with some air at both ends."""
-    gap = (high - low) * share or abs(high) * share or 1.0
+    gap = (high - low) * AIR or abs(high) * AIR or 1.0
     return low - gap, high + gap
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from autolr.files import written_aside
-from autolr.trial_values import PARENT, PREFIX
+from autolr.files import is_remote, written_aside
+from autolr.trial_values import PARENT, without_found
 
 if TYPE_CHECKING:
     # The mixin goes in front of any tuner class; to a type checker it looks like the most general one.
@@ -34,9 +34,6 @@ def ignore_found_values(oracle: Any) -> None:
     oracle overrides for its own `tuner/…` values in the same way) nor be copied by grid search into the next
     combination (`populate_space`). A later Hyperband rung, which names its parent, does keep its parent's bounds.
     """
-
-    def without_found(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not name.startswith(PREFIX)}
 
     def hash_choices(self: Any, values: dict[str, Any]) -> str:
         return str(type(self)._compute_values_hash(self, without_found(values)))
@@ -101,8 +98,7 @@ class TunerSeams(_Tuner):
         # Whether this file exists is how Keras Tuner knows that a search is there to go on with. A process without a
         # chief looks for its own, and would begin anew over what a chief has left.
         name = str(super()._get_tuner_fname())
-        is_local = "://" not in name
-        if is_local and not has_chief() and not os.path.exists(name):
+        if not is_remote(name) and not has_chief() and not os.path.exists(name):
             files = sorted(os.listdir(self.project_dir))
             chiefs = [file for file in files if re.fullmatch(r"(?!\.).*chief.*\.json", file)]
             return os.path.join(self.project_dir, chiefs[0]) if chiefs else name
@@ -151,7 +147,7 @@ def checkpoint_of(tuner: Any, trial_id: str) -> str:
 def may_have_weights(tuner: Any, trial_id: str) -> bool:
     """Whether a trial's best weights were saved; of a folder that only TensorFlow can read, it is not known."""
     path = checkpoint_of(tuner, trial_id)
-    return "://" in path or Path(path).exists()
+    return is_remote(path) or Path(path).exists()
 
 
 def build_again(tuner: Any, trial: Any) -> Any:
@@ -308,7 +304,7 @@ def stopped_trial(oracle: Any, worker: str) -> Any:
 
 def _write_whole(path: str, write_to: Callable[[str], Any]) -> None:
     """Write a file aside and move it into place; on a remote file system, where it is."""
-    if "://" in path:
+    if is_remote(path):
         write_to(path)
         return
     with written_aside(Path(path)) as aside:

@@ -44,8 +44,8 @@ def _is_unregistered(loss: Any) -> bool:
     if loss is None or isinstance(loss, str):
         return False
     kind = loss if hasattr(loss, "__qualname__") else type(loss)
-    is_kerass = str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
-    return not is_kerass and ">" not in str(keras.saving.get_registered_name(kind))
+    is_of_keras = str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
+    return not is_of_keras and ">" not in str(keras.saving.get_registered_name(kind))
 
 
 def _name_of(loss: Any) -> str:

@@ -64,7 +64,7 @@ class RangeTest:
         if self.lrs.ndim != 1 or self.lrs.shape != self.losses.shape:
             raise ValueError(
                 "Arguments `lrs` and `losses` must be one-dimensional and equally long. "
-                f"Received: shapes {self.lrs.shape} and {self.losses.shape}."
+                f"Received: shapes {self.lrs.shape} and {self.losses.shape}. Give one of each for every step."
             )
         object.__setattr__(self, "diverged", bool(self.diverged))
         object.__setattr__(self, "steps_spent", int(self.steps_spent) or len(self.lrs))

@@ -13,29 +13,9 @@ import numpy as np
 
 from autolr.errors import warn
 from autolr.files import check_space, written_aside
-from autolr.sgdr import Schedule
 
 SUFFIX = ".weights.h5"
 MARGIN = 2**20  # bytes that a file takes beside the weights; of a model of a thousand layers it is as much
-
-
-def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:
-    """Warn if a training of so many epochs ends within the schedule's first cycle."""
-    first = schedule.cycle_length + (0 if schedule.warms_up_inside else schedule.warmup)
-    if epochs < first and not schedule.fit_budget:
-        warn(
-            f"Training ends within the first cycle, after {epochs} of {first:g} epochs, before the learning rate has "
-            "come down. Unless another `fit` goes on from there, `fit_budget=True` fits the cycles to the training."
-        )
-
-
-def warn_of_short_epoch(trained: int, planned: int) -> None:
-    """Warn that epochs of so few batches do not come to the ends that were laid out for more."""
-    warn(
-        f"An epoch had {trained} batches, not the {planned} that its schedule is laid out for, as announced by "
-        "`steps_per_epoch` or the length of the data, or as the first epoch had: the learning rate will not come down "
-        "at the ends of its cycles. Say how many there are, or leave `steps_per_epoch` out."
-    )
 
 
 class CycleEnds:
@@ -73,7 +53,7 @@ class CycleEnds:
     def training_ended(self) -> None:
         """Put the latest end back if training has ended inside a cycle, and worse."""
         if self.weights is not None and self.restores and not self._is_at_end and not self._have_been_set():
-            self._put_back(self.weights, self._latest_logs)
+            self._put_back()
 
     def _have_been_set(self) -> bool:
         """Whether the weights are others than when the last epoch ended: somebody has chosen them."""
@@ -85,7 +65,7 @@ class CycleEnds:
 
     def _add(self, number: int, logs: Mapping[str, Any]) -> bool:
         """Cycle `number`, from 1, has ended. Whether that is kept: not with a loss or a weight that is no number."""
-        if math.isnan(logs.get("loss", 0.0)) or has_diverged(self._model):
+        if math.isnan(logs.get("loss", 0.0)) or has_non_finite_weights(self._model):
             return False
         self.weights, self._logs = self._model.get_weights(), logs
         if self._folder is None:
@@ -99,17 +79,18 @@ class CycleEnds:
             )
         return True
 
-    def _put_back(self, weights: list[Any], logs: Mapping[str, Any]) -> None:
-        """Put the latest end's weights back if it was better than these logs."""
+    def _put_back(self) -> None:
+        """Put the latest end's weights back if it was better than the latest epoch."""
+        logs = self._latest_logs
         monitor = "val_loss" if "val_loss" in self._logs and "val_loss" in logs else "loss"
         if monitor not in self._logs or monitor not in logs:
             return  # there is no reason to undo training
         before, now = self._logs[monitor], logs[monitor]
         if now > before or math.isnan(now) > math.isnan(before):
-            self._model.set_weights(weights)
+            self._model.set_weights(self.weights)
 
 
-def has_diverged(model: keras.Model) -> bool:
+def has_non_finite_weights(model: keras.Model) -> bool:
     """Whether a weight is not a number, or one that is trained infinite; a mask may be of infinite constants."""
     trained = (keras.ops.any(keras.ops.isinf(variable)) for variable in model.trainable_variables)
     return any(bool(np.any(np.isnan(weight))) for weight in model.get_weights()) or any(map(bool, trained))

@@ -30,7 +30,7 @@ def warn(text: str) -> None:
 
 
 class RecordError(ValueError):
-    """A file that should hold a trial's record does not."""
+    """A folder that should hold a search, or a file that should hold a trial's record, does not."""
 
 
 def invalid(argument: str, constraint: str, received: Any, hint: str) -> ValueError:
@@ -54,7 +54,10 @@ def invalid(argument: str, constraint: str, received: Any, hint: str) -> ValueEr
 
 def shown(value: Any) -> str:
     """A value in a message: of a long one the beginning, since the message's end says what to try."""
-    text = repr(value)
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
@@ -63,7 +66,7 @@ def in_brief(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith("[[")]
     text = lines[-1] if lines and lines[0] == "Graph execution error:" else str(error)
-    return f"{type(error).__name__}: {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '...'}"
+    return f"{type(error).__name__}: {_shortened(text)}"
 
 
 def is_finite(value: Any) -> bool:

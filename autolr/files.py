@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def is_remote(path: str) -> bool:
+    """Whether a path is on a file system that only TensorFlow can read and write, as Keras Tuner does."""
+    return "://" in path
+
+
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Where to write a file that takes the place of `path` when it is whole: no reader or crash sees half of it."""

@@ -130,24 +130,28 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                 "It can only be left out by a tuner class with a `run_trial` of its own.",
             )
         if not compat_tuner.is_worker(self):  # a worker's oracle is only a line to the chief's
-            compat_tuner.ignore_found_values(self.oracle)
-            compat_tuner.write_whole(self.oracle, kt.Oracle)
-            folder = str(self.project_dir)
-            if self.oracle.start_order and not self.oracle.trials and glob.escape(folder) != folder:
-                raise invalid(
-                    "directory",
-                    "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up",
-                    folder,
-                    "Give the folder another name: the search there is whole.",
-                )
-            if missing := compat_tuner.mend_after_reload(self.oracle):
-                warn(
-                    f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "
-                    "count among `max_trials` as if they had failed."
-                )
-            compat_tuner.forget_earlier_scores(self.oracle)
-            compat_tuner.give_up_afterwards(self.oracle)
+            self._autolr_mend_oracle()
         self._autolr_watch = WorkerWatch(self.oracle) if is_chief() else None
+
+    def _autolr_mend_oracle(self) -> None:
+        """Teach the oracle what AutoLR needs of it, and mend a search that was taken up again."""
+        compat_tuner.ignore_found_values(self.oracle)
+        compat_tuner.write_whole(self.oracle, kt.Oracle)
+        folder = str(self.project_dir)
+        if self.oracle.start_order and not self.oracle.trials and glob.escape(folder) != folder:
+            raise invalid(
+                "directory",
+                "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up",
+                folder,
+                "Give the folder another name: the search there is whole.",
+            )
+        if missing := compat_tuner.mend_after_reload(self.oracle):
+            warn(
+                f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "
+                "count among `max_trials` as if they had failed."
+            )
+        compat_tuner.forget_earlier_scores(self.oracle)
+        compat_tuner.give_up_afterwards(self.oracle)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class whose tuner comes before the mixin: it would run without AutoLR, and say nothing."""

@@ -26,7 +26,6 @@ def check_momentum(momentum: Any) -> None:
 class _Momentum(keras.Variable):
     """A variable where Keras expects a number: `if self.momentum != 0` must be decided while tracing."""
 
-    __hash__ = keras.Variable.__hash__
     own: float  # the optimizer's
 
     def __ne__(self, other: object) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autolr.bounds import MIN_POINTS, smooth_losses
+from autolr.bounds import smooth_losses
 from autolr.charts import loss_limits
 from autolr.errors import MAX_EXACT_INT, check_count, invalid
 from autolr.search_folder import Search, Source, Trial, read_search
@@ -98,7 +98,7 @@ def plot_range_test(test: RangeTest | LRFinder, *, bounds: LRBounds | None = Non
         _draw_bursts(ax, test)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("batch loss")
-    advice = ADVICE.get(bounds.status, "").format(points=MIN_POINTS)  # too long for a title
+    advice = ADVICE.get(bounds.status, "")  # too long for a title
     seen = bounds.reason.removesuffix(advice).strip()
     verdict = f"{bounds.status} ({bounds.confidence} confidence): {seen}"
     letters = max(20, int(LETTERS * ax.bbox.width / ax.figure.dpi))
@@ -213,7 +213,7 @@ def draw_schedule(
     steps = np.arange(total) if total <= MOST_DRAWN else np.linspace(0, total - 1, MOST_DRAWN).astype(np.int64)
     steps = np.union1d(steps, corners[(corners >= 0) & (corners < total)])
     ax.plot(steps / steps_per_epoch, schedule.rates(steps, edges), color=BLUE, linewidth=1.5)
-    starts = np.array([0, *edges[1:-1]]) if 0 < schedule.warmup < 1 else edges[:-1]  # the first begins with a share
+    starts = np.array([0, *edges[1:-1]]) if schedule.warms_up_inside else edges[:-1]  # the first begins with a share
     starts = starts[starts < total]
     peaks = schedule.rates(starts, edges)
     ax.plot(starts / steps_per_epoch, peaks, "o", color=ORANGE, markersize=4, label="start of a cycle")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ def progress_for(verbose: Any, name: str = "") -> Lines:
     if verbose == 0:
         return Silence()
     # A notebook's output is no terminal, and workers share one.
-    if verbose != "auto" or not is_terminal(sys.stdout) or "KERASTUNER_ORACLE_IP" in os.environ:
+    if verbose != "auto" or not is_terminal(sys.stdout) or compat_tuner.has_chief():
         return Lines()
     from rich.console import Console
 

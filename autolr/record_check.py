@@ -1,7 +1,4 @@
-"""Whether a trial's record makes sense: what its readers lean on is there, and is what it should be.
-
-Standard library only, as `records`, which asks it of all that is read.
-"""
+"""Whether a trial's record makes sense: what its readers lean on is there, and is what it should be."""
 
 from __future__ import annotations
 

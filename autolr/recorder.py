@@ -9,13 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.bounds import MIN_POINTS
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import warn
 from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of
 from autolr.trough import Floats
+from autolr.verdicts import MIN_POINTS
 
 
 class LossRecorder(keras.callbacks.Callback):

@@ -1,6 +1,6 @@
 """What a trial found, as one JSON file in the trial's folder.
 
-Standard library only: reading a search needs no Keras.
+Reading a search needs neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from autolr.errors import RecordError
 from autolr.files import strict, write_atomically
 from autolr.record_check import check_record
+from autolr.trial_values import without_found
 
 FILE_NAME = "autolr.json"
 STOPPED = "stopped.json"  # in a search's folder, from when it was cut off until it goes on
@@ -138,14 +139,14 @@ def note_start(folder: str | os.PathLike[str]) -> None:
         (Path(folder) / STOPPED).unlink(missing_ok=True)
 
 
-def holds(values: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -> bool:
+def holds(values: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
     """Whether a trial's hyperparameter values hold those of a record, but for what the trial found itself.
 
     They may be more: a `HyperModel.fit` can declare another after its training.
     """
     missing = object()
-    own, recorded = _strict(values), _strict(recorded)
-    return all(own.get(name, missing) == value for name, value in recorded.items() if not name.startswith(prefix))
+    own = _strict(values)
+    return all(own.get(name, missing) == value for name, value in _strict(without_found(recorded)).items())
 
 
 def _strict(values: Mapping[str, Any]) -> dict[str, Any]:

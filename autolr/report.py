@@ -12,7 +12,7 @@ import os
 import re
 import time
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 import autolr
 from autolr.files import write_atomically
-from autolr.report_views import Overview, TrialView, number, own, rate, value
+from autolr.report_views import Overview, TrialView, anchor, number, rate, value
 from autolr.search_folder import Search, Source, read_search
 
 
@@ -51,9 +51,13 @@ def write_report(directory: Source, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"Argument `path` must be in a folder that exists. Received: path={str(path)!r}.")
+        raise FileNotFoundError(
+            f"Argument `path` must be in a folder that exists. Received: path={str(path)!r}. Make the folder first."
+        )
     if path.is_dir():
-        raise IsADirectoryError(f"Argument `path` must name a file. Received: path={str(path)!r}, a folder.")
+        raise IsADirectoryError(
+            f"Argument `path` must name a file. Received: path={str(path)!r}, a folder. Add a name, 'report.html' say."
+        )
     write_atomically(path, render(read_search(directory)))
     return path
 
@@ -86,7 +90,7 @@ def render(search: Search, *, version: str = "") -> str:
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-@lru_cache(maxsize=1)
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("autolr"),
@@ -95,7 +99,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(rate=rate, number=number, value=value, literal=literal, own=own, coded=coded)
+    environment.filters.update(rate=rate, number=number, value=value, literal=literal, coded=coded, anchor=anchor)
     return environment
 
 

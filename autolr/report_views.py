@@ -17,7 +17,7 @@ from autolr.curve import RangeTest
 from autolr.cycles import cycle_lengths
 from autolr.search_folder import Search, Trial
 from autolr.training_chart import MOST_CYCLES, best_epoch, planned_line, planned_schedule, training_chart
-from autolr.trial_values import PREFIX, TUNER_PREFIX
+from autolr.trial_values import PREFIX, TUNER_PREFIX, chosen
 
 NOTHING = "\u2013"  # a dash, where there is no value
 _MAX_DOTS, _MAX_CORNERS = 250, 120  # of a curve; more cannot be told apart in a chart this wide
@@ -39,11 +39,6 @@ def value(x: Any) -> str:
     return f"{x:.6g}" if isinstance(x, float) else str(x)
 
 
-def own(values: Any) -> dict[str, Any]:
-    """The values the search chose, without those found by autolr or set by Keras Tuner for itself."""
-    return {name: x for name, x in values.items() if not name.startswith((PREFIX, TUNER_PREFIX))}
-
-
 @dataclass
 class Overview:
     """The search at a glance."""
@@ -55,11 +50,6 @@ class Overview:
         """Trials by Keras Tuner's status, in lower case."""
         names = [trial.status.lower() for trial in self.search.trials]
         return {name: names.count(name) for name in dict.fromkeys(names)}
-
-    @staticmethod
-    def anchor(trial: Trial) -> str:
-        """The name of a trial's part within the page."""
-        return anchor(trial)
 
     @cached_property
     def suspects(self) -> list[Trial]:
@@ -94,7 +84,7 @@ class Overview:
         """Hyperparameters that differ between trials."""
         seen: dict[str, list[Any]] = {}
         for trial in self.search.trials:
-            for name, x in own(trial.values).items():
+            for name, x in chosen(trial.values).items():
                 seen.setdefault(name, []).append(x)
         return [name for name, xs in seen.items() if any(x != xs[0] for x in xs)]
 
@@ -181,11 +171,6 @@ class TrialView:
         return self.overview.search
 
     @cached_property
-    def anchor(self) -> str:
-        """Where it is on the page."""
-        return anchor(self.trial)
-
-    @cached_property
     def is_best(self) -> bool:
         """Whether it is the winner."""
         return self.trial is self.search.best
@@ -196,7 +181,7 @@ class TrialView:
         values = self.trial.values
         metrics = {name: x for name, x in self.trial.metrics.items() if name != "learning_rate"}  # Keras logs it, too
         return [
-            ("Hyperparameters", own(values)),
+            ("Hyperparameters", chosen(values)),
             ("Metrics, best of the trial", metrics),
             ("Found by autolr", {name: x for name, x in values.items() if name.startswith(PREFIX)}),
             ("Set by Keras Tuner", {name: x for name, x in values.items() if name.startswith(TUNER_PREFIX)}),
@@ -205,7 +190,7 @@ class TrialView:
     @cached_property
     def words(self) -> str:
         """What a filter finds the trial by, beside what is in its row: all it chose, as name=value."""
-        return " ".join(f"{name}={value(x)}" for name, x in own(self.trial.values).items())
+        return " ".join(f"{name}={value(x)}" for name, x in chosen(self.trial.values).items())
 
     @cached_property
     def cycles(self) -> list[float]:
@@ -216,12 +201,16 @@ class TrialView:
         return cycle_lengths(schedule["edges"], schedule["steps_per_epoch"])
 
     @cached_property
+    def _test(self) -> RangeTest | None:
+        record = self.trial.record
+        return RangeTest.from_dict(record.range_test) if record and record.range_test else None
+
+    @cached_property
     def _curve(self) -> tuple[Any, Any, Any] | None:
         """Rates, losses and smoothed losses of the range test."""
-        if self.trial.record is None or not self.trial.record.range_test:
+        if self._test is None or not np.isfinite(self._test.losses).any():
             return None
-        rates, losses = (np.array([float(x) for x in self.trial.record.range_test[key]]) for key in ("lrs", "losses"))
-        return (rates, losses, smooth_losses(rates, losses)) if np.isfinite(losses).any() else None
+        return self._test.lrs, self._test.losses, smooth_losses(self._test.lrs, self._test.losses)
 
     @cached_property
     def spark(self) -> list[tuple[str, str]]:
@@ -245,15 +234,14 @@ class TrialView:
     @cached_property
     def _bursts(self) -> list[tuple[float, float]]:
         """Rate and loss of each burst; an infinite loss if it diverged."""
-        if self.trial.record is None or self.trial.record.range_test is None:
+        if self._test is None:
             return []
-        test = RangeTest.from_dict(self.trial.record.range_test)
-        return [(burst.lr, loss) for burst, loss in zip(test.bursts, test.burst_losses(), strict=True)]
+        return [(burst.lr, loss) for burst, loss in zip(self._test.bursts, self._test.burst_losses(), strict=True)]
 
     @cached_property
     def range_test(self) -> Chart | None:
         """The range test: losses, smoothed loss, bounds."""
-        if self._curve is None or self.trial.record is None or self.trial.record.range_test is None:
+        if self._curve is None or self.trial.record is None:
             return None
         rates, losses, smooth = self._curve
         bounds = self.trial.record.bounds

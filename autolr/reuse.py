@@ -17,11 +17,7 @@ from autolr.data import count_steps, first_batch, is_array_data
 from autolr.model_state import variables_of_data
 from autolr.optimizers import parts
 from autolr.random_state import undrawn
-from autolr.trial_values import DEFAULTS, PREFIX, TUNER_PREFIX
-
-# What a trial's schedule, the found bounds and the budget are called: none of them is there yet in a range test.
-SCHEDULE = tuple(DEFAULTS)
-NOT_MEASURED = (PREFIX, TUNER_PREFIX)
+from autolr.trial_values import DEFAULTS, chosen
 
 
 def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
@@ -51,12 +47,13 @@ def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str
         Text that is equal for two trainings only if the same range test would be run for both, as far as one can tell:
         same values but for the schedule's, same architecture, loss, optimizer, batch size and steps.
     """
-    chosen = {k: v for k, v in values.items() if k not in SCHEDULE and not k.startswith(NOT_MEASURED)}
+    # The schedule begins after a range test.
+    choices = {name: value for name, value in chosen(values).items() if name not in DEFAULTS}
     try:
         architecture = model.get_config()
     except NotImplementedError:  # a subclass of `Model` without one: its values and variables tell
         architecture = type(model).__qualname__
-    return _text([chosen, architecture, compiled_setup(model, arguments)])
+    return _text([choices, architecture, compiled_setup(model, arguments)])
 
 
 def _optimizer(optimizer: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
-from autolr.cycle_ends import CycleEnds, warn_if_it_has_no_end, warn_of_short_epoch
+from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
 from autolr.errors import check_count, invalid, warn
 from autolr.momentum import CycledMomentum, check_momentum
@@ -26,13 +26,13 @@ from autolr.optimizers import (
 )
 from autolr.rate_history import RateHistory
 from autolr.rate_watch import BETWEEN_STEPS, WITHIN_STEP, RateWatch
+from autolr.schedule_warnings import warn_if_it_has_no_end, warn_if_short
 from autolr.sgdr import Schedule
 from autolr.trial_values import scheduler_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHORT = 0.75  # of the batches planned: an epoch of fewer has other data than its schedule
 BLOCK = 1024  # steps whose rates are computed at once: NumPy takes nearly as long for one
 
 
@@ -210,9 +210,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         """
         from autolr.plots import draw_schedule  # needs matplotlib, and sits above this file
 
-        check_count("epochs", epochs, hint="As many as `fit` will be given.")
-        check_count("steps_per_epoch", steps_per_epoch, hint="100 draw a smooth line.")
-        total = int(epochs) * int(steps_per_epoch)
+        epochs = check_count("epochs", epochs, hint="As many as `fit` will be given.")
+        steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, hint="100 draw a smooth line.")
+        total = epochs * steps_per_epoch
         edges = self.schedule.edges(total, steps_per_epoch)
         return draw_schedule(self.schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total, ax=ax)
 
@@ -390,10 +390,8 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _warn_if_short(self, trained: int) -> None:
         """Warn, once, of an epoch that is much shorter than the schedule was laid out for."""
-        planned = self._batches_per_epoch or 0
-        if trained < SHORT * planned and not self.model.stop_training and not self._warned_of_short:
-            self._warned_of_short = True
-            warn_of_short_epoch(trained, planned)
+        if not self.model.stop_training and not self._warned_of_short:
+            self._warned_of_short = warn_if_short(trained, self._batches_per_epoch or 0)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""

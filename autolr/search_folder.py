@@ -1,8 +1,8 @@
 """A Keras Tuner project folder as it lies on disk: finished or running, whole or not.
 
-Standard library only. A search that is running is read while it writes, one that was killed may have left half a file
-behind, and one that never ran under autolr has no records: nothing in such a folder is an error but that there is no
-search in it at all. What could not be read is said in `problems`.
+Neither Keras nor TensorFlow is needed. A search that is running is read while it writes, one that was killed may have
+left half a file behind, and one that never ran under autolr has no records: nothing in such a folder is an error but
+that there is no search in it at all. What could not be read is said in `problems`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Trial:
         """Whether the bounds can be trusted: "ok", "a guess" (of low confidence), or their status; "" without any."""
         if self.bounds_status != "ok" or self.record is None:
             return self.bounds_status.replace("_", " ")
-        return "a guess" if self.record.bounds.get("confidence") == "low" else "ok"
+        return "a guess" if self.record.bounds["confidence"] == "low" else "ok"
 
     @property
     def needs_a_look(self) -> bool:
@@ -173,7 +173,7 @@ def find_project(directory: Source) -> Path:
             f"A search is given as its tuner or its folder, a path. Received: {directory!r}, which is neither."
         ) from None
     if not folder.is_dir():
-        raise RecordError(f"There is no folder {str(directory)!r}.")
+        raise RecordError(f"There is no folder {str(directory)!r}. Give the one that Keras Tuner wrote.")
     if _is_project(folder):
         return folder
     projects = sorted(child for child in folder.iterdir() if child.is_dir() and _is_project(child))
@@ -188,8 +188,8 @@ def find_project(directory: Source) -> Path:
     )
 
 
-def read_search(directory: Source, *, now: float | None = None) -> Search:
-    """Read a search; `now` (seconds since the epoch) is for tests.
+def read_search(directory: Source) -> Search:
+    """Read a search.
 
     Raises:
         RecordError: If there is no search in `directory`, or more than one.
@@ -216,7 +216,7 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
     running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
     ongoing = {str(tuner): str(name) for tuner, name in _dict(oracle.get("ongoing_trials")).items()}
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
-    silence = (time.time() if now is None else now) - last_write
+    silence = time.time() - last_write
     stopped = (folder / STOPPED).exists()
     error = _read_json(folder / STOPPED)[0].get("error")
     if stopped and error:
@@ -238,7 +238,7 @@ def read_search(directory: Source, *, now: float | None = None) -> Search:
 
 def _learned_nothing(record: TrialRecord) -> bool:
     """Whether the loss of a fresh model's only training ended no lower than it began, as far as noise lets one see."""
-    losses = [float(loss) for loss in (record.training or {}).get("losses", {}).get("loss", []) if loss is not None]
+    losses = [float(loss) for loss in (record.training or {}).get("losses", {}).get("loss", [])]
     goes_on = record.source != "range test" or record.ways > 1 or record.schedule["initial_epoch"]
     if goes_on or len(losses) < FEWEST_POINTS or not all(map(math.isfinite, losses)):
         return False
@@ -265,7 +265,7 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
         recorded = record.values
         if state.get("status") == "RUNNING":  # Keras Tuner has written down none of those that it has declared itself
             recorded = {name: value for name, value in recorded.items() if name in values}
-        if values and not holds(values, recorded, PREFIX):
+        if values and not holds(values, recorded):
             record = None
             problems.append("The record of autolr in its folder belongs to other hyperparameter values: it is stale.")
     except (RecordError, RecursionError) as error:  # the latter of nonsense nested very deep

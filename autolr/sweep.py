@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 
 from autolr.batchnorm import is_normalized, moving_statistics
-from autolr.burst_recorder import BurstRecorder, Paused
-from autolr.bursts import ALL_ROUNDS, BURST_STEPS, ROUNDS, Burst, Round, gathers_pace, may_go_on, next_burst
-from autolr.curve import RangeTest, noise_of
+from autolr.burst_recorder import BurstRecorder
+from autolr.burst_search import BurstSearch
+from autolr.bursts import ALL_ROUNDS, BURST_STEPS
+from autolr.curve import RangeTest
 from autolr.data import holding_nan, is_empty, without_samples
 from autolr.errors import check_count, invalid, is_finite, shown, warn
 from autolr.fit import Fit, can_skip, quick_collection, unassisted_fit
@@ -190,7 +189,8 @@ def run_range_test(
                     longer = steps < ALL_ROUNDS[-1].steps
                     return longer and can_skip(model, fit.x, fit.arguments, steps * batches_per_update(model.optimizer))
 
-                return _confirmed(train(finder), burst_steps, train, end_lr=finder.end_lr, may_pause=may_pause)
+                sweep = train(finder)
+                return BurstSearch(sweep, train, steps=burst_steps, end_lr=finder.end_lr, may_pause=may_pause).run()
         finally:
             original.restore()
 
@@ -245,70 +245,3 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
     split = arguments.get("validation_split")
     if split is not None and not (is_finite(split) and 0 <= split < 1):
         raise invalid("validation_split", "be in [0, 1)", split, "It is left out of the test, as of training.")
-
-
-def _confirmed(
-    sweep: RangeTest,
-    burst_steps: int,
-    train: Callable[[LossRecorder], RangeTest],
-    *,
-    end_lr: float,
-    may_pause: Callable[[int], bool],
-) -> RangeTest:
-    """The sweep, with bursts around what it suggests.
-
-    A burst goes on where a shorter one at its rate has paused, or has the same end if that one diverged. It sees the
-    batches that it would have seen from the beginning.
-    """
-    bounds, untrained = sweep.bounds(), sweep.untrained_losses()
-    if bounds.status in ("flat", "non_finite") or len(untrained) < 3 or not np.all(np.isfinite(untrained)):
-        return sweep
-    bursts: list[Burst] = []
-    paused: list[Paused] = []
-    noise, spent = noise_of(untrained), 0
-    # Above a rate that diverged nothing is to be sought; where nothing did, the best may lie beyond the sweep.
-    highest = end_lr if sweep.diverged else math.inf
-
-    def begun(rate: float) -> Paused | None:
-        return next((it for it in paused if math.isclose(it.rate, rate)), None)
-
-    def has_diverged(rate: float) -> bool:
-        return any(burst.change == math.inf and math.isclose(burst.lr, rate) for burst in bursts)
-
-    def cost(rate: float, steps: int) -> int:
-        if has_diverged(rate):
-            return 0
-        before = begun(rate)
-        return steps - len(before.losses) if before else steps
-
-    def run(rounds: Sequence[Round]) -> RangeTest:
-        nonlocal spent, paused
-        while found := next_burst(
-            bounds.max_lr,
-            bursts,
-            steps_left=burst_steps - spent,
-            within=(0.0, highest),
-            rounds=rounds,
-            noise=noise,
-            cost=cost,
-        ):
-            rate, steps = found
-            if has_diverged(rate):
-                bursts.append(Burst(rate, math.inf, steps))
-                continue
-            before = begun(rate)
-            recorder = BurstRecorder(rate, steps, begun=before, pausing=may_pause(steps))
-            burst = train(recorder)
-            spent += burst.steps_spent
-            bursts.append(Burst.of(rate, burst.losses, untrained, steps=steps, noise=noise))
-            held = [it for it in (*paused, recorder.paused) if it is not None and it is not before]
-            paused = [it for it in held if may_go_on(it.rate, len(it.losses), bursts, noise=noise)]
-        return replace(sweep, steps_spent=sweep.steps_spent + spent, bursts=tuple(bursts))
-
-    test = run(ROUNDS)
-    # Longer ones only for a model that begins to learn late, the longest only where it has not begun yet.
-    if test.bounds().status == "small_fall" or gathers_pace(bursts, noise=noise):
-        test = run(ALL_ROUNDS[:-1])
-    if test.bounds().status == "small_fall":
-        test = run(ALL_ROUNDS)
-    return test

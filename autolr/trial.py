@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.budget import describe, plan, steps_per_epoch, trial_schedule
+from autolr.budget import describe, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
@@ -99,51 +99,41 @@ class AssistedTrial:
         own = {"fit": vars(model)["fit"]} if "fit" in vars(model) else {}  # on the model, not of its class
         self._attached.append((model, own))
         original: Callable[..., Any] = model.fit
-        signature = inspect.signature(keras.Model.fit)
         trained: list[Any] = []  # optimizers this model was trained with
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             model.fit = original  # the range test is a `fit`, too
-            self.fitted += 1
             try:
-                if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
-                    drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
-                    self.diary.forget()
-                try:
-                    arguments = dict(signature.bind(model, *args, **kwargs).arguments)
-                except TypeError as error:
-                    if type(model).fit is not keras.Model.fit or own:  # Keras's own will say what is wrong itself
-                        self.diary.warn(
-                            "signature",
-                            f"The model's `fit` takes other arguments than Keras's ({error}). It trains without "
-                            "AutoLR.",
-                        )
-                    return original(*args, **kwargs)
-                if not accepts(original, "callbacks"):
-                    self.diary.warn(
-                        "signature",
-                        "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate. It trains "
-                        "without AutoLR.",
-                    )
-                    return original(*args, **kwargs)
-                del arguments["self"]
-                # What came by position goes on by position: the model's own `fit` may call it something else.
-                positional = list(arguments)[: len(args)]
-                if accepts(original, "verbose"):
-                    arguments = self._on_screen(arguments)
-                arguments = self.assist(model, arguments, trained=trained)
-                may_come_later = type(model).fit is not keras.Model.fit or has_own_end(callbacks_of(arguments))
-                if self.objective_check is not None and arguments.get("validation_freq", 1) == 1 and not may_come_later:
-                    # Behind those that report, too.
-                    arguments["callbacks"] = [*callbacks_of(arguments), self.objective_check]
-                trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
-                values = [arguments.pop(name) for name in positional]
-                return original(*values, **arguments)
+                return self._fit(model, args, kwargs, trained=trained)
             finally:
                 model.fit = fit
 
         vars(fit)["unassisted"] = original
         model.fit = fit
+
+    def _fit(self, model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any], *, trained: list[Any]) -> Any:
+        """The model's own `fit` with these arguments, on the schedule if it can be helped; notes its optimizer."""
+        self.fitted += 1
+        if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
+            drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
+            self.diary.forget()
+        arguments, trouble = _by_name(model, args, kwargs)
+        if arguments is None:
+            if trouble:
+                self.diary.warn("signature", f"{trouble} It trains without AutoLR.")
+            return model.fit(*args, **kwargs)
+        # What came by position goes on by position: the model's own `fit` may call it something else.
+        positional = list(arguments)[: len(args)]
+        if accepts(model.fit, "verbose"):
+            arguments = self._on_screen(arguments)
+        arguments = self.assist(model, arguments, trained=trained)
+        may_come_later = not _is_keras_own(model.fit) or has_own_end(callbacks_of(arguments))
+        if self.objective_check is not None and arguments.get("validation_freq", 1) == 1 and not may_come_later:
+            # Behind those that report, too.
+            arguments["callbacks"] = [*callbacks_of(arguments), self.objective_check]
+        trained.append(getattr(model, "optimizer", None))  # one that is not compiled has none
+        values = [arguments.pop(name) for name in positional]
+        return model.fit(*values, **arguments)
 
     def detach(self) -> None:
         """Give the models their own `fit` back: who keeps one and trains it further is no part of the trial."""
@@ -189,7 +179,7 @@ class AssistedTrial:
                     f"Trial {self.trial.trial_id} could not be prepared ({in_brief(error)}). "
                     "It trains without AutoLR, at the rate its model is compiled with.",
                 )
-        arguments = self._without_cycles_to_judge(arguments)
+        arguments = self._leave_out_judges_of_cycles(arguments)
         return {**arguments, "x": data.release()} if isinstance(data, Replay) else arguments
 
     def _forget_values(self) -> None:
@@ -198,7 +188,7 @@ class AssistedTrial:
             self.trial.hyperparameters.values.pop(name, None)
         self.diary.forget()
 
-    def _without_cycles_to_judge(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _leave_out_judges_of_cycles(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Without callbacks that stop at the ends of cycles, if this trial is not assisted and has none."""
         callbacks = callbacks_of(arguments)
         kept = without_cycles_to_judge(callbacks)
@@ -228,8 +218,7 @@ class AssistedTrial:
         self._warn_of_schedule(arguments)
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, arguments, trained)
-        # Only where Keras cannot know it either.
-        length = None if steps_per_epoch(arguments) else self.search.batches_in_epoch(arguments["x"])
+        length = self.search.batches_in_epoch(arguments["x"])  # counts where Keras cannot know it
         found = self._find_bounds(model, arguments, length)
         schedule = plan(
             choices, arguments, batches_per_update=batches_per_update(model.optimizer), batches_in_epoch=length
@@ -293,7 +282,7 @@ class AssistedTrial:
         batches_in_epoch: int | None,
     ) -> list[Any]:
         """The user's callbacks, and before them those that set the rate and write down what happens."""
-        callbacks = self._without_rate_callbacks(callbacks_of(arguments))
+        callbacks = self._leave_out_rate_callbacks(callbacks_of(arguments))
         scheduler = SGDRScheduler(
             bounds.min_lr,
             bounds.max_lr,
@@ -379,7 +368,7 @@ class AssistedTrial:
                 f"Trial {self.trial.trial_id} goes on with its weights and a fresh optimizer.",
             )
 
-    def _without_rate_callbacks(self, callbacks: list[Any]) -> list[Any]:
+    def _leave_out_rate_callbacks(self, callbacks: list[Any]) -> list[Any]:
         kept = without_rate_callbacks(callbacks)
         if len(kept) < len(callbacks):
             names = ", ".join(sorted({type(callback).__name__ for callback in callbacks if callback not in kept}))
@@ -389,3 +378,23 @@ class AssistedTrial:
                 'To train with them and without AutoLR\'s schedule, pass `rate_callbacks="keep"` to the tuner.',
             )
         return kept
+
+
+def _is_keras_own(fit: Callable[..., Any]) -> bool:
+    """Whether a model's `fit` is Keras's, neither of the model's class nor of the model alone."""
+    return getattr(fit, "__func__", None) is keras.Model.fit
+
+
+def _by_name(model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The arguments of a call of a model's `fit` by name; None where AutoLR can't add its own to them, and why."""
+    try:
+        arguments = dict(inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments)
+    except TypeError as error:
+        # Keras's own will say what is wrong itself.
+        return None, "" if _is_keras_own(
+            model.fit
+        ) else f"The model's `fit` takes other arguments than Keras's ({error})."
+    if not accepts(model.fit, "callbacks"):
+        return None, "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate."
+    del arguments["self"]
+    return arguments, ""

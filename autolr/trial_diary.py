@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autolr.curve import RangeTest
+from autolr.files import is_remote
 from autolr.records import FILE_NAME, TrialRecord
 from autolr.search_memory import SearchMemory
 from autolr.verdicts import LRBounds
@@ -40,8 +41,8 @@ class TrialDiary:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the trial's folder is on a file system that only TensorFlow can write to, as Keras Tuner does."""
-        return "://" in self._folder
+        """Whether the trial's folder is on a file system that only TensorFlow can write to."""
+        return is_remote(self._folder)
 
     def say(self, text: str) -> None:
         """One line about a phase of the trial."""

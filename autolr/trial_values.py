@@ -23,6 +23,16 @@ MIN_LR, MAX_LR, TAIL = f"{PREFIX}min_lr", f"{PREFIX}max_lr", f"{PREFIX}tail_aver
 NAMES = {"min_lr": MIN_LR, "max_lr": MAX_LR, "tail_average": TAIL, **{name: name for name in DEFAULTS}}
 
 
+def without_found(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameter values without what the trial has found itself."""
+    return {name: value for name, value in values.items() if not name.startswith(PREFIX)}
+
+
+def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a search chose, without those found by the trial or set by Keras Tuner for itself."""
+    return {name: value for name, value in without_found(values).items() if not name.startswith(TUNER_PREFIX)}
+
+
 def scheduler_arguments(hp: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the `SGDRScheduler` a trial was trained with: see its `from_hyperparameters`.
 
@@ -44,7 +54,7 @@ def scheduler_arguments(hp: Any, overrides: Mapping[str, Any]) -> dict[str, Any]
             f"Received: hp.values={hp.values!r}. Take it from a finished AutoLR search, or pass "
             f"{' and '.join(sorted(missing))}."
         )
-    chosen = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
+    arguments = {"fit_budget": True, **DEFAULTS, **arguments, **overrides}
     # The other shapes begin at `min_lr` as it is.
-    warms_up = chosen["fit_budget"] and chosen.get("shape", "cosine") == "cosine"
-    return {"warmup": WARMUP if warms_up else 0, "tail_average": TAIL_AVERAGE, **chosen}
+    warms_up = arguments["fit_budget"] and arguments.get("shape", "cosine") == "cosine"
+    return {"warmup": WARMUP if warms_up else 0, "tail_average": TAIL_AVERAGE, **arguments}

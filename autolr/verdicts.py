@@ -8,6 +8,8 @@ from typing import Any
 
 from autolr.errors import invalid, is_finite
 
+MIN_POINTS = 10  # finite losses, to be judged
+
 STATUSES: Mapping[str, str] = {
     "ok": "The loss fell and rose again, and both stand out from its noise.",
     "never_fell": "The loss rose at high rates but did not fall before.",
@@ -16,7 +18,7 @@ STATUSES: Mapping[str, str] = {
     "never_diverged": "The loss fell and had not risen again when the sweep ended.",
     "diverged_at_once": "The loss rose near the start of the sweep, without a fall before.",
     "too_few_points": "There are too few finite losses to judge.",
-    "non_finite": "Fewer than 10 losses are finite, and others are not.",
+    "non_finite": f"Fewer than {MIN_POINTS} losses are finite, and others are not.",
     "too_noisy": "Neither a fall nor a rise of the loss stands out from its noise.",
 }
 
@@ -36,7 +38,7 @@ ADVICE = {
     "diverged_at_once": "The bounds are near the lowest rates tried and may still be too high. Check the data for NaN, "
     "bring inputs and targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`; a tuner's "
     "is fixed).",
-    "too_few_points": "The bounds are a guess, not a finding. Record at least {points} steps.",
+    "too_few_points": f"The bounds are a guess, not a finding. Record at least {MIN_POINTS} steps.",
     "non_finite": "The bounds stay below the first non-finite loss. If that is the sweep's first, no rate helps, and "
     "the bounds mean nothing: check the data and the loss for NaN. If not, bring inputs and "
     "targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`; a tuner's is fixed).",

@@ -160,12 +160,12 @@ def test_others_may_read_a_record_as_they_may_any_other_file(tmp_path):
 
 
 def test_what_a_trial_found_is_no_difference_in_its_values():
-    assert holds({"units": 8, "autolr/min_lr": 0.1}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
-    assert holds({"units": 8}, {"units": 8, "autolr/min_lr": 0.2}, "autolr/")
-    assert not holds({"units": 8}, {"units": 9}, "autolr/")
-    assert not holds({}, {"units": 8}, "autolr/")
+    assert holds({"units": 8, "autolr/min_lr": 0.1}, {"units": 8, "autolr/min_lr": 0.2})
+    assert holds({"units": 8}, {"units": 8, "autolr/min_lr": 0.2})
+    assert not holds({"units": 8}, {"units": 9})
+    assert not holds({}, {"units": 8})
 
 
 def test_what_a_trial_declared_after_its_training_is_no_difference():
-    assert holds({"units": 8, "threshold": None}, {"units": 8}, "autolr/")
-    assert not holds({"units": 8}, {"units": 8, "threshold": None}, "autolr/")
+    assert holds({"units": 8, "threshold": None}, {"units": 8})
+    assert not holds({"units": 8}, {"units": 8, "threshold": None})

@@ -1,0 +1,30 @@
+"""Trainings that end before the learning rate of their schedule has come down."""
+
+from __future__ import annotations
+
+from autolr.errors import warn
+from autolr.sgdr import Schedule
+
+SHORT = 0.75  # of the batches planned: an epoch of fewer has other data than its schedule
+
+
+def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:
+    """Warn if a training of so many epochs ends within the schedule's first cycle."""
+    first = schedule.cycle_length + (0 if schedule.warms_up_inside else schedule.warmup)
+    if epochs < first and not schedule.fit_budget:
+        warn(
+            f"Training ends within the first cycle, after {epochs} of {first:g} epochs, before the learning rate has "
+            "come down. Unless another `fit` goes on from there, `fit_budget=True` fits the cycles to the training."
+        )
+
+
+def warn_if_short(trained: int, planned: int) -> bool:
+    """Warn if epochs of so few batches do not come to the ends that were laid out for more; whether it was so."""
+    if trained >= SHORT * planned:
+        return False
+    warn(
+        f"An epoch had {trained} batches, not the {planned} that its schedule is laid out for, as announced by "
+        "`steps_per_epoch` or the length of the data, or as the first epoch had: the learning rate will not come down "
+        "at the ends of its cycles. Say how many there are, or leave `steps_per_epoch` out."
+    )
+    return True
