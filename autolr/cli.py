@@ -41,12 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.port is not None and not options.watch:
             parser.error("--port goes with --watch, which serves the page")
-        if options.output and (Path(options.output).is_dir() or not Path(options.output).parent.is_dir()):
-            raise OSError(f"-o must name a file in a folder that exists. Received: -o {options.output}")
+        if not options.directory:
+            raise RecordError("DIRECTORY must name the folder of a search. Received: an empty name")
+        output = options.output
+        if output is not None and (not output or Path(output).is_dir() or not Path(output).parent.is_dir()):
+            raise OSError(f"-o must name a file in a folder that exists. Received: -o {output!r}")
         if options.watch:
-            watch(options.directory, port=PORT if options.port is None else options.port, output=options.output)
+            watch(options.directory, port=PORT if options.port is None else options.port, output=output)
         else:
-            path = write_report(options.directory, options.output or "report.html")
+            path = write_report(options.directory, output or "report.html")
             print(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB).")
     except (RecordError, OSError) as error:
         print(f"autolr report: {error}", file=sys.stderr)

@@ -119,6 +119,21 @@ class TunerSeams(_Tuner):
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
 
+def overrides(tuner: Any, *names: str) -> bool:
+    """Whether a class of the user's, or the tuner itself, has a method of one of these names in place of Keras Tuner's.
+
+    Keras Tuner's own check of `run_trial` takes the mixin's for the user's doing.
+    """
+    known = ("keras_tuner", "autolr")
+    owners = [it for it in type(tuner).__mro__ if it is not object and it.__module__.partition(".")[0] not in known]
+    return any(name in vars(it) for name in names for it in (tuner, *owners))
+
+
+def scores_by_fit(tuner: Any) -> bool:
+    """Whether a trial's score is among what its model's `fit` reports: a user's own methods may take any other."""
+    return not overrides(tuner, "run_trial", "_build_and_fit_model", "on_epoch_end")
+
+
 def has_chief() -> bool:
     """Whether this process is part of a search on many machines, by Keras Tuner's environment variables."""
     return "KERASTUNER_ORACLE_IP" in os.environ

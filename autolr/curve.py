@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,6 +86,10 @@ class RangeTest:
             and (self.diverged, self.steps_spent) == (other.diverged, other.steps_spent)
             and (self.bursts, self.normalized) == (other.bursts, other.normalized)
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By `__init__`, so that the arrays of a copy can't be written to either.
+        return RangeTest, tuple(getattr(self, field.name) for field in fields(self))
 
     __hash__ = None  # type: ignore[assignment] # arrays have no hash; mypy wants a method here
 

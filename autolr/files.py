@@ -19,7 +19,14 @@ def is_remote(path: str) -> bool:
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` when it is whole: no reader or crash sees half of it."""
+    """Where to write a file that takes the place of `path` when it is whole: no reader or crash sees half of it.
+
+    What a link leads to is replaced, not the link, and a device or a pipe is written to.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     # A name of its own, as another process may write there, too; with the ending, by which Keras knows the format. Not
     # by `tempfile`, whose files only their owner may read: reports are made by others, too.
     aside = path.with_name(f".{uuid.uuid4().hex}-{path.name}")

@@ -64,16 +64,17 @@ class Fit:
         """
         fit = unassisted_fit(self.model)
         # Keras must not evaluate in between.
-        frequency = {"validation_freq": NEVER} if accepts(fit, "validation_freq") else {}
+        quietly = {"verbose": 0, "validation_freq": NEVER}
+        options = {name: value for name, value in quietly.items() if accepts(fit, name)}
+        data = (self.x.replay() if isinstance(self.x, Replay) else self.x, self.y)
         try:
             with _skipping(self.model, skipped):
+                # A `fit` of the user's own need not take targets.
                 fit(
-                    self.x.replay() if isinstance(self.x, Replay) else self.x,
-                    self.y,
+                    *(data if self.y is not None else data[:1]),
                     epochs=epochs,
                     callbacks=[callback],
-                    verbose=0,
-                    **frequency,
+                    **options,
                     **self.arguments,
                 )
         except ValueError as error:
@@ -168,6 +169,31 @@ def accepts(function: Callable[..., Any], name: str) -> bool:
     except (TypeError, ValueError):
         return True
     return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
+
+
+def is_keras_own(fit: Callable[..., Any]) -> bool:
+    """Whether a model's `fit` is Keras's, neither of the model's class nor of the model alone."""
+    return getattr(fit, "__func__", None) is keras.Model.fit
+
+
+def arguments_by_name(
+    model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """The arguments of a call of a model's `fit` by name; None where AutoLR can't add its own to them, and why."""
+    try:
+        arguments = dict(inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments)
+    except TypeError as error:
+        # Keras's own will say what is wrong itself.
+        return None, "" if is_keras_own(
+            model.fit
+        ) else f"The model's `fit` takes other arguments than Keras's ({error})."
+    if not accepts(model.fit, "callbacks"):
+        return None, "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate."
+    if "x" not in arguments:
+        own = "" if is_keras_own(model.fit) else "The model's own `fit` was given no `x`, which a range test needs."
+        return None, own
+    del arguments["self"]
+    return arguments, ""
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import keras
 
 from autolr.optimizers import (
     KEPT,
-    PROPORTIONAL,
-    has_proportional_weights,
+    SEVERAL,
+    against_schedules,
     keeps_its_optimizer,
     several_optimizers,
     takes_a_number,
@@ -19,8 +19,7 @@ def reason_to_leave_alone(model: keras.Model) -> tuple[str, str] | None:
     if several_optimizers(model):
         return (
             "several",
-            "The model has optimizers of its own beside the one it is compiled with, and one range test cannot "
-            "find bounds for several. It trains without AutoLR, at the rates its optimizers have.",
+            f"{SEVERAL} It trains without AutoLR, at the rates its optimizers have.",
         )
     if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
         return (
@@ -28,9 +27,6 @@ def reason_to_leave_alone(model: keras.Model) -> tuple[str, str] | None:
             f"{KEPT} The trial trains without AutoLR, on the schedule it is compiled with. For AutoLR, compile "
             "with a number, or use `self.optimizer`.",
         )
-    if has_proportional_weights(model.optimizer):
-        return (
-            "proportional",
-            f"{PROPORTIONAL} The trial trains without AutoLR, at the rate it is compiled with.",
-        )
+    if reason := against_schedules(model.optimizer):
+        return "constant", f"{reason} The trial trains without AutoLR, at the rate it is compiled with."
     return None

@@ -23,7 +23,8 @@ class LRFinder(LossRecorder):
     """Learning-rate range test as a callback: raises the rate exponentially, step by step, and records the losses.
 
     Training stops by itself after `num_steps`, or earlier when the loss diverges. Then the model is put back exactly as
-    it was when training began; not if `fit` ends by an error or Ctrl-C, which leave it as the sweep has made it. This
+    it was when training began; not if `fit` ends by an error or Ctrl-C, which leave it as the sweep has made it, nor by
+    a callback behind this one that puts weights of its own back, as `EarlyStopping(restore_best_weights=True)`. This
     is the sweep alone: its bounds are not confirmed by bursts, as those of `autolr.range_test` are, which also needs no
     `fit`, builds a model that is not built, takes a model with a schedule, sees each step where `steps_per_execution`
     are several, puts back what data draw, and restores the model when `fit` raises, too. An optimizer that trains

@@ -117,12 +117,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if compat_tuner.has_chief() and not is_chief():
             kwargs["overwrite"] = False  # the chief has emptied the folder; a worker would empty it of the search
         super().__init__(*args, **kwargs)
-        # Keras Tuner's own check takes the mixin's `run_trial` for the user's doing.
-        self._autolr_run_trial_is_keras_tuners = (
-            super().run_trial.__module__.split(".")[0] == "keras_tuner"
-            and type(self).run_trial is AutoLRMixin.run_trial
-        )
-        if self.hypermodel is None and self._autolr_run_trial_is_keras_tuners:
+        if self.hypermodel is None and not compat_tuner.overrides(self, "run_trial"):
             raise invalid(
                 "hypermodel",
                 "be a `HyperModel` or a function that builds a model",
@@ -170,7 +165,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             ValueError: If one that is there can have values that make no schedule.
         """
         space = self.oracle.get_space()
-        if added := add_schedule(space, may_add=self.oracle.allow_new_entries):
+        may_add = self.oracle.allow_new_entries and self.oracle.tune_new_entries
+        if added := add_schedule(space, may_add=may_add):
             self.oracle.update_space(space)
         if added and isinstance(self.oracle, kt.oracles.GridSearchOracle):
             self._autolr_memory.warn_once(
@@ -260,6 +256,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         finally:
             assisted.detach()  # a user's own `run_trial` may have built models, too
             self._autolr_trial = None
+            if assisted.fitted:
+                self._autolr_helped = trial
 
     def _autolr_assist(self, trial: Any) -> AssistedTrial:
         return AssistedTrial(
@@ -279,7 +277,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     def _autolr_scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
-        return self._autolr_run_trial_is_keras_tuners and type(self.hypermodel).fit is kt.HyperModel.fit
+        own_fit = type(self.hypermodel).fit is not kt.HyperModel.fit or "fit" in vars(self.hypermodel)
+        return compat_tuner.scores_by_fit(self) and not own_fit
 
     def _autolr_around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run an execution of a trial with its model's `fit` watched."""
@@ -322,8 +321,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def _autolr_lost_weights(self, trial: Any) -> bool:
         """Whether a trial has a score and no weights, because a method of the user's own kept them from being saved."""
         scored = trial.score is not None and math.isfinite(trial.score)  # else Keras Tuner keeps none
-        own = not self._autolr_scored_by_fit()
-        return scored and own and not compat_tuner.may_have_weights(self, trial.trial_id)
+        passes_on = self._autolr_scored_by_fit() or compat_tuner.overrides(self, "load_model")
+        return scored and not passes_on and not compat_tuner.may_have_weights(self, trial.trial_id)
 
     def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.

@@ -42,6 +42,7 @@ class CycledMomentum:
     A variable in its place is read at every step. It is not one of the optimizer's own variables: checkpoints saved
     meanwhile look as ever, and hold the optimizer's own momentum. The training step is traced anew for it, and once
     more afterwards. Of a training that is interrupted Keras tells nobody: then the next one gives it back as it begins.
+    If that was one within this training, as a callback's, it is taken over once more.
 
     Args:
         model: A compiled model. An optimizer without momentum, or with one of 0, is left alone, and any on JAX: there a
@@ -49,18 +50,24 @@ class CycledMomentum:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._model, self._taken = model, []  # type: Any, list[tuple[Any, str, float, _Momentum]]
+        self._model: Any = model
+        self._taken: list[tuple[Any, str, Any, _Momentum]] = []
         if keras.backend.backend() == "jax":
             warn("On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.")
-            return
+        else:
+            self._take_over()
+        self._has_any = bool(self._taken)
+
+    def _take_over(self) -> None:
+        model = self._model
         with scope_of(model):
             for part in parts(model.optimizer):
                 for name in NAMES:
-                    value = getattr(part, name, None)
+                    value: Any = getattr(part, name, None)
                     if isinstance(value, _Momentum):  # of a training that was interrupted
                         value = value.own
-                    if isinstance(value, float) and value > 0:
-                        variable = _Momentum(value, trainable=False, dtype="float32")
+                    if _is_number(value) and value > 0:
+                        variable = _Momentum(float(value), trainable=False, dtype="float32")
                         variable.own = value
                         self._taken.append((part, name, value, variable))
         for part, name, _, variable in self._taken:
@@ -73,10 +80,12 @@ class CycledMomentum:
             vars(model)["make_train_function"] = self._begin_another
 
     def __bool__(self) -> bool:
-        return bool(self._taken)
+        return self._has_any
 
     def assign(self, value: float) -> None:
         """Set the momentum of the next step."""
+        if self._has_any and not self._taken:  # it was given back to a training within this one
+            self._take_over()
         for *_, variable in self._taken:
             variable.assign(np.float32(value))
 
@@ -97,6 +106,11 @@ class CycledMomentum:
         if self._taken:
             vars(self._model).pop("make_train_function", None)
             self._model.make_train_function(force=True)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number of whatever type, a scalar of NumPy's or a tensor say."""
+    return is_finite(value) or (keras.ops.is_tensor(value) and value.shape == ())
 
 
 def _config_with(optimizer: Any, values: dict[str, float]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.errors import shown
+from autolr.errors import LIBRARIES, shown
 
 
 def scope_of(model: Any) -> AbstractContextManager[Any]:
@@ -80,15 +80,24 @@ def has_rate(optimizer: Any, rate: float) -> bool:
     return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits, abs_tol=smallest)
 
 
-PROPORTIONAL = (
-    "Keras's Ftrl computes the weights anew in each step, in proportion to the learning rate of that step: a rate that "
-    "changes scales them all, and a range test or a schedule does harm."
+FOR_A_CONSTANT_RATE = {
+    "Ftrl": "Keras's Ftrl computes the weights anew in each step, in proportion to the learning rate of that step: a "
+    "rate that changes scales them all, and a range test or a schedule does harm.",
+    "ScheduleFreeAdamW": "Keras's ScheduleFreeAdamW is made for a constant rate: it averages the weights itself, in "
+    "place of a schedule.",
+}
+
+
+def against_schedules(optimizer: Any) -> str:
+    """Why an optimizer is for constant rates only; nothing if it is not."""
+    classes = (kind for part in parts(optimizer) for kind in type(part).__mro__ if kind.__module__.startswith("keras."))
+    return next((FOR_A_CONSTANT_RATE[it.__name__] for it in classes if it.__name__ in FOR_A_CONSTANT_RATE), "")
+
+
+SEVERAL = (
+    "The model has optimizers of its own beside the one it is compiled with, and one range test cannot find bounds for "
+    "several."
 )
-
-
-def has_proportional_weights(optimizer: Any) -> bool:
-    """Whether weights are proportional to the latest rate: see `PROPORTIONAL`."""
-    return any(isinstance(part, keras.optimizers.Ftrl) for part in parts(optimizer))
 
 
 def several_optimizers(model: keras.Model) -> bool:
@@ -102,8 +111,8 @@ def several_optimizers(model: keras.Model) -> bool:
 
 
 KEPT = (
-    "The model also stores its optimizer in an attribute of its own, and that optimizer's learning rate is a schedule "
-    "or a callable. AutoLR cannot put another optimizer in its place, which the model would not use."
+    "The model also stores its optimizer in an attribute of its own, or refers to it in a method, and its rate is a "
+    "schedule or a callable. AutoLR cannot put another optimizer in its place: the model would not use it."
 )
 
 
@@ -123,10 +132,16 @@ def _compiled_with(model: keras.Model) -> list[Any]:
 
 
 def _held_by(model: keras.Model) -> list[Any]:
-    """Optimizers that are attributes of the model, or in one that is a list or a dictionary, under names of its own."""
+    """Optimizers that the model has under names of its own: attributes, and what is around its class's methods.
+
+    Also those in a list or a dictionary.
+    """
     # TensorFlow notes the attributes once more, in ones of its own that begin so.
-    attributes = [it for name, it in vars(model).items() if name != "optimizer" and not name.startswith("_self_")]
-    found = [value for attribute in attributes for value in _shallow(attribute)]
+    held = [it for name, it in vars(model).items() if name != "optimizer" and not name.startswith("_self_")]
+    classes = (it for it in type(model).__mro__ if it.__module__.partition(".")[0] not in LIBRARIES)
+    methods = (it for kind in classes for it in vars(kind).values())
+    held += [it for method in methods for it in compat.closure_of(method).values()]
+    found = [value for it in held for value in _shallow(it)]
     return [value for value in found if isinstance(value, keras.optimizers.Optimizer)]
 
 
@@ -153,8 +168,32 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
     if compat.is_multi_optimizer(optimizer):
         return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
     copy = type(optimizer).from_config({**config, "learning_rate": rate})
+    _check_copy(copy, optimizer)
     compat.copy_weight_decay_exclusions(optimizer, copy)
     return copy
+
+
+def _check_copy(copy: Any, optimizer: Any) -> None:
+    """Raise `ValueError` if an argument of the optimizer is not in its config, so that the copy has its default."""
+    for name in inspect.signature(type(optimizer).__init__).parameters.keys() - {"self", "learning_rate", "name"}:
+        its, copied = (getattr(it, name, None) for it in (optimizer, copy))
+        if isinstance(its, int | float | str) and its != copied:
+            raise ValueError(
+                f"The config of the optimizer `{type(optimizer).__name__}` must hold all of its arguments, since a "
+                f"learning rate that is a schedule is replaced in a copy. Received: {name}={its!r}, which a copy has "
+                f"as {copied!r}. Let its `get_config` return `{name}`, too, or compile with a number as the rate."
+            )
+
+
+def hand_over_state(optimizer: Any, to: Any) -> None:
+    """Give a copy of a built optimizer, made by `with_number_as_rate` and built, its step count and slots."""
+
+    def state_of(it: Any) -> list[Any]:
+        rates = [compat.learning_rate_source(part) for part in parts(it)]
+        return [variable for variable in it.variables if all(variable is not rate for rate in rates)]
+
+    for its, own in zip(state_of(to), state_of(optimizer), strict=True):
+        its.assign(own)
 
 
 def iterations_of(optimizer: Any) -> int:
@@ -174,7 +213,8 @@ def batches_trained(model: keras.Model, announced: int, *, iterations: int) -> i
         iterations: What `iterations_of` its optimizer said when the epoch began.
     """
     execution = int(model.steps_per_execution or 1)
-    if execution == 1 or batches_per_update(model.optimizer) > 1:
+    # One that scales the loss skips updates whose gradients are not finite.
+    if execution == 1 or batches_per_update(model.optimizer) > 1 or compat.optimizer_is_scaled(model.optimizer):
         return announced
     done = iterations_of(model.optimizer) - iterations
     return done if announced - execution < done < announced else announced

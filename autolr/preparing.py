@@ -13,7 +13,7 @@ from autolr import compat
 from autolr.data import first_batch, without_samples
 from autolr.fit import Fit
 from autolr.model_state import variables_of_data
-from autolr.optimizers import scope_of, takes_a_number, with_number_as_rate
+from autolr.optimizers import hand_over_state, scope_of, takes_a_number, with_number_as_rate
 from autolr.random_state import undrawn
 from autolr.replay import Replay
 
@@ -142,10 +142,12 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
     try:
         if not takes_a_number(model.optimizer):
             with scope_of(model):
-                model.optimizer = with_number_as_rate(model.optimizer)
-                if isinstance(compat.learning_rate_source(attributes["optimizer"]), list):
-                    # The rates it takes over can't be read while a step is traced, which would build it otherwise.
-                    model.optimizer.build(model.trainable_variables)
+                own = model.optimizer
+                model.optimizer = with_number_as_rate(own)
+                # While a step is traced, what a slot or a rate begins with can't be read from what there is.
+                model.optimizer.build(model.trainable_variables)
+                if own.built and not compat.is_multi_optimizer(own):
+                    hand_over_state(own, model.optimizer)
         model.steps_per_execution = 1
         model.train_function = None
         yield True

@@ -1,11 +1,22 @@
-"""Trainings that end before the learning rate of their schedule has come down."""
+"""Trainings that a schedule does not fit: for their optimizer, or since they end before the rate has come down."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from autolr.errors import warn
+from autolr.optimizers import SEVERAL, against_schedules, several_optimizers
 from autolr.sgdr import Schedule
 
 SHORT = 0.75  # of the batches planned: an epoch of fewer has other data than its schedule
+
+
+def warn_of_optimizer(model: Any) -> None:
+    """Warn if a schedule does the optimizer harm, or does not reach all optimizers of the model."""
+    if reason := against_schedules(model.optimizer):
+        warn(f"{reason} Train at a constant rate.")
+    if several_optimizers(model):
+        warn(f"{SEVERAL} `SGDRScheduler` sets the rate of the one it is compiled with alone.")
 
 
 def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:

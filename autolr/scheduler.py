@@ -14,19 +14,17 @@ import numpy as np
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import check_count, invalid, warn
+from autolr.errors import check_count, invalid
 from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
-    PROPORTIONAL,
     batches_per_update,
     batches_trained,
     check_assignable_rate,
-    has_proportional_weights,
     iterations_of,
 )
 from autolr.rate_history import RateHistory
 from autolr.rate_watch import BETWEEN_STEPS, WITHIN_STEP, RateWatch
-from autolr.schedule_warnings import warn_if_it_has_no_end, warn_if_short
+from autolr.schedule_warnings import warn_if_it_has_no_end, warn_if_short, warn_of_optimizer
 from autolr.sgdr import Schedule
 from autolr.trial_values import scheduler_arguments
 
@@ -233,8 +231,7 @@ class SGDRScheduler(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start afresh: nothing is left of an earlier training."""
         check_assignable_rate(self.model)
-        if has_proportional_weights(self.model.optimizer):
-            warn(f"{PROPORTIONAL} Train at a constant rate.")
+        warn_of_optimizer(self.model)
         self._give_momentum_back()  # if that training was interrupted
         self._history = RateHistory()
         # Such an optimizer has put its own average into the model by the time training ends.
@@ -317,7 +314,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             self._compute_block(step)
         rate = self._rates[step - self._block_start]
         self._watch.set(self.model.optimizer, rate)
-        if self._momentum:
+        if self._momentum is not None:
             self._momentum.assign(self._momenta[step - self._block_start])
         self._history.begin_step(step, rate, batch=batch)
 
@@ -353,7 +350,10 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _trained(self) -> int:
         """Batches of this epoch that were trained."""
-        return batches_trained(self.model, max(self._ended, default=-1) + 1, iterations=self._iterations)
+        announced, there = max(self._ended, default=-1) + 1, self.params.get("steps")
+        if there and announced >= there:
+            return int(there)
+        return batches_trained(self.model, announced, iterations=self._iterations)
 
     def _has_reached_end(self) -> bool:
         """Whether the epoch has come as far as its last batch."""

@@ -21,10 +21,11 @@ from autolr.lr_finder import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR
 from autolr.model_state import ModelState, variables_of_data
 from autolr.optimizers import (
     KEPT,
-    PROPORTIONAL,
+    SEVERAL,
+    against_schedules,
     batches_per_update,
-    has_proportional_weights,
     keeps_its_optimizer,
+    several_optimizers,
     takes_a_number,
 )
 from autolr.preparing import prepare, step_by_step
@@ -220,8 +221,10 @@ def _warn_of(model: keras.Model, x: Any, y: Any, fit_arguments: Mapping[str, Any
             "leaves them out, no learning rate helps: what a range test finds means nothing then. Leave those samples "
             "out, or fill them in."
         )
-    if has_proportional_weights(model.optimizer):
-        warn(f"{PROPORTIONAL} Choose its rate by training at several.")
+    if reason := against_schedules(model.optimizer):
+        warn(f"{reason} Choose its rate by training at several.")
+    if several_optimizers(model):
+        warn(f"{SEVERAL} What it finds is about the one it is compiled with, whether that trains anything or not.")
 
 
 def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ At that point the final arguments are known, whoever chose them: the search, a `
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ from autolr.budget import describe, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
-from autolr.fit import Fit, accepts
+from autolr.fit import Fit, accepts, arguments_by_name, is_keras_own
 from autolr.left_alone import reason_to_leave_alone
 from autolr.optimizers import (
     batches_per_update,
@@ -117,7 +116,7 @@ class AssistedTrial:
         if self.fitted == 1:  # of a training that was interrupted: whatever comes, they are none of this one's
             drop_snapshots(Path(self.folder) / SNAPSHOTS, after=0)
             self.diary.forget()
-        arguments, trouble = _by_name(model, args, kwargs)
+        arguments, trouble = arguments_by_name(model, args, kwargs)
         if arguments is None:
             if trouble:
                 self.diary.warn("signature", f"{trouble} It trains without AutoLR.")
@@ -127,7 +126,7 @@ class AssistedTrial:
         if accepts(model.fit, "verbose"):
             arguments = self._on_screen(arguments)
         arguments = self.assist(model, arguments, trained=trained)
-        may_come_later = not _is_keras_own(model.fit) or has_own_end(callbacks_of(arguments))
+        may_come_later = not is_keras_own(model.fit) or has_own_end(callbacks_of(arguments))
         if self.objective_check is not None and arguments.get("validation_freq", 1) == 1 and not may_come_later:
             # Behind those that report, too.
             arguments["callbacks"] = [*callbacks_of(arguments), self.objective_check]
@@ -378,23 +377,3 @@ class AssistedTrial:
                 'To train with them and without AutoLR\'s schedule, pass `rate_callbacks="keep"` to the tuner.',
             )
         return kept
-
-
-def _is_keras_own(fit: Callable[..., Any]) -> bool:
-    """Whether a model's `fit` is Keras's, neither of the model's class nor of the model alone."""
-    return getattr(fit, "__func__", None) is keras.Model.fit
-
-
-def _by_name(model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The arguments of a call of a model's `fit` by name; None where AutoLR can't add its own to them, and why."""
-    try:
-        arguments = dict(inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments)
-    except TypeError as error:
-        # Keras's own will say what is wrong itself.
-        return None, "" if _is_keras_own(
-            model.fit
-        ) else f"The model's `fit` takes other arguments than Keras's ({error})."
-    if not accepts(model.fit, "callbacks"):
-        return None, "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate."
-    del arguments["self"]
-    return arguments, ""

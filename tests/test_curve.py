@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -116,3 +118,11 @@ def test_a_fall_within_rounding_is_none():
     bursts = [Burst(rate, change, steps) for steps in (24, 48) for rate, change in changes.items()]
     test = RangeTest(lrs, np.where(lrs < 1e-5, 2.303, 9.0), bursts=tuple(bursts))
     assert test.bounds().status == "small_fall"
+
+
+def test_copies_cannot_be_written_to_either():
+    test = RangeTest([1e-3, 1e-2], [2.0, 1.0], bursts=(Burst(1e-2, -0.5, 24),), normalized=True)
+    for twin in (pickle.loads(pickle.dumps(test)), copy.deepcopy(test)):
+        assert twin == test
+        with pytest.raises(ValueError, match="read-only"):
+            twin.losses[0] = 0.0

@@ -879,12 +879,36 @@ def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, cap
     assert "-o must name a file in a folder that exists" in error
 
 
+def test_a_link_and_a_pipe_stay_what_they_are(tmp_path):
+    path, link, pipe, read = finished(tmp_path / "s"), tmp_path / "latest.html", tmp_path / "pipe", []
+    link.symlink_to(tmp_path / "of-today.html")
+    write_report(path, link)
+    assert link.is_symlink()
+    assert "</html>" in (tmp_path / "of-today.html").read_text()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert main(["report", str(path), "-o", str(pipe)]) == 0
+    reader.join()
+    assert pipe.is_fifo()
+    assert "</html>" in read[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [([""], "DIRECTORY must name"), (["{}", "-o", ""], "-o must name a file")]
+)
+def test_an_empty_name_is_not_taken_for_none(tmp_path, capsys, arguments, said):
+    path = finished(tmp_path / "s")
+    assert main(["report", *(argument.format(path) for argument in arguments)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_folder_is_no_file_to_write(tmp_path, capsys):
     path = finished(tmp_path / "s")
     assert main(["report", str(path), "-o", str(tmp_path)]) == 2
     assert (
         capsys.readouterr().err
-        == f"autolr report: -o must name a file in a folder that exists. Received: -o {tmp_path}\n"
+        == f"autolr report: -o must name a file in a folder that exists. Received: -o {str(tmp_path)!r}\n"
     )
     with pytest.raises(IsADirectoryError, match=r"^Argument `path` must name a file. Received: path=.*, a folder"):
         write_report(path, tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import RateSpy, assert_same_arrays, compiled, one_weight, rate_of, sequential
 
-from autolr import AutoLRWarning, SGDRScheduler, sgdr_lr
+from autolr import AutoLRWarning, SGDRScheduler, range_test, sgdr_lr
 from autolr.budget import describe, plan
 from autolr.cycle_ends import snapshot_paths
 from autolr.momentum import CycledMomentum
@@ -216,6 +216,41 @@ class TestMomentum:
         configs = []
         fit(model, SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle"), seen, epochs=2)
         assert {(config["momentum"], config["beta_1"]) for config in configs} == {(0.7, 0.8)}
+
+    @pytest.mark.parametrize("within", ["a range test", pytest.param("a new trace", marks=pytest.mark.slow)])
+    def test_it_goes_on_after_a_training_within_the_training(self, within):
+        model, seen = one_weight(), []
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.3), "mse")
+
+        class Within(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 1 and within == "a range test":
+                    range_test(self.model, X, Y, num_steps=3, burst_steps=0, batch_size=len(X))
+                elif epoch == 1:
+                    self.model.make_train_function(force=True)
+
+            def on_train_batch_end(self, batch, logs=None):
+                seen.append(float(keras.ops.convert_to_numpy(self.model.optimizer.momentum)))
+
+        schedule = SGDRScheduler(0.01, 0.4, cycle_length=4, shape="one_cycle", momentum=(0.5, 0.9))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AutoLRWarning)  # of the range test
+            fit(model, schedule, Within(), epochs=4)
+        height = (np.array(schedule.history["lr"]) - 0.01) / 0.39
+        np.testing.assert_allclose(seen, 0.9 - 0.4 * height, atol=0.02)
+        assert model.optimizer.momentum == 0.3
+
+    def test_a_number_of_numpys_is_moved_too(self):
+        model, seen = one_weight(), []
+        model.compile(keras.optimizers.Adam(beta_1=np.float32(0.7)), "mse")
+        spy = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append(
+                float(keras.ops.convert_to_numpy(model.optimizer.beta_1))
+            )
+        )
+        fit(model, SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle", momentum=(0.5, 0.9)), spy, epochs=2)
+        assert max(seen) - min(seen) > 0.3
+        assert model.optimizer.beta_1 == np.float32(0.7)
 
     def test_without_momentum_there_is_none_to_move(self):
         model, schedule = one_weight(), SGDRScheduler(0.01, 0.4, cycle_length=2, shape="one_cycle")
@@ -532,3 +567,37 @@ def test_a_scheduler_shows_its_schedule():
     assert repr(SGDRScheduler(0.01, 0.5, cycle_length=3)).startswith(
         "<SGDRScheduler: Schedule(min_lr=0.01, max_lr=0.5, c"
     )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="`tf.data`")
+@pytest.mark.parametrize("unknown", [False, True])
+def test_updates_skipped_to_scale_the_loss_are_no_missing_batches(unknown):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(256, 6)).astype("float32"), rng.normal(size=(256, 1)).astype("float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    # So large a scale that the first updates are not finite.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**127)
+    model.compile(optimizer, lambda y, prediction: (y - prediction) ** 2, steps_per_execution=4)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
+    schedule = SGDRScheduler(1e-4, 1e-2, cycle_length=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoLRWarning)
+        model.fit(batches.filter(lambda *_: True) if unknown else batches, epochs=2, verbose=0, callbacks=[schedule])
+    assert int(optimizer.iterations) < 16
+    assert schedule.history["step"] == [0, 4, 8, 12]
+
+
+def test_an_optimizer_for_constant_rates_and_several_of_them_are_told_of(data):
+    class Adversaries(keras.Sequential):
+        def compile(self, *args, **options):
+            super().compile(*args, **options)
+            self.other = keras.optimizers.SGD(0.1)
+
+    with pytest.warns(AutoLRWarning, match="has optimizers of its own.*sets the rate of the one it is compiled with"):
+        compiled(Adversaries(sequential().layers)).fit(*data, verbose=0, callbacks=[SGDRScheduler(0.001, 0.01)])
+    if hasattr(keras.optimizers, "ScheduleFreeAdamW"):
+        model = compiled(sequential(), keras.optimizers.ScheduleFreeAdamW(0.001))
+        with pytest.warns(AutoLRWarning, match="ScheduleFreeAdamW is made for a constant rate.*Train at a constant"):
+            model.fit(*data, verbose=0, callbacks=[SGDRScheduler(0.001, 0.01)])

@@ -695,3 +695,26 @@ def test_steps_on_data_of_unknown_size_are_counted_though_their_end_is_a_surpris
     unknown = tf.data.Dataset.from_tensor_slices(data).batch(16).filter(lambda x, y: True)  # ends again and again
     test = range_test(compiled(sequential()), unknown, num_steps=12, burst_steps=0)
     assert test.steps_spent == len(test) == 12
+
+
+def test_an_optimizer_with_a_schedule_is_swept_with_its_own_slots(data):
+    """Adagrad divides by all gradients it has seen: without them, a trained model would be swept as a fresh one."""
+    x, y = data
+
+    def swept(rate):
+        keras.utils.set_random_seed(3)
+        model = compiled(sequential(), keras.optimizers.Adagrad(rate))
+        train_two_epochs(model, data)
+        return range_test(model, x, y, batch_size=16, num_steps=12, burst_steps=0, shuffle=False).losses
+
+    constant = keras.optimizers.schedules.PolynomialDecay(0.05, 10, 0.05)
+    np.testing.assert_allclose(swept(constant), swept(0.05), rtol=1e-5)
+
+
+def test_a_sweep_of_one_optimizer_among_several_says_what_it_is_about(data):
+    model = compiled(sequential())
+    model.other = keras.optimizers.SGD(0.1)
+    with pytest.warns(
+        AutoLRWarning, match="has optimizers of its own.*the one it is compiled with, whether that trains"
+    ):
+        range_test(model, *data, num_steps=12, burst_steps=0)

@@ -1,0 +1,186 @@
+"""Methods of the user's own in place of Keras Tuner's or Keras's: trials that Keras Tuner trains are trained here."""
+
+from __future__ import annotations
+
+import warnings
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import pytest
+from helpers import compiled, plain
+
+import autolr
+from autolr.optimizers import with_number_as_rate
+from autolr.records import TrialRecord
+
+OPTIONS = {"max_trials": 1, "range_test_min_steps": 2}
+
+
+def search(tuner, *data):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tuner.search(*data, epochs=2, verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    return trial, [str(it.message) for it in caught if issubclass(it.category, autolr.AutoLRWarning)]
+
+
+class ScoresItself(kt.RandomSearch):
+    def _build_and_fit_model(self, trial, *args, **kwargs):
+        model = self._try_build(trial.hyperparameters)
+        self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+        return {"zeal": 2.0}
+
+
+class AddsScores(autolr.RandomSearch):
+    def _build_and_fit_model(self, trial, *args, **kwargs):
+        super()._build_and_fit_model(trial, *args, **kwargs)
+        return {"zeal": 2.0}
+
+
+class Updates(autolr.RandomSearch):
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        self.oracle.update_trial(trial.trial_id, {"zeal": 1.0 + epoch}, step=epoch)
+
+
+def with_fit_of_its_own():
+    def fit(hp, model, *args, **kwargs):
+        model.fit(*args, **kwargs)
+        return {"zeal": 2.0}
+
+    hypermodel = kt.HyperModel()
+    hypermodel.build, hypermodel.fit = lambda hp: plain(), fit
+    return hypermodel
+
+
+@pytest.mark.filterwarnings("ignore:.*update_trial")
+@pytest.mark.parametrize(
+    ("tuner_class", "make"),
+    [
+        (autolr.with_auto_lr(ScoresItself), lambda: lambda hp: plain()),
+        pytest.param(AddsScores, lambda: lambda hp: plain(), marks=pytest.mark.slow),
+        (Updates, lambda: lambda hp: plain()),
+        (autolr.RandomSearch, with_fit_of_its_own),
+    ],
+    ids=["in place of ours", "around ours", "epoch by epoch", "of the hypermodel alone"],
+)
+def test_scores_that_do_not_come_from_fit_are_taken(tmp_path, data, tuner_class, make):
+    tuner = tuner_class(make(), objective=kt.Objective("zeal", "max"), directory=tmp_path, **OPTIONS)
+    trial, warned = search(tuner, *data)
+    assert (trial.status, trial.score) == ("COMPLETED", 2.0)
+    assert "autolr/max_lr" in trial.hyperparameters.values
+    assert not [text for text in warned if "without AutoLR" in text]
+
+
+class SavesItself(kt.RandomSearch):
+    def run_trial(self, trial, *args, **kwargs):
+        model = self._try_build(trial.hyperparameters)
+        history = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+        model.save_weights(f"{self.get_trial_dir(trial.trial_id)}/own.weights.h5")
+        return history
+
+    def load_model(self, trial):
+        model = self.hypermodel.build(trial.hyperparameters)
+        model.load_weights(f"{self.get_trial_dir(trial.trial_id)}/own.weights.h5")
+        return model
+
+
+def test_a_tuner_that_trains_saves_and_loads_by_itself_is_told_nothing_wrong(tmp_path, data):
+    tuner = autolr.with_auto_lr(SavesItself)(lambda hp: plain(), objective="loss", directory=tmp_path, **OPTIONS)
+    trial, warned = search(tuner, *data)
+    assert "autolr/max_lr" in trial.hyperparameters.values
+    assert not [text for text in warned if "without AutoLR" in text or "has kept no weights" in text]
+    assert tuner.get_best_models()
+
+
+def test_a_grid_that_takes_no_new_entries_is_not_said_to_grow(tmp_path, data):
+    hp = kt.HyperParameters()
+    hp.Choice("units", [4, 8])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The grid gets")
+        autolr.GridSearch(
+            lambda hp: plain(), "loss", hyperparameters=hp, tune_new_entries=False, directory=tmp_path, project_name="p"
+        )
+
+
+class HoldsItsData(keras.Sequential):
+    def fit(self, epochs=1, callbacks=None, verbose=0):
+        x, y = np.zeros((32, 6), "float32"), np.zeros(32)
+        return super().fit(x, y, epochs=epochs, callbacks=callbacks, verbose=verbose)
+
+
+class TakesDataAlone(keras.Sequential):
+    def fit(self, x, **options):
+        return super().fit(x, **options)
+
+
+class TakesLittle(keras.Sequential):
+    def fit(self, x, y, epochs=1, callbacks=None):
+        return super().fit(x, y, epochs=epochs, callbacks=callbacks, verbose=0)
+
+
+def test_a_fit_without_data_trains_as_it_would(tmp_path):
+    tuner = autolr.RandomSearch(
+        lambda hp: compiled(HoldsItsData(plain().layers)), "loss", directory=tmp_path, **OPTIONS
+    )
+    trial, warned = search(tuner)
+    assert trial.status == "COMPLETED"
+    assert any("was given no `x`" in text for text in warned)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_fit_is_given_what_it_takes_alone(data, batched):
+    import tensorflow as tf
+
+    if batched:
+        model = compiled(TakesDataAlone(plain().layers))
+        test = autolr.range_test(model, tf.data.Dataset.from_tensor_slices(data).batch(16), num_steps=10, burst_steps=0)
+    else:
+        model = compiled(TakesLittle(plain().layers))
+        test = autolr.range_test(model, *data, num_steps=10, burst_steps=0)
+    assert len(test) == 10
+
+
+def test_an_optimizer_that_a_step_refers_to_is_left_alone(tmp_path, data):
+    def build(hp):
+        optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 1.0))
+
+        class Steps(keras.Sequential):
+            def train_step(self, batch):
+                import tensorflow as tf
+
+                x, y = batch
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(x, y, self(x, training=True))
+                optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+                return {"loss": loss}
+
+        model = Steps(plain().layers)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        return model
+
+    trial, warned = search(autolr.RandomSearch(build, "loss", directory=tmp_path, **OPTIONS), *data)
+    assert trial.status == "COMPLETED"
+    assert any("refers to it in a method" in text for text in warned)
+    assert "autolr/max_lr" not in trial.hyperparameters.values
+
+
+class Forgetful(keras.optimizers.SGD):
+    def __init__(self, learning_rate=0.01, power=1, **options):
+        super().__init__(learning_rate, **options)
+        self.power = power
+
+
+def test_an_optimizer_whose_config_is_not_enough_is_not_copied():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 1.0)
+    with pytest.raises(ValueError, match=r"`Forgetful` must hold all .*Received: power=7, which .* as 1\. Let its"):
+        with_number_as_rate(Forgetful(schedule, power=7))
+    assert with_number_as_rate(Forgetful(schedule)).power == 1
+
+
+def test_a_trial_is_recorded_where_its_own_methods_train(tmp_path, data):
+    tuner = autolr.with_auto_lr(ScoresItself)(
+        lambda hp: plain(), objective=kt.Objective("zeal", "max"), directory=tmp_path, **OPTIONS
+    )
+    trial, _ = search(tuner, *data)
+    assert TrialRecord.read(tuner.get_trial_dir(trial.trial_id)).training["fits"] == 1
