@@ -362,10 +362,12 @@ MODELS = [
     Case("Models", "`MultiOptimizer`", lambda: Setup(multi), why="the ratio of the rates is kept"),
     Case("Models", "several optimizers, as in a GAN", lambda: Setup(adversaries), quick=True),
     Case("Models", "`Ftrl`", built_by(lambda: model(keras.optimizers.Ftrl(0.5)))),
+    Case("Models", "`ScheduleFreeAdamW`", built_by(lambda: model(keras.optimizers.ScheduleFreeAdamW(0.01)))),
     Case("Models", "`MirroredStrategy` on two CPUs", mirrored, cpus=2),
 ]
-if not hasattr(keras.optimizers, "MultiOptimizer"):
-    MODELS = [case for case in MODELS if "MultiOptimizer" not in case.name]
+OPTIMIZERS = ("MultiOptimizer", "ScheduleFreeAdamW")  # which older versions of Keras have not got
+GONE = [name for name in OPTIMIZERS if not hasattr(keras.optimizers, name)]
+MODELS = [case for case in MODELS if not any(name in case.name for name in GONE)]
 
 
 class ChoosesInFit(kt.HyperModel):

@@ -59,7 +59,7 @@ def with_fit_of_its_own():
     [
         (autolr.with_auto_lr(ScoresItself), lambda: lambda hp: plain()),
         pytest.param(AddsScores, lambda: lambda hp: plain(), marks=pytest.mark.slow),
-        (Updates, lambda: lambda hp: plain()),
+        pytest.param(Updates, lambda: lambda hp: plain(), marks=pytest.mark.slow),
         (autolr.RandomSearch, with_fit_of_its_own),
     ],
     ids=["in place of ours", "around ours", "epoch by epoch", "of the hypermodel alone"],
@@ -70,6 +70,7 @@ def test_scores_that_do_not_come_from_fit_are_taken(tmp_path, data, tuner_class,
     assert (trial.status, trial.score) == ("COMPLETED", 2.0)
     assert "autolr/max_lr" in trial.hyperparameters.values
     assert not [text for text in warned if "without AutoLR" in text]
+    assert TrialRecord.read(tuner.get_trial_dir(trial.trial_id)).training["fits"] == 1
 
 
 class SavesItself(kt.RandomSearch):
@@ -176,11 +177,3 @@ def test_an_optimizer_whose_config_is_not_enough_is_not_copied():
     with pytest.raises(ValueError, match=r"`Forgetful` must hold all .*Received: power=7, which .* as 1\. Let its"):
         with_number_as_rate(Forgetful(schedule, power=7))
     assert with_number_as_rate(Forgetful(schedule)).power == 1
-
-
-def test_a_trial_is_recorded_where_its_own_methods_train(tmp_path, data):
-    tuner = autolr.with_auto_lr(ScoresItself)(
-        lambda hp: plain(), objective=kt.Objective("zeal", "max"), directory=tmp_path, **OPTIONS
-    )
-    trial, _ = search(tuner, *data)
-    assert TrialRecord.read(tuner.get_trial_dir(trial.trial_id)).training["fits"] == 1
