@@ -64,8 +64,7 @@ def range_test_budget(
     per_epoch = steps_per_epoch(arguments) or batches_in_epoch
     budget = min(most, WITHOUT_LATE_BURSTS)
     if per_epoch is not None:
-        epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
-        trial = per_epoch * epochs / batches_per_update
+        trial = per_epoch * epochs_of(arguments) / batches_per_update
         affordable = int(SHORT_TRIAL_SHARE * trial)
         if affordable < min(least, MIN_RANGE_TEST_STEPS):
             fitting = ((WITH_FIRST_ROUND, affordable), (WITH_THREE_RATES, trial))
@@ -77,6 +76,11 @@ def range_test_budget(
     bursts = next((n for n in rounds if budget >= MIN_SWEEP_STEPS + n), 0)
     sweep = min(budget - bursts, DEFAULT_NUM_STEPS)
     return sweep, min(budget - sweep, BURST_STEPS) if bursts >= GOING_ON else bursts
+
+
+def epochs_of(arguments: Mapping[str, Any]) -> int:
+    """Epochs that a `fit` with these arguments trains for."""
+    return int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
 
 
 def trial_schedule(choices: Mapping[str, Any]) -> Schedule:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from autolr.errors import library_of
 from autolr.files import is_remote, written_aside
 from autolr.trial_values import PARENT, without_found
 
@@ -124,8 +125,7 @@ def overrides(tuner: Any, *names: str) -> bool:
 
     Keras Tuner's own check of `run_trial` takes the mixin's for the user's doing.
     """
-    known = ("keras_tuner", "autolr")
-    owners = [it for it in type(tuner).__mro__ if it is not object and it.__module__.partition(".")[0] not in known]
+    owners = [it for it in type(tuner).__mro__ if library_of(it) not in ("keras_tuner", "autolr", "builtins")]
     return any(name in vars(it) for name in names for it in (tuner, *owners))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from autolr.errors import warn
+from autolr.errors import library_of, warn
 
 
 def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
@@ -44,8 +44,7 @@ def _is_unregistered(loss: Any) -> bool:
     if loss is None or isinstance(loss, str):
         return False
     kind = loss if hasattr(loss, "__qualname__") else type(loss)
-    is_of_keras = str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
-    return not is_of_keras and ">" not in str(keras.saving.get_registered_name(kind))
+    return library_of(kind) != "keras" and ">" not in str(keras.saving.get_registered_name(kind))
 
 
 def _name_of(loss: Any) -> str:

@@ -18,7 +18,7 @@ from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.compiled import compiled_like
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, is_endless, num_samples, without_samples
-from autolr.errors import check_count, in_brief, invalid, warn
+from autolr.errors import check_count, in_brief, invalid, library_of, warn
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -263,7 +263,7 @@ def _like(model: keras.Model) -> keras.Model:
     if not model.built:
         raise invalid("model", "be built", model, "Call it on a batch of data first.")
     try:
-        own = not type(model).__module__.startswith("keras.")
+        own = library_of(type(model)) != "keras"
         copy = type(model).from_config(model.get_config()) if own else _clone(model)
         _copy_vocabularies(model, copy)
     except (TypeError, ValueError, NotImplementedError) as error:  # what Keras raises where a config is not enough

@@ -29,6 +29,11 @@ def warn(text: str) -> None:
     warnings.warn(text, AutoLRWarning, stacklevel=next(levels, 1))
 
 
+def library_of(it: Any) -> str:
+    """The package that a class, a function or a method is of; "None" if it does not say."""
+    return str(getattr(it, "__module__", None)).partition(".")[0]
+
+
 class RecordError(ValueError):
     """A folder that should hold a search, or a file that should hold a trial's record, does not."""
 

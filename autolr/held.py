@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from autolr import compat
+from autolr.errors import library_of
 from autolr.random_state import OwnGenerator
 
 CONTAINERS = (list, tuple, set, frozenset, deque)
@@ -66,7 +67,7 @@ def _is_variable(kind: type) -> bool:
 
     Asked of the class, as a property may raise. A layer of the user's may have an `assign` of quite another meaning.
     """
-    of_tensorflow = (it for it in kind.__mro__ if _library(it) == "tensorflow")
+    of_tensorflow = (it for it in kind.__mro__ if library_of(it) == "tensorflow")
     return issubclass(kind, keras.Variable) or any(hasattr(it, "assign") for it in of_tensorflow)
 
 
@@ -74,7 +75,7 @@ def _within(it: Any) -> Iterable[Any]:
     """What an object holds."""
     held: Iterable[Any] = ()
     code = isinstance(it, (FunctionType, type))
-    library = _library(it if code else type(it))
+    library = library_of(it if code else type(it))
     # Python's own functions lead to all threads there are; its plain objects may hold what is the user's.
     strange = library not in LIBRARIES and not (code and library in sys.stdlib_module_names)
     if isinstance(it, (dict, *CONTAINERS)):
@@ -122,7 +123,3 @@ def _attributes(it: Any) -> dict[str, Any]:
             with contextlib.suppress(AttributeError):  # not set
                 attributes[name] = getattr(it, name)
     return attributes
-
-
-def _library(it: Any) -> str:
-    return str(getattr(it, "__module__", None)).split(".")[0]

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.errors import LIBRARIES, shown
+from autolr.errors import LIBRARIES, library_of, shown
 
 
 def scope_of(model: Any) -> AbstractContextManager[Any]:
@@ -90,7 +90,7 @@ FOR_A_CONSTANT_RATE = {
 
 def against_schedules(optimizer: Any) -> str:
     """Why an optimizer is for constant rates only; nothing if it is not."""
-    classes = (kind for part in parts(optimizer) for kind in type(part).__mro__ if kind.__module__.startswith("keras."))
+    classes = (kind for part in parts(optimizer) for kind in type(part).__mro__ if library_of(kind) == "keras")
     return next((FOR_A_CONSTANT_RATE[it.__name__] for it in classes if it.__name__ in FOR_A_CONSTANT_RATE), "")
 
 
@@ -138,7 +138,7 @@ def _held_by(model: keras.Model) -> list[Any]:
     """
     # TensorFlow notes the attributes once more, in ones of its own that begin so.
     held = [it for name, it in vars(model).items() if name != "optimizer" and not name.startswith("_self_")]
-    classes = (it for it in type(model).__mro__ if it.__module__.partition(".")[0] not in LIBRARIES)
+    classes = (it for it in type(model).__mro__ if library_of(it) not in LIBRARIES)
     methods = (it for kind in classes for it in vars(kind).values())
     held += [it for method in methods for it in compat.closure_of(method).values()]
     found = [value for it in held for value in _shallow(it)]

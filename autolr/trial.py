@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.budget import describe, plan, trial_schedule
+from autolr.budget import describe, epochs_of, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
@@ -237,8 +237,7 @@ class AssistedTrial:
                 "drawn before it was met for the first time, AutoLR's own range is searched. Declare it without a "
                 "condition to search yours.",
             )
-        epochs = int(arguments.get("epochs", 1)) - int(arguments.get("initial_epoch", 0))
-        if stop_within_cycles(callbacks_of(arguments), epochs):
+        if stop_within_cycles(callbacks_of(arguments), epochs_of(arguments)):
             self.diary.warn(
                 "early stopping",
                 "Keras's `EarlyStopping` ends a trial inside a cycle, when the learning rate has not come down yet. "

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from autolr.early_stopping import CycleEarlyStopping
+from autolr.errors import LIBRARIES, library_of
 from autolr.lr_finder import LRFinder
 from autolr.scheduler import SGDRScheduler
 
@@ -40,9 +41,8 @@ def without_cycles_to_judge(callbacks: list[Any]) -> list[Any]:
 
 def has_own_end(callbacks: list[Any]) -> bool:
     """Whether one of the user's own does something when training ends: it may report a value then."""
-    libraries = ("keras", "keras_tuner", "autolr")
     ends = (getattr(it, "on_train_end", None) for it in callbacks)  # of a `LambdaCallback` its own, not its class's
-    return any(getattr(end, "__module__", "").partition(".")[0] not in libraries for end in ends if end is not None)
+    return any(library_of(end) not in LIBRARIES for end in ends if end is not None)
 
 
 def stop_within_cycles(callbacks: list[Any], epochs: int) -> bool:
