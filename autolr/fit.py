@@ -63,8 +63,7 @@ class Fit:
             skipped: First batches that are drawn and left out, where that can be done (`can_skip`).
         """
         fit = unassisted_fit(self.model)
-        # Keras must not evaluate in between.
-        quietly = {"verbose": 0, "validation_freq": NEVER}
+        quietly = {"verbose": 0, "validation_freq": NEVER}  # Keras must not evaluate in between
         options = {name: value for name, value in quietly.items() if accepts(fit, name)}
         data = (self.x.replay() if isinstance(self.x, Replay) else self.x, self.y)
         try:
