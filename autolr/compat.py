@@ -40,6 +40,18 @@ def optimizer_is_scaled(optimizer: Any) -> bool:
     return hasattr(optimizer, "inner_optimizer")
 
 
+def loss_scale(optimizer: Any) -> float:
+    """What an optimizer multiplies the loss by to keep gradients from vanishing in half precision; 1 for most."""
+    if not hasattr(optimizer, "initial_scale"):
+        return 1.0
+    return float(keras.ops.convert_to_numpy(optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale))
+
+
+def variables_trained_by(optimizer: Any) -> list[Any]:
+    """The variables that an optimizer was built for, in their order; none if it is not built, or is several."""
+    return [] if is_multi_optimizer(optimizer) else list(optimizer._trainable_variables)
+
+
 def is_multi_optimizer(optimizer: Any) -> bool:
     """Whether the optimizer hands variables to several others; older Keras has no such one."""
     return isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ()))

@@ -120,18 +120,18 @@ class TunerSeams(_Tuner):
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
 
-def overrides(tuner: Any, *names: str) -> bool:
-    """Whether a class of the user's, or the tuner itself, has a method of one of these names in place of Keras Tuner's.
+def overrides(it: Any, *names: str) -> bool:
+    """Whether a tuner or a hypermodel has a method of one of these names that is the user's, of a class or its own.
 
     Keras Tuner's own check of `run_trial` takes the mixin's for the user's doing.
     """
-    owners = [it for it in type(tuner).__mro__ if library_of(it) not in ("keras_tuner", "autolr", "builtins")]
-    return any(name in vars(it) for name in names for it in (tuner, *owners))
+    classes = [kind for kind in type(it).__mro__ if library_of(kind) not in ("keras_tuner", "autolr", "builtins")]
+    return any(name in vars(owner) for name in names for owner in (it, *classes))
 
 
 def scores_by_fit(tuner: Any) -> bool:
     """Whether a trial's score is among what its model's `fit` reports: a user's own methods may take any other."""
-    return not overrides(tuner, "run_trial", "_build_and_fit_model", "on_epoch_end")
+    return not overrides(tuner, "run_trial", "_build_and_fit_model")
 
 
 def has_chief() -> bool:

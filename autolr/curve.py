@@ -89,7 +89,7 @@ class RangeTest:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By `__init__`, so that the arrays of a copy can't be written to either.
-        return RangeTest, tuple(getattr(self, field.name) for field in fields(self))
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     __hash__ = None  # type: ignore[assignment] # arrays have no hash; mypy wants a method here
 

@@ -26,10 +26,11 @@ def written_aside(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         yield path
         return
-    path = Path(os.path.realpath(path))
+    named, target = path, Path(os.path.realpath(path))
+    path = target if target.parent.is_dir() else path
     # A name of its own, as another process may write there, too; with the ending, by which Keras knows the format. Not
     # by `tempfile`, whose files only their owner may read: reports are made by others, too.
-    aside = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    aside = path.with_name(f".{uuid.uuid4().hex}-{named.name}")
     try:
         yield aside
         os.replace(aside, path)

@@ -65,12 +65,13 @@ class Fit:
         fit = unassisted_fit(self.model)
         quietly = {"verbose": 0, "validation_freq": NEVER}  # Keras must not evaluate in between
         options = {name: value for name, value in quietly.items() if accepts(fit, name)}
-        data = (self.x.replay() if isinstance(self.x, Replay) else self.x, self.y)
+        data = [self.x.replay() if isinstance(self.x, Replay) else self.x]
+        if self.y is not None or _takes_two(fit):
+            data.append(self.y)
         try:
             with _skipping(self.model, skipped):
-                # A `fit` of the user's own need not take targets.
                 fit(
-                    *(data if self.y is not None else data[:1]),
+                    *data,
                     epochs=epochs,
                     callbacks=[callback],
                     **options,
@@ -168,6 +169,17 @@ def accepts(function: Callable[..., Any], name: str) -> bool:
     except (TypeError, ValueError):
         return True
     return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    """Whether a function takes two arguments by position, as a model's own `fit` may not: inputs and targets."""
+    try:
+        inspect.signature(function).bind_partial(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it does not tell
+        return True
+    return True
 
 
 def is_keras_own(fit: Callable[..., Any]) -> bool:

@@ -267,18 +267,21 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             options=self._autolr_options,
             search=self._autolr_memory,
             objective=objective_of(self.oracle),
-            objective_check=self._autolr_objective_check(),
+            objective_check=self._autolr_objective_check(trial),
         )
 
-    def _autolr_objective_check(self) -> ObjectiveCheck | None:
+    def _autolr_objective_check(self, trial: Any) -> ObjectiveCheck | None:
         if not self._autolr_scored_by_fit():
             return None
-        return ObjectiveCheck(self.oracle.objective, fails_trial=compat_tuner.is_worker(self))
+        return ObjectiveCheck(
+            self.oracle.objective,
+            noted=lambda: self.oracle.get_trial(trial.trial_id).metrics.metrics,
+            fails_trial=compat_tuner.is_worker(self),
+        )
 
     def _autolr_scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
-        own_fit = type(self.hypermodel).fit is not kt.HyperModel.fit or "fit" in vars(self.hypermodel)
-        return compat_tuner.scores_by_fit(self) and not own_fit
+        return compat_tuner.scores_by_fit(self) and not compat_tuner.overrides(self.hypermodel, "fit")
 
     def _autolr_around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
         """Run an execution of a trial with its model's `fit` watched."""

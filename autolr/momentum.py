@@ -11,6 +11,7 @@ import numpy as np
 from autolr.errors import invalid, is_finite, warn
 from autolr.optimizers import parts, scope_of
 
+MOST_TIMES = 10  # that momentum is taken over again in one training: the step is traced anew each time
 NAMES = ("momentum", "beta_1")  # of SGD, RMSprop and Muon; of Adam and its kin
 
 
@@ -56,7 +57,7 @@ class CycledMomentum:
             warn("On the JAX backend a one-cycle schedule moves the learning rate alone, not the momentum.")
         else:
             self._take_over()
-        self._has_any = bool(self._taken)
+        self._has_any, self._times = bool(self._taken), 0
 
     def _take_over(self) -> None:
         model = self._model
@@ -85,7 +86,14 @@ class CycledMomentum:
     def assign(self, value: float) -> None:
         """Set the momentum of the next step."""
         if self._has_any and not self._taken:  # it was given back to a training within this one
-            self._take_over()
+            self._times += 1
+            if self._times <= MOST_TIMES:
+                self._take_over()
+            if self._times == MOST_TIMES:
+                warn(
+                    "A callback trains the model, too, or has its step traced anew, again and again. Each time the "
+                    "momentum is handed to it, and back: from here on it stays where it is, and the rate moves alone."
+                )
         for *_, variable in self._taken:
             variable.assign(np.float32(value))
 
@@ -110,6 +118,8 @@ class CycledMomentum:
 
 def _is_number(value: Any) -> bool:
     """Whether it is a number of whatever type, a scalar of NumPy's or a tensor say."""
+    if isinstance(value, keras.Variable):
+        return False
     return is_finite(value) or (keras.ops.is_tensor(value) and value.shape == ())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import keras
@@ -21,6 +21,8 @@ class ObjectiveCheck(keras.callbacks.Callback):
 
     Args:
         objective: The search's, or several in one.
+        noted: Gives the names of values that were noted for the trial in another way, as a tuner's `on_epoch_end` may
+            do by `oracle.update_trial`.
         fails_trial: Whether only the trial fails, as one of a worker must: a chief is not told of a search's end, and
             would wait for it. Three trials that fail so end the search.
 
@@ -29,15 +31,21 @@ class ObjectiveCheck(keras.callbacks.Callback):
             `fails_trial` a `FailedTrialError`, after a warning that says the same.
     """
 
-    def __init__(self, objective: kt.Objective, *, fails_trial: bool = False) -> None:
+    def __init__(
+        self,
+        objective: kt.Objective,
+        *,
+        noted: Callable[[], Iterable[str]] = tuple,
+        fails_trial: bool = False,
+    ) -> None:
         super().__init__()
-        self._objective = objective
+        self._objective, self._noted = objective, noted
         self._fails_trial = fails_trial
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look; other callbacks have added what they report by now."""
         reported = sorted(logs or {})
-        if self._objective.has_value(reported):
+        if self._objective.has_value(reported) or self._objective.has_value([*reported, *self._noted()]):
             return
         there = f"be a value that training reports ({', '.join(reported)})"
         wanted = getattr(self._objective, "objectives", [self._objective])

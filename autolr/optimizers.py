@@ -131,17 +131,20 @@ def _compiled_with(model: keras.Model) -> list[Any]:
     return [model.optimizer, inner, *parts(model.optimizer)]
 
 
-def _held_by(model: keras.Model) -> list[Any]:
-    """Optimizers that the model has under names of its own: attributes, and what is around its class's methods.
+MAKING = ("__init__", "compile", "build", "get_config", "from_config")
 
-    Also those in a list or a dictionary.
+
+def _held_by(model: keras.Model) -> list[Any]:
+    """Optimizers that a model has under names of its own: attributes, and what its class's methods refer to around it.
+
+    Attributes may be lists or dictionaries of them. Methods that only make or compile the model do not count.
     """
     # TensorFlow notes the attributes once more, in ones of its own that begin so.
     held = [it for name, it in vars(model).items() if name != "optimizer" and not name.startswith("_self_")]
     classes = (it for it in type(model).__mro__ if library_of(it) not in LIBRARIES)
-    methods = (it for kind in classes for it in vars(kind).values())
-    held += [it for method in methods for it in compat.closure_of(method).values()]
-    found = [value for it in held for value in _shallow(it)]
+    methods = (it for kind in classes for name, it in vars(kind).items() if name not in MAKING)
+    referred = [it for method in methods for it in compat.closure_of(method).values()]
+    found = [*(value for it in held for value in _shallow(it)), *referred]
     return [value for value in found if isinstance(value, keras.optimizers.Optimizer)]
 
 
@@ -202,7 +205,12 @@ def iterations_of(optimizer: Any) -> int:
     return int(keras.ops.convert_to_numpy(getattr(optimizer, "iterations", 0)))
 
 
-def batches_trained(model: keras.Model, announced: int, *, iterations: int) -> int:
+def updates_and_scale(optimizer: Any) -> tuple[int, float]:
+    """Updates the optimizer has done, and the loss scale, which each update that it skips has halved: 1 without one."""
+    return iterations_of(optimizer), compat.loss_scale(optimizer)
+
+
+def batches_trained(model: keras.Model, announced: int, *, since: tuple[int, float]) -> int:
     """Batches of an epoch that were trained, where Keras announces several executed as one.
 
     The last execution of an epoch is announced as a whole one, also where the data ended within it.
@@ -210,11 +218,12 @@ def batches_trained(model: keras.Model, announced: int, *, iterations: int) -> i
     Args:
         model: The model in training.
         announced: The number of the last batch that Keras has called back with, from 1.
-        iterations: What `iterations_of` its optimizer said when the epoch began.
+        since: What `updates_and_scale` said of its optimizer when the epoch began.
     """
     execution = int(model.steps_per_execution or 1)
-    # One that scales the loss skips updates whose gradients are not finite.
-    if execution == 1 or batches_per_update(model.optimizer) > 1 or compat.optimizer_is_scaled(model.optimizer):
+    if execution == 1 or batches_per_update(model.optimizer) > 1:
         return announced
-    done = iterations_of(model.optimizer) - iterations
+    updates, scale = updates_and_scale(model.optimizer)
+    skipped = max(0, round(math.log2(since[1] / scale)))
+    done = updates - since[0] + skipped
     return done if announced - execution < done < announced else announced

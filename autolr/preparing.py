@@ -128,8 +128,9 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
     """Let callbacks set the rate of each single step, whatever the model is compiled with.
 
     An optimizer with a schedule, a callable or several rates refuses to be assigned a number: a copy that differs in
-    that alone takes its place meanwhile. Of several steps in one execution Keras shows one loss, too coarse for a
-    sweep: they are executed one by one. The training step is traced once more for either.
+    that alone takes its place meanwhile (of several optimizers it has not their slots). Of several steps in one
+    execution Keras shows one loss, too coarse for a sweep: they are executed one by one. The training step is traced
+    once more for either.
 
     Yields:
         Whether anything was changed.
@@ -145,8 +146,8 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
                 own = model.optimizer
                 model.optimizer = with_number_as_rate(own)
                 # While a step is traced, what a slot or a rate begins with can't be read from what there is.
-                model.optimizer.build(model.trainable_variables)
-                if own.built and not compat.is_multi_optimizer(own):
+                model.optimizer.build(compat.variables_trained_by(own) or model.trainable_variables)
+                if compat.variables_trained_by(own):
                     hand_over_state(own, model.optimizer)
         model.steps_per_execution = 1
         model.train_function = None

@@ -20,7 +20,7 @@ from autolr.optimizers import (
     batches_per_update,
     batches_trained,
     check_assignable_rate,
-    iterations_of,
+    updates_and_scale,
 )
 from autolr.rate_history import RateHistory
 from autolr.rate_watch import BETWEEN_STEPS, WITHIN_STEP, RateWatch
@@ -295,7 +295,7 @@ class SGDRScheduler(keras.callbacks.Callback):
             self._cycle_ends.drop(after=sum(end <= self._batches_until(epoch) for end in self._ends))
         self._is_new = False
         self._epoch, self._latest_batch = epoch, -1
-        self._iterations = iterations_of(self.model.optimizer)
+        self._since = updates_and_scale(self.model.optimizer)
         self._history.begin_epoch()
         self._ended: list[int] = []  # batches that were trained
 
@@ -350,10 +350,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def _trained(self) -> int:
         """Batches of this epoch that were trained."""
-        announced, there = max(self._ended, default=-1) + 1, self.params.get("steps")
-        if there and announced >= there:
-            return int(there)
-        return batches_trained(self.model, announced, iterations=self._iterations)
+        return batches_trained(self.model, max(self._ended, default=-1) + 1, since=self._since)
 
     def _has_reached_end(self) -> bool:
         """Whether the epoch has come as far as its last batch."""

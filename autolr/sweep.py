@@ -89,8 +89,8 @@ def range_test(
         ValueError: If an argument is out of its range (`0 < start_lr < end_lr`, `num_steps` of 2 or more, `burst_steps`
             of 0 or more, `batch_size` of 1 or more, `verbose` as above, `validation_split` in [0, 1)), `model` is no
             compiled model, `x` holds no sample, targets are missing that the loss needs, the training step reports no
-            `loss`, or the model also stores its optimizer in an attribute of its own while that optimizer's rate is a
-            schedule.
+            `loss`, or, where the optimizer's rate is a schedule, the model also stores it in an attribute of its own or
+            refers to it in a method, or its config does not hold all of its arguments.
         RuntimeError: If an unbuilt model that runs eagerly needs real numbers to be built: call it on a batch first.
         TypeError: If an argument of `fit` is given that says how long to train and what to do meanwhile (`epochs`,
             `initial_epoch`, `callbacks`, `validation_freq`), or one that `fit` does not know.

@@ -11,7 +11,7 @@ import keras
 
 from autolr.errors import in_brief, warn
 from autolr.files import strict
-from autolr.optimizers import batches_per_update, batches_trained, current_rate, iterations_of
+from autolr.optimizers import batches_per_update, batches_trained, current_rate, updates_and_scale
 
 POINTS = 300  # of each line, about: more cannot be told apart on a page
 SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
@@ -62,7 +62,7 @@ class TrainingLog(keras.callbacks.Callback):
         self._per_update = batches_per_update(self.model.optimizer)
         self._before, self._counted, self._sum = self._done, 0, 0.0
         self._most = self.params.get("steps") or sys.maxsize
-        self._iterations = iterations_of(self.model.optimizer)
+        self._since = updates_and_scale(self.model.optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the rate, and the loss since the last point, where a point falls."""
@@ -74,8 +74,8 @@ class TrainingLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Note the epoch's logs; write, if the last time was a while ago."""
         announced = self._done - self._before
-        if announced < self._most:  # else all were trained, and the optimizer may have skipped some to scale the loss
-            self._done = self._before + batches_trained(self.model, announced, iterations=self._iterations)
+        if announced < self._most:  # else all were trained
+            self._done = self._before + batches_trained(self.model, announced, since=self._since)
         exact = self._per_update == 1 or int(self.model.steps_per_execution or 1) == 1  # what the optimizer counts
         if exact and not self.model.stop_training:  # by a callback, in mid-epoch
             self._note_length(self._done - self._before)

@@ -120,9 +120,13 @@ def test_a_fall_within_rounding_is_none():
     assert test.bounds().status == "small_fall"
 
 
+class Named(RangeTest):
+    pass
+
+
 def test_copies_cannot_be_written_to_either():
-    test = RangeTest([1e-3, 1e-2], [2.0, 1.0], bursts=(Burst(1e-2, -0.5, 24),), normalized=True)
+    test = Named([1e-3, 1e-2], [2.0, 1.0], bursts=(Burst(1e-2, -0.5, 24),), normalized=True)
     for twin in (pickle.loads(pickle.dumps(test)), copy.deepcopy(test)):
-        assert twin == test
+        assert (twin, type(twin)) == (test, Named)
         with pytest.raises(ValueError, match="read-only"):
             twin.losses[0] = 0.0

@@ -11,7 +11,7 @@ import pytest
 from helpers import compiled, plain
 
 import autolr
-from autolr.optimizers import with_number_as_rate
+from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 
 OPTIONS = {"max_trials": 1, "range_test_min_steps": 2}
@@ -36,6 +36,18 @@ class AddsScores(autolr.RandomSearch):
     def _build_and_fit_model(self, trial, *args, **kwargs):
         super()._build_and_fit_model(trial, *args, **kwargs)
         return {"zeal": 2.0}
+
+
+class Logs(autolr.RandomSearch):
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        self.latest = epoch
+
+
+def test_an_on_epoch_end_that_only_logs_still_has_its_objective_checked(tmp_path, data):
+    tuner = Logs(lambda hp: plain(), objective=kt.Objective("val_los", "min"), directory=tmp_path, **OPTIONS)
+    with pytest.raises(kt.errors.FatalValueError, match="objective='val_los'"):
+        tuner.search(*data, epochs=3, verbose=0)
+    assert tuner.latest == 0
 
 
 class Updates(autolr.RandomSearch):
@@ -115,6 +127,11 @@ class TakesDataAlone(keras.Sequential):
         return super().fit(x, **options)
 
 
+class WantsTargets(keras.Sequential):
+    def fit(self, x, y, **options):
+        return super().fit(x, y, **options)
+
+
 class TakesLittle(keras.Sequential):
     def fit(self, x, y, epochs=1, callbacks=None):
         return super().fit(x, y, epochs=epochs, callbacks=callbacks, verbose=0)
@@ -129,16 +146,15 @@ def test_a_fit_without_data_trains_as_it_would(tmp_path):
     assert any("was given no `x`" in text for text in warned)
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_a_fit_is_given_what_it_takes_alone(data, batched):
+@pytest.mark.parametrize(
+    ("cls", "batched"),
+    [(TakesDataAlone, True), (WantsTargets, True), pytest.param(TakesLittle, False, marks=pytest.mark.slow)],
+)
+def test_a_fit_is_given_what_it_takes_alone(data, cls, batched):
     import tensorflow as tf
 
-    if batched:
-        model = compiled(TakesDataAlone(plain().layers))
-        test = autolr.range_test(model, tf.data.Dataset.from_tensor_slices(data).batch(16), num_steps=10, burst_steps=0)
-    else:
-        model = compiled(TakesLittle(plain().layers))
-        test = autolr.range_test(model, *data, num_steps=10, burst_steps=0)
+    given = [tf.data.Dataset.from_tensor_slices(data).batch(16)] if batched else data
+    test = autolr.range_test(compiled(cls(plain().layers)), *given, num_steps=10, burst_steps=0)
     assert len(test) == 10
 
 
@@ -164,6 +180,23 @@ def test_an_optimizer_that_a_step_refers_to_is_left_alone(tmp_path, data):
     assert trial.status == "COMPLETED"
     assert any("refers to it in a method" in text for text in warned)
     assert "autolr/max_lr" not in trial.hyperparameters.values
+
+
+def test_an_optimizer_that_only_the_making_of_a_model_refers_to_is_none_of_its_own():
+    choices = {"adam": keras.optimizers.Adam(), "sgd": keras.optimizers.SGD()}
+    only = keras.optimizers.SGD(0.1)
+
+    class Made(keras.Sequential):
+        def __init__(self, layers):
+            super().__init__(layers)
+            self.compile(only, "mse")
+
+        def train_step(self, batch):
+            return super().train_step(batch) if choices else {}
+
+    model = Made(plain().layers)
+    assert not several_optimizers(model)
+    assert not keeps_its_optimizer(model)
 
 
 class Forgetful(keras.optimizers.SGD):

@@ -881,10 +881,12 @@ def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, cap
 
 def test_a_link_and_a_pipe_stay_what_they_are(tmp_path):
     path, link, pipe, read = finished(tmp_path / "s"), tmp_path / "latest.html", tmp_path / "pipe", []
-    link.symlink_to(tmp_path / "of-today.html")
+    (tmp_path / "store").mkdir()
+    link.symlink_to(tmp_path / "store" / "of-today")
     write_report(path, link)
     assert link.is_symlink()
-    assert "</html>" in (tmp_path / "of-today.html").read_text()
+    assert "</html>" in (tmp_path / "store" / "of-today").read_text()
+    assert [it.name for it in (tmp_path / "store").iterdir()] == ["of-today"]
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()

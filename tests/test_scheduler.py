@@ -240,6 +240,16 @@ class TestMomentum:
         np.testing.assert_allclose(seen, 0.9 - 0.4 * height, atol=0.02)
         assert model.optimizer.momentum == 0.3
 
+    @pytest.mark.slow
+    def test_where_a_callback_trains_at_every_step_it_is_given_up_and_said_so(self):
+        model = one_weight()
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.3), "mse")
+        trains = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: model.train_on_batch(X, Y))
+        schedule = SGDRScheduler(0.01, 0.4, cycle_length=4, shape="one_cycle")
+        with pytest.warns(AutoLRWarning, match="the rate moves alone"):
+            fit(model, schedule, trains, epochs=4)
+        assert model.optimizer.momentum == 0.3
+
     def test_a_number_of_numpys_is_moved_too(self):
         model, seen = one_weight(), []
         model.compile(keras.optimizers.Adam(beta_1=np.float32(0.7)), "mse")
@@ -570,23 +580,24 @@ def test_a_scheduler_shows_its_schedule():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="`tf.data`")
-@pytest.mark.parametrize("unknown", [False, True])
-def test_updates_skipped_to_scale_the_loss_are_no_missing_batches(unknown):
+@pytest.mark.parametrize(("batches", "unknown"), [(8, False), (8, True), (10, True)])
+def test_updates_skipped_to_scale_the_loss_are_no_missing_batches(batches, unknown):
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(256, 6)).astype("float32"), rng.normal(size=(256, 1)).astype("float32")
+    samples = 32 * batches
+    x, y = rng.normal(size=(samples, 6)).astype("float32"), rng.normal(size=(samples, 1)).astype("float32")
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
     # So large a scale that the first updates are not finite.
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**127)
     model.compile(optimizer, lambda y, prediction: (y - prediction) ** 2, steps_per_execution=4)
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
     schedule = SGDRScheduler(1e-4, 1e-2, cycle_length=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", AutoLRWarning)
-        model.fit(batches.filter(lambda *_: True) if unknown else batches, epochs=2, verbose=0, callbacks=[schedule])
-    assert int(optimizer.iterations) < 16
-    assert schedule.history["step"] == [0, 4, 8, 12]
+        model.fit(data.filter(lambda *_: True) if unknown else data, epochs=2, verbose=0, callbacks=[schedule])
+    assert int(optimizer.iterations) < 2 * batches
+    assert schedule.history["step"] == [first + n for first in (0, batches) for n in range(0, batches, 4)]
 
 
 def test_an_optimizer_for_constant_rates_and_several_of_them_are_told_of(data):

@@ -697,6 +697,9 @@ def test_steps_on_data_of_unknown_size_are_counted_though_their_end_is_a_surpris
     assert test.steps_spent == len(test) == 12
 
 
+CONSTANT = keras.optimizers.schedules.PolynomialDecay(0.05, 10, 0.05)
+
+
 def test_an_optimizer_with_a_schedule_is_swept_with_its_own_slots(data):
     """Adagrad divides by all gradients it has seen: without them, a trained model would be swept as a fresh one."""
     x, y = data
@@ -707,8 +710,31 @@ def test_an_optimizer_with_a_schedule_is_swept_with_its_own_slots(data):
         train_two_epochs(model, data)
         return range_test(model, x, y, batch_size=16, num_steps=12, burst_steps=0, shuffle=False).losses
 
-    constant = keras.optimizers.schedules.PolynomialDecay(0.05, 10, 0.05)
-    np.testing.assert_allclose(swept(constant), swept(0.05), rtol=1e-5)
+    np.testing.assert_allclose(swept(CONSTANT), swept(0.05), rtol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="its training step")
+@pytest.mark.parametrize("chosen", [slice(2, None), pytest.param(slice(None, None, -1), marks=pytest.mark.slow)])
+def test_slots_go_to_the_variables_that_a_step_trains_in_its_order(data, chosen):
+    import tensorflow as tf
+
+    class Chooses(keras.Sequential):
+        def train_step(self, batch):
+            x, y = batch
+            variables = self.trainable_variables[chosen]
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            self.optimizer.apply(tape.gradient(loss, [it.value for it in variables]), variables)
+            return {"loss": loss}
+
+    def swept(rate):
+        keras.utils.set_random_seed(3)
+        model = Chooses(sequential().layers)
+        model.compile(keras.optimizers.Adagrad(rate), LOSS)
+        model.fit(*data, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        return range_test(model, *data, batch_size=16, num_steps=12, burst_steps=0, shuffle=False).losses
+
+    np.testing.assert_allclose(swept(CONSTANT), swept(0.05), rtol=1e-5)
 
 
 def test_a_sweep_of_one_optimizer_among_several_says_what_it_is_about(data):
