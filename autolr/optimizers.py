@@ -145,7 +145,8 @@ def _held_by(model: keras.Model) -> list[Any]:
     methods = (it for kind in classes for name, it in vars(kind).items() if name not in MAKING)
     referred = [it for method in methods for it in compat.closure_of(method).values()]
     found = [*(value for it in held for value in _shallow(it)), *referred]
-    return [value for value in found if isinstance(value, keras.optimizers.Optimizer)]
+    # By its type: a module that is asked for its class may be lazy, and load itself.
+    return [value for value in found if issubclass(type(value), keras.optimizers.Optimizer)]
 
 
 def _shallow(attribute: Any) -> list[Any]:

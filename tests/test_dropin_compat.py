@@ -101,6 +101,7 @@ USED = {
     "Layer._flatten_layers": (lambda: keras.Layer, "find the layers within a layer"),
     "Sequential._functional": (model, "know which layers see a batch more than once"),
     "Optimizer._learning_rate": (keras.optimizers.SGD, "tell a schedule from a number"),
+    "Optimizer._trainable_variables": (keras.optimizers.SGD, "build a copy for the same variables in the same order"),
     "Optimizer._exclude_from_weight_decay": (excluding, "copy what is excluded from weight decay"),
     "Optimizer._exclude_from_weight_decay_pattern": (excluding, "copy what is excluded from weight decay"),
     "Tuner._populate_initial_space": (lambda: kt.Tuner, "add the schedule's hyperparameters"),
