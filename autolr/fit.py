@@ -191,18 +191,15 @@ def arguments_by_name(
     model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, str]:
     """The arguments of a call of a model's `fit` by name; None where AutoLR can't add its own to them, and why."""
+    is_own = not is_keras_own(model.fit)  # Keras's says itself what is wrong with a call
     try:
         arguments = dict(inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments)
     except TypeError as error:
-        # Keras's own will say what is wrong itself.
-        return None, "" if is_keras_own(
-            model.fit
-        ) else f"The model's `fit` takes other arguments than Keras's ({error})."
+        return None, f"The model's `fit` takes other arguments than Keras's ({error})." if is_own else ""
     if not accepts(model.fit, "callbacks"):
         return None, "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate."
     if "x" not in arguments:
-        own = "" if is_keras_own(model.fit) else "The model's own `fit` was given no `x`, which a range test needs."
-        return None, own
+        return None, "The model's own `fit` was given no `x`, which a range test needs." if is_own else ""
     del arguments["self"]
     return arguments, ""
 

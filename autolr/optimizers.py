@@ -131,6 +131,7 @@ def _compiled_with(model: keras.Model) -> list[Any]:
     return [model.optimizer, inner, *parts(model.optimizer)]
 
 
+# Methods that only make or compile a model.
 MAKING = ("__init__", "compile", "build", "get_config", "from_config")
 
 
@@ -225,6 +226,6 @@ def batches_trained(model: keras.Model, announced: int, *, since: tuple[int, flo
     if execution == 1 or batches_per_update(model.optimizer) > 1:
         return announced
     updates, scale = updates_and_scale(model.optimizer)
-    skipped = max(0, round(math.log2(since[1] / scale)))
+    skipped = round(math.log2(since[1] / scale)) if 0 < scale < since[1] else 0
     done = updates - since[0] + skipped
     return done if announced - execution < done < announced else announced
