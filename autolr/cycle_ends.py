@@ -54,13 +54,13 @@ class CycleEnds:
         """Put the latest end back if training has ended inside a cycle, and worse."""
         if self.weights is not None and self.restores and not self._is_at_end and not self._have_been_set():
             self._put_back()
+        self._last_weights = None  # no use any more, and as large as the model
 
     def _have_been_set(self) -> bool:
         """Whether the weights are others than when the last epoch ended: somebody has chosen them."""
-        last, self._last_weights = self._last_weights, None
-        if last is None:
+        if self._last_weights is None:
             return False
-        pairs = zip(last, self._model.get_weights(), strict=True)
+        pairs = zip(self._last_weights, self._model.get_weights(), strict=True)
         return any(not np.array_equal(then, now, equal_nan=True) for then, now in pairs)
 
     def _add(self, number: int, logs: Mapping[str, Any]) -> bool:

@@ -17,10 +17,7 @@ from autolr.optimizers import (
 def reason_to_leave_alone(model: keras.Model) -> tuple[str, str] | None:
     """Why no schedule can be laid over a compiled model's rate, as a topic and a warning; None if one can."""
     if several_optimizers(model):
-        return (
-            "several",
-            f"{SEVERAL} It trains without AutoLR, at the rates its optimizers have.",
-        )
+        return "several", f"{SEVERAL} It trains without AutoLR, at the rates its optimizers have."
     if keeps_its_optimizer(model) and not takes_a_number(model.optimizer):
         return (
             "kept",

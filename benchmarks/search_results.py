@@ -21,6 +21,15 @@ PICTURE = Path(__file__).parents[1] / "docs" / "img" / "searches.png"
 RIVALS = ("cosine", "constant")
 MAIN = ("autolr", *RIVALS, "default")
 NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
+SHARE = "share of its steps until its final error is reached"
+WINNER = "error of the winner"
+TOGETHER = "error of autolr's three best trials together"
+GOALS = {
+    SHARE: "0.33",
+    WINNER: "0.9",
+    "error of the winner's snapshot ensemble": "0.8",
+    "share of autolr's trials wasted": "0.05",
+}
 ENSEMBLE_OF = 3  # trials; fixed before any was measured
 LOOKS: dict[str, dict[str, Any]] = {
     "autolr": {"color": "#D55E00", "linewidth": 3, "zorder": 4},
@@ -54,6 +63,7 @@ def tables(groups: Groups) -> dict[str, str]:
     return {
         f"{command} (arms)": arms_table(groups, MAIN),
         f"{command} (goals)": goals_table(groups),
+        f"{command} (tuners)": tuners_table(groups),
         f"{command} (parts)": arms_table(groups, ["autolr", *(arm for arm in ARMS if arm not in MAIN)]),
     }
 
@@ -136,44 +146,76 @@ def arms_table(groups: Groups, arms: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def against_rival(group: dict[str, Search]) -> dict[str, float]:
+    """What is claimed of autolr, as ratios to the better of the two arms that search the rate, by the claim's name."""
+    ours = group["autolr"]
+    rows = {row["arm"]: row for row in compare({arm: group[arm] for arm in MAIN if arm in group})}
+    rival = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner"])
+    seen = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner's validation"])
+    spent = group[rival["arm"]]["ends"][rival["trials"] - 1]
+
+    def share(errors: np.ndarray) -> float:
+        reached = np.flatnonzero(errors <= rival["winner"])
+        return float(ours["ends"][reached[0]] / spent) if len(reached) else np.inf
+
+    alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
+    together = min(rows[arm]["ensemble"] for arm in RIVALS)
+    return {
+        SHARE: share(best_so_far(ours)),
+        "the same, by autolr's three best trials together": share(ensemble_so_far(ours)),
+        WINNER: rows["autolr"]["winner"] / rival["winner"],
+        "the same, the better rival chosen by validation error, not by test error": rows["autolr"]["winner"]
+        / seen["winner"],
+        "error of the winner's snapshot ensemble": alone / rival["winner"],
+        TOGETHER: rows["autolr"]["ensemble"] / rival["winner"],
+        "the same against its three best trials together": rows["autolr"]["ensemble"] / together,
+        "share of autolr's trials wasted": rows["autolr"]["wasted"],
+    }
+
+
+def whole(groups: Groups) -> Groups:
+    """The groups that have autolr and both rivals."""
+    return {key: group for key, group in groups.items() if {"autolr", *RIVALS} <= set(group)}
+
+
 def goals_table(groups: Groups) -> str:
-    """The claims, as ratios to the better of the two arms that search the rate; medians over all searches."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for group in groups.values():
-        if not {"autolr", *RIVALS} <= set(group):
-            continue
-        ours = group["autolr"]
-        rows = {row["arm"]: row for row in compare({arm: group[arm] for arm in MAIN if arm in group})}
-        rival = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner"])
-        spent = group[rival["arm"]]["ends"][rival["trials"] - 1]
-
-        def share(errors: np.ndarray, rival: Any = rival, ours: Any = ours, spent: int = spent) -> float:
-            reached = np.flatnonzero(errors <= rival["winner"])
-            return float(ours["ends"][reached[0]] / spent) if len(reached) else np.inf
-
-        values["share of its steps until its final error is reached", "0.33"].append(share(best_so_far(ours)))
-        values["the same, by autolr's three best trials together", "-"].append(share(ensemble_so_far(ours)))
-        values["error of the winner", "0.9"].append(rows["autolr"]["winner"] / rival["winner"])
-        seen = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner's validation"])
-        against_seen = "the same, the better rival chosen by validation error, not by test error"
-        values[against_seen, "-"].append(rows["autolr"]["winner"] / seen["winner"])
-        alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
-        values["error of the winner's snapshot ensemble", "0.8"].append(alone / rival["winner"])
-        values["error of autolr's three best trials together", "-"].append(rows["autolr"]["ensemble"] / rival["winner"])
-        together = min(rows[arm]["ensemble"] for arm in RIVALS)
-        values["the same against its three best trials together", "-"].append(rows["autolr"]["ensemble"] / together)
-        values["share of autolr's trials wasted", "0.05"].append(rows["autolr"]["wasted"])
+    """The claims, medians over all searches."""
+    claims = [against_rival(group) for group in whole(groups).values()]
     lines = [
         "| autolr against the better of the two searched rates | goal | median | quartiles | range | searches |",
         "|---|---|---|---|---|---|",
     ]
-    for (name, goal), its in values.items():
-        at = np.quantile(its, [0, 0.25, 0.5, 0.75, 1], method="nearest")  # the nearest: some are infinite
-        least, low, _, high, most = ("never" if np.isinf(value) else f"{value:.2f}" for value in at)
-        middle = np.median(its)
-        shown = "never" if np.isinf(middle) else f"{middle:.2f}"
-        lines.append(f"| {name} | {goal} | {shown} | {low} to {high} | {least} to {most} | {len(its)} |")
+    for name in claims[0] if claims else ():
+        its = [claim[name] for claim in claims]
+        at = np.quantile(its, [0, 0.25, 0.75, 1], method="nearest")  # the nearest: some are infinite
+        least, low, high, most = map(in_words, at)
+        goal = GOALS.get(name, "-")
+        lines.append(
+            f"| {name} | {goal} | {in_words(np.median(its))} | {low} to {high} | {least} to {most} | {len(its)} |"
+        )
     return "\n".join(lines)
+
+
+def tuners_table(groups: Groups) -> str:
+    """The claims on winners and steps by tuner, medians over its searches."""
+    by_tuner: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for (_, tuner, _), group in whole(groups).items():
+        by_tuner[tuner].append(against_rival(group))
+    lines = [
+        f"| tuner | {WINNER} | {TOGETHER} | {SHARE} | the least | searches | of which never |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for tuner in filter(by_tuner.__contains__, TUNERS):
+        its = {name: [claim[name] for claim in by_tuner[tuner]] for name in (WINNER, TOGETHER, SHARE)}
+        medians = " | ".join(in_words(np.median(values)) for values in its.values())
+        never = sum(map(np.isinf, its[SHARE]))
+        lines.append(f"| {TUNERS[tuner]} | {medians} | {in_words(min(its[SHARE]))} | {len(its[SHARE])} | {never} |")
+    return "\n".join(lines)
+
+
+def in_words(ratio: float) -> str:
+    """A ratio, or that it is never reached."""
+    return "never" if np.isinf(ratio) else f"{ratio:.2f}"
 
 
 def draw(groups: Groups) -> None:

@@ -499,14 +499,14 @@ def test_a_method_called_assign_makes_no_variable(data):
 def test_what_cannot_be_put_back_keeps_nothing_else_from_it(data):
     model = compiled(small())
     model.fit(*data, verbose=0)
-    snapshot = ModelState.of(model)
+    state = ModelState.of(model)
     before, broken = state_of(model), mock.Mock(assign=mock.Mock(side_effect=ValueError("locked")))
-    snapshot.values.insert(0, (broken, 0.0))
+    state.values.insert(0, (broken, 0.0))
     seed = random.getstate()
     model.fit(*data, verbose=0)
     random.random()
     with pytest.raises(ValueError, match="locked"):
-        snapshot.restore()
+        state.restore()
     assert_same_arrays(state_of(model), before)
     assert random.getstate() == seed
 
