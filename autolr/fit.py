@@ -178,7 +178,7 @@ def _takes_two(function: Callable[..., Any]) -> bool:
     except TypeError:
         return False
     except ValueError:  # it does not tell
-        return True
+        pass
     return True
 
 

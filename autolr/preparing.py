@@ -144,10 +144,11 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
         if not takes_a_number(model.optimizer):
             with scope_of(model):
                 own = model.optimizer
+                trained = compat.variables_trained_by(own)
                 model.optimizer = with_number_as_rate(own)
                 # While a step is traced, what a slot or a rate begins with can't be read from what there is.
-                model.optimizer.build(compat.variables_trained_by(own) or model.trainable_variables)
-                if compat.variables_trained_by(own):
+                model.optimizer.build(trained or model.trainable_variables)
+                if trained:
                     hand_over_state(own, model.optimizer)
         model.steps_per_execution = 1
         model.train_function = None
