@@ -20,7 +20,7 @@ from autolr.reuse import measured_setup
 from autolr.search_memory import Options, SearchMemory
 from autolr.sweep import run_range_test
 from autolr.trial_diary import Found, TrialDiary
-from autolr.trial_values import MAX_LR, MIN_LR, PARENT
+from autolr.trial_values import BRACKET, MAX_LR, MIN_LR, PARENT, RUNG
 from autolr.verdicts import STATUSES, LRBounds
 
 # The arguments of `fit` that decide what a training step sees.
@@ -30,6 +30,12 @@ TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", 
 def parent_of(trial: Any) -> str | None:
     """The trial of Hyperband's rung before, with whose weights this one goes on."""
     return trial.hyperparameters.values.get(PARENT) or None
+
+
+def screens(trial: Any) -> bool:
+    """Whether this trial is in a rung of Hyperband of which only the best go on."""
+    values = trial.hyperparameters.values
+    return bool(values.get(RUNG, 0) < values.get(BRACKET, 0))
 
 
 def find_trial_bounds(
@@ -73,6 +79,7 @@ def find_trial_bounds(
         batches_per_update=batches_per_update(model.optimizer),
         batches_in_epoch=batches_in_epoch,
         goes_on=_may_go_on(model, training_arguments(arguments)),
+        screening=screens(trial),
     )
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:

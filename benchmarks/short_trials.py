@@ -7,7 +7,8 @@
 The models and images of `benchmarks/annealing.py`, which no search is judged on. Each model is tested in several ways,
 and trained on each way's bounds as a trial of three epochs, 375 steps, a fifth of which are 75; then it goes on to the
 ninth epoch, as the next rung of Hyperband would with its parent's bounds. On two ways' bounds they are also trained as
-trials of one and of two epochs, and on those of two others as trials of five and of nine. Results go to
+trials of one and of two epochs, and on those of two others as trials of five and of nine. What brackets of Hyperband
+would win by the former two is drawn from all of these. Results go to
 `benchmarks/results/short_trials/` as they come, and are not worked out again.
 """
 
@@ -49,6 +50,8 @@ LONGER_WAYS = {
     "the same, then up to three of 48": (40, 192),
 }
 LONGER_TRIALS = 6  # in a search
+# Brackets of Hyperband: the epochs of their rungs, and how many models each has.
+BRACKETS = {(1, 3, 9): (9, 3, 1), (2, 9): (5, 2), (3, 9): (5, 2)}
 TRIAL_STEPS, BUDGETS, DRAWS = 375, (3000, 4000, 6000), 20_000  # more would be more than the models there are
 
 
@@ -167,6 +170,47 @@ def longer() -> str:
     return "\n".join(lines)
 
 
+def brackets() -> str:
+    """Winners of brackets of Hyperband drawn from what is there, by the way its first rung tests, in Markdown."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    lines = [
+        "| epochs of the rungs | models in them | range test | steps of the bracket | its winner, % "
+        "| 90th percentile of winners |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rungs, sizes in BRACKETS.items():
+        for way in SHORTER_WAYS:
+            its = [result[way] for result in results]
+            by_epochs = dict(zip(SHORTER, zip(*(one["shorter"] for one in its), strict=True), strict=True))
+            by_epochs |= dict(zip(EPOCHS, zip(*(one["test_errors"] for one in its), strict=True), strict=True))
+            winners = winners_of_brackets([np.array(by_epochs[epochs]) for epochs in rungs], sizes)
+            steps = sizes[0] * np.mean([one["steps"] for one in its])
+            steps += sum(125 * epochs * size for epochs, size in zip(np.diff(rungs, prepend=0), sizes, strict=True))
+            lines.append(
+                f"| {', '.join(map(str, rungs))} | {', '.join(map(str, sizes))} | {way} | {steps:,.0f} | "
+                f"{winners.mean():.2f} | {np.quantile(winners, 0.9):.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def winners_of_brackets(errors: list[Any], sizes: tuple[int, ...]) -> Any:
+    """Test errors in percent of brackets' winners: which models go on, 1,000 validation images say (`mean_winners`).
+
+    Args:
+        errors: All models' in each rung.
+        sizes: How many models each rung has.
+    """
+    rng = np.random.default_rng(0)
+    winners = []
+    for _ in range(DRAWS):
+        models = rng.permutation(len(errors[0]))[: sizes[0]]
+        for its, going_on in zip(errors, (*sizes[1:], 1), strict=True):
+            validated = rng.binomial(FULL["validation"], its[models] / 100)
+            models = models[np.argsort(validated, kind="stable")[:going_on]]
+        winners.append(errors[-1][models[0]])
+    return np.array(winners)
+
+
 def searches() -> str:
     """Winners of searches drawn from what is there, range tests counted, in Markdown."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
@@ -210,6 +254,7 @@ def main() -> None:
     tables = {"python benchmarks/short_trials.py --table": table()}
     tables["python benchmarks/short_trials.py --table (searches)"] = searches()
     tables["python benchmarks/short_trials.py --table (shorter)"] = shorter()
+    tables["python benchmarks/short_trials.py --table (brackets)"] = brackets()
     tables["python benchmarks/short_trials.py --table (longer)"] = longer()
     print(*tables.values(), sep="\n\n")
     fill("bounds.md", tables)

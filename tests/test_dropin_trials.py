@@ -421,6 +421,40 @@ def test_a_short_trial_gives_more_than_the_share(steps, expected):
     assert range_test_budget(fit, share=0.1, most=364) == expected
 
 
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (112, (40, 0)),
+        (248, (40, 0)),  # since 45 % are too few for three bursts
+        (249, (40, 72)),
+        (356, (40, 120)),
+        (516, (40, 192)),
+        (99999, (100, 264)),
+    ],
+)
+def test_a_trial_that_only_screens_gives_no_more_than_45_percent(steps, expected):
+    fit = {"x": np.zeros((steps, 1)), "batch_size": 1, "epochs": 1}
+    assert range_test_budget(fit, share=0.1, most=364, screening=True) == expected
+
+
+def test_only_rungs_of_hyperband_that_end_at_the_last_epoch_have_bursts_as_long_as_the_trial(tmp_path):
+    fit = {"x": np.random.default_rng(0).normal(size=(120, 6)), "y": np.arange(120) % 3, "batch_size": 1}
+    outcome = search(Setup(named, positional=(), fit=fit, tuner=halving), tmp_path)
+    bursts = {}  # by whether the best of the trial's rung go on
+    for trial, record in zip(outcome.trials, records(outcome), strict=True):
+        values = trial.hyperparameters.values
+        if record.range_test is not None:
+            assert values["tuner/epochs"] <= 2
+            goes_on = values["tuner/epochs"] == 1
+            bursts.setdefault(goes_on, set()).add(len(record.range_test["bursts"]) > 0)
+    assert bursts == {True: {False}, False: {True}}
+
+
+def halving(hypermodel, objective, max_trials, seed, hyperparameters, **where):
+    length = {"max_epochs": 2, "factor": 2}
+    return autolr.Hyperband(hypermodel, objective, **length, seed=seed, hyperparameters=hyperparameters, **where)
+
+
 def test_what_a_short_trial_gives_can_be_chosen():
     fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
     assert range_test_budget(fit, share=0.1, most=364, least=10) == (100, 0)
