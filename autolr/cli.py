@@ -36,16 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         if options.port is not None and not options.watch:
-            parser.error("--port goes with --watch, which serves the page")
+            options.refuse("--port goes with --watch, which serves the page")
         if not options.directory:
             raise RecordError("DIRECTORY must name the folder of a search. Received: an empty name")
         output = options.output
         if output is not None and (not output or Path(output).is_dir() or not Path(output).parent.is_dir()):
-            raise OSError(f"-o must name a file in a folder that exists. Received: -o {output!r}")
+            why = ", a folder: add a name, report.html say" if output and Path(output).is_dir() else ""
+            raise OSError(f"-o must name a file in a folder that exists. Received: -o {output!r}{why}")
         if options.watch:
             watch(options.directory, port=PORT if options.port is None else options.port, output=output)
         else:
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--port", type=_port, help=f"port to serve on with --watch, 0 for any that is free (default: {PORT})"
     )
+    report.set_defaults(refuse=report.error)  # which shows the command's usage
     return parser
 
 

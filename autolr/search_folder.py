@@ -53,7 +53,7 @@ class Trial:
         score: Value of the objective, None without one.
         message: Keras Tuner's message: the traceback of a failure.
         values: Hyperparameter values, what was found by the trial (`autolr/…`) and Keras Tuner's (`tuner/…`) included.
-        metrics: Best value of each metric.
+        metrics: Value of each metric in the epoch of the best objective.
         directions: "min" or "max" of each metric.
         record: What autolr recorded, None without a usable record.
         problems: What is missing or broken, in sentences.
@@ -173,7 +173,8 @@ def find_project(directory: Source) -> Path:
             f"A search is given as its tuner or its folder, a path. Received: {directory!r}, which is neither."
         ) from None
     if not folder.is_dir():
-        raise RecordError(f"There is no folder {str(directory)!r}. Give the one that Keras Tuner wrote.")
+        kind = "no folder but a file" if folder.exists() else "no folder that exists"
+        raise RecordError(f"{str(directory)!r} is {kind}. Give the folder that Keras Tuner wrote.")
     if _is_project(folder):
         return folder
     projects = sorted(child for child in folder.iterdir() if child.is_dir() and _is_project(child))
@@ -293,7 +294,7 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
 
 
 def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Best value and direction of each metric, as Keras Tuner defines them."""
+    """Value and direction of each metric: Keras Tuner keeps those of the epoch with the best objective."""
     best, directions = {}, {}
     for name, config in configs.items():
         direction = _dict(config).get("direction")

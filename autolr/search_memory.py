@@ -99,7 +99,8 @@ class SearchMemory:
         if guesses:
             said.append(
                 f"{len(guesses)} of {tested} range tests were too short for more than a guess, so luck had a part in "
-                "how well these trials did. Those of 112 steps or more have room for longer ones."
+                "how well these trials did. Trials of 112 steps or more have room for bursts; those of Hyperband's "
+                "rungs of which the best go on, of 249."
             )
         if doubtful:
             statuses = "; ".join(f"{status}: {_named(trials)}" for status, trials in sorted(doubtful.items()))

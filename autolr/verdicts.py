@@ -24,9 +24,10 @@ STATUSES: Mapping[str, str] = {
 
 ADVICE = {
     "ok": "Use the bounds.",
-    "never_fell": "max_lr is about a twentieth of the rate at which the loss leaves its level. Sweep more "
-    "slowly (`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch. A model "
-    "that is already trained looks like this, too: it has little left to fall.",
+    "never_fell": "max_lr is a guess from the rate at which the loss leaves its level: about a twentieth of that, or "
+    "less or more where there was a faint fall. Sweep more slowly (`num_steps`; in a tuner, longer trials or a larger "
+    "`range_test_share`), or use a larger batch. A model that is already trained looks like this, too: it has little "
+    "left to fall.",
     "small_fall": "The bounds are those of the rate that did best in short trainings, or of the lowest tried if none "
     "helped. A model that is already trained looks like this; so do very noisy labels, where a larger batch helps, and "
     "deep models that begin to learn late, where normalisation or another initialisation does (`he_normal` for ReLU).",

@@ -77,7 +77,7 @@ def namespace_of(page, folder):
     x, y = images()
     if page.name == "report.md":
         finished_search(folder / "runs" / "mnist")
-    return {"__name__": f"blocks of {page.name}", "autolr": autolr, "model": classifier(), "x": x, "y": y}
+    return {"__name__": f"blocks of {page.name}", "model": classifier(), "x": x, "y": y}
 
 
 def run_blocks(page, namespace):

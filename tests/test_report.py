@@ -225,7 +225,7 @@ def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
     state["metrics"]["metrics"]["learning_rate"] = state["metrics"]["metrics"]["loss"]
     path.write_text(json.dumps(state))
     search = read_search(folder.done())
-    shown = dict(TrialView(search.trials[0], Overview(search)).lists)["Metrics, best of the trial"]
+    shown = dict(TrialView(search.trials[0], Overview(search)).lists)["Metrics, in its best epoch"]
     assert set(shown) == {"val_accuracy", "loss"}
 
 
@@ -910,7 +910,8 @@ def test_a_folder_is_no_file_to_write(tmp_path, capsys):
     assert main(["report", str(path), "-o", str(tmp_path)]) == 2
     assert (
         capsys.readouterr().err
-        == f"autolr report: -o must name a file in a folder that exists. Received: -o {str(tmp_path)!r}\n"
+        == f"autolr report: -o must name a file in a folder that exists. Received: -o {str(tmp_path)!r}, a folder: "
+        "add a name, report.html say\n"
     )
     with pytest.raises(IsADirectoryError, match=r"^Argument `path` must name a file. Received: path=.*, a folder"):
         write_report(path, tmp_path)
@@ -920,7 +921,9 @@ def test_a_port_without_a_page_to_serve_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as raised:
         main(["report", str(finished(tmp_path / "s")), "--port", "8000"])
     assert raised.value.code == 2
-    assert "--port goes with --watch, which serves the page\n" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "autolr report: error: --port goes with --watch, which serves the page\n" in error
+    assert "DIRECTORY" in error.splitlines()[0] + error.splitlines()[1]
 
 
 @pytest.mark.parametrize("port", ["70000", "a", "-1", "1e3", "", "9" * 5000])
