@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.array_types import IntArray
 from autolr.batchnorm import TailStatistics, normalizers_of
-from autolr.cycles import IntArray
 from autolr.errors import invalid, is_finite
-from autolr.optimizers import parts
+from autolr.optimizers import leaf_optimizers
 
 # Of a cycle, and batches between two of them: more tell nothing new, since neighbouring steps have nearly the same
 # weights, and each is a copy of them all.
@@ -112,4 +112,4 @@ def check_tail_average(share: float) -> None:
 
 def averages_itself(optimizer: Any) -> bool:
     """Whether Keras puts an average of its own in the weights' place when training ends (`use_ema=True`)."""
-    return any(getattr(part, "use_ema", False) for part in parts(optimizer))
+    return any(getattr(part, "use_ema", False) for part in leaf_optimizers(optimizer))

@@ -39,7 +39,8 @@ def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list
         snapshots: Where its snapshots are.
         last: Look at the last so many only.
     """
-    paths = snapshot_paths(snapshots)[-(last or 0) :]
+    paths = snapshot_paths(snapshots)
+    paths = paths[-last:] if last else paths
     losses = _losses_at_ends(folder, paths)
     known = [loss for loss in losses if loss is not None and not math.isnan(loss)]
     if not known or min(known) <= 0:

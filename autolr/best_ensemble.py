@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from autolr import compat_tuner
+from autolr import compat, compat_tuner
 from autolr.best_ends import best_ends, near_the_best
 from autolr.compiled import compiled_like
 from autolr.cycle_ends import has_non_finite_weights
-from autolr.ensemble import average, check_last, with_own_layers, without_compiled_parts
+from autolr.ensemble import average, check_last, without_compiled_parts
 from autolr.errors import check_count, warn
+from autolr.model_copy import with_own_layers
 from autolr.trial import SNAPSHOTS
 
 
@@ -61,9 +61,7 @@ def _model_at(tuner: Any, trial: Any, end: Path | None = None) -> Any:
 
     Built anew: a copy would not have what the build function adapts, as layers that look up texts.
     """
-    with warnings.catch_warnings():
-        # Of an optimizer's state that finds no place.
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+    with compat.optimizer_may_be_left_out():
         if end is None or compat_tuner.may_have_weights(tuner, trial.trial_id):
             model = tuner.load_model(trial)
         else:  # Keras Tuner's callback, which saves the best epoch, was not passed on

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from autolr.array_types import FloatArray
 from autolr.errors import invalid, is_finite
-from autolr.trough import Floats, find_onset, find_trough, half_fall, smooth
+from autolr.trough import find_onset, find_trough, half_fall, smooth
 from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, MIN_POINTS, STATUSES, LRBounds
 
 # Standard errors by which a fall or a rise stands out. Of curves of pure noise, three or four in a hundred pass.
@@ -140,7 +141,7 @@ def find_bounds(
     return answer(status, high, low, "high" if min(trough.fall, trough.rise) >= _CERTAIN else "medium")
 
 
-def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
+def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> FloatArray:
     """The smoothed curve `find_bounds` reads `min_lr` from, for plots.
 
     Each point is a straight line fitted to the losses around it, weighted by a Gaussian of 0.15 decades in log-rate,
@@ -171,7 +172,7 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> Floats:
     return smoothed
 
 
-def _numbers(name: str, values: ArrayLike) -> Floats:
+def _numbers(name: str, values: ArrayLike) -> FloatArray:
     try:
         given: Any = np.ma.asarray(values)
         if np.iscomplexobj(given):
@@ -181,7 +182,7 @@ def _numbers(name: str, values: ArrayLike) -> Floats:
         raise invalid(name, "be a list or an array of numbers", values, "Give one value per step.") from None
 
 
-def _prepare(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats, Floats]:
+def _prepare(lrs: ArrayLike, losses: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Check the arguments; the rates, and log-rates and losses to judge (`inf` where training diverged)."""
     rates, raw = _numbers("lrs", lrs), _numbers("losses", losses)
     for name, array in (("lrs", rates), ("losses", raw)):

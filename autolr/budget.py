@@ -7,7 +7,7 @@ from typing import Any
 
 from autolr.bursts import BURST_STEPS, FEWEST, ROUNDS
 from autolr.cycles import cycle_lengths
-from autolr.data import count_steps
+from autolr.data import count_batches
 from autolr.lr_finder import DEFAULT_NUM_STEPS
 from autolr.sgdr import Schedule
 from autolr.trial_values import WARMUP
@@ -64,7 +64,7 @@ def range_test_budget(
         goes_on: Whether longer bursts can go on from shorter ones. Where they can't, the second round takes more.
         screening: Whether the trial only screens: is in a rung of which the best go on.
     """
-    per_epoch = steps_per_epoch(arguments) or batches_in_epoch
+    per_epoch = batches_per_epoch(arguments) or batches_in_epoch
     budget = min(most, WITHOUT_LATE_BURSTS)
     if per_epoch is not None:
         trial = per_epoch * epochs_of(arguments) / batches_per_update
@@ -106,7 +106,7 @@ def plan(
 
     The arguments are those of `range_test_budget`.
     """
-    epochs, per_epoch = int(arguments.get("epochs", 1)), steps_per_epoch(arguments) or batches_in_epoch
+    epochs, per_epoch = int(arguments.get("epochs", 1)), batches_per_epoch(arguments) or batches_in_epoch
     edges = trial_schedule(choices).edges(epochs * (per_epoch or 1), per_epoch or 1)
     return {
         **choices,
@@ -127,9 +127,9 @@ def describe(schedule: dict[str, Any]) -> str:
     return f"schedule: {len(lengths)} cycle{'s' * (len(lengths) > 1)} of {shown} epoch{'s' * (shown != '1')}{start}"
 
 
-def steps_per_epoch(arguments: dict[str, Any]) -> int | None:
-    """Steps in an epoch of a `fit` with these arguments, None if it cannot be known beforehand."""
-    return count_steps(
+def batches_per_epoch(arguments: dict[str, Any]) -> int | None:
+    """Batches in an epoch of a `fit` with these arguments, None if it cannot be known beforehand."""
+    return count_batches(
         arguments.get("x"),
         batch_size=arguments.get("batch_size"),
         steps_per_epoch=arguments.get("steps_per_epoch"),

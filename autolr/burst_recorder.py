@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.array_types import FloatArray
 from autolr.fit import SKIPPED
 from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update
 from autolr.recorder import LossRecorder
-from autolr.trough import Floats
 
 MOST_NUMBERS = 2**25  # in the weights and slots of a model whose bursts pause: 128 MB, of which some are kept at a time
 
@@ -53,7 +53,7 @@ class BurstRecorder(LossRecorder):
         self.paused: Paused | None = None
         self._begun, self._pausing = begun, pausing
 
-    def _lay_out(self, points: int) -> Floats:
+    def _lay_out(self, points: int) -> FloatArray:
         return np.full(points, self.rate)
 
     def resume(self, model: keras.Model, *, drawn_by: Sequence[Any]) -> int:

@@ -9,8 +9,9 @@ import contextlib
 import functools
 import sys
 import threading
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -276,3 +277,11 @@ def add_hparams(callback: Any, values: dict[str, Any]) -> None:
     if type(callback).__module__.startswith("tensorboard.") and isinstance(getattr(callback, "_hparams", None), dict):
         known = {getattr(key, "name", key) for key in callback._hparams}
         callback._hparams.update({name: value for name, value in values.items() if name not in known})
+
+
+@contextlib.contextmanager
+def optimizer_may_be_left_out() -> Iterator[None]:
+    """Weights are loaded, and Keras warns of no optimizer whose state finds no place."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        yield

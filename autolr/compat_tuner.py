@@ -11,12 +11,12 @@ import io
 import itertools
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from autolr import compat
 from autolr.errors import library_of
 from autolr.files import is_remote, written_aside
 from autolr.trial_values import PARENT, without_found
@@ -75,8 +75,7 @@ class TunerSeams(_Tuner):
         # Keras Tuner loads a parent's checkpoint before the optimizer has its variables; AutoLR does so after, but for
         # a model with several optimizers, of which it warns. Not for each trial: Python forgets then which warnings of
         # others it has shown.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        with compat.optimizer_may_be_left_out():
             return super()._try_build(hp)
 
     _autolr_writes_to = ""  # while the tuner's own file is written
@@ -217,16 +216,14 @@ def mend_after_reload(oracle: Any) -> list[str]:
     missing = sorted(started.difference(oracle.trials)) if oracle.trials else []
     there = [oracle.trials[trial_id] for trial_id in started if trial_id in oracle.trials]
     ended = {trial.trial_id for trial in there if trial.status in ("COMPLETED", "FAILED")}
-    oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in ended]
-    oracle.end_order += sorted(ended.difference(oracle.end_order))
     for trial_id in missing:
         message = "Its folder was gone when the search was taken up again."
         oracle.trials[trial_id] = type(next(iter(oracle.trials.values())))(
             oracle.get_space(), trial_id, "FAILED", message
         )
     # What comes next may fail without being one too many in a row.
-    oracle.end_order = [trial_id for trial_id in oracle.end_order if trial_id not in missing]
-    oracle._retry_queue = [trial_id for trial_id in oracle._retry_queue if trial_id not in missing]
+    oracle.end_order = [it for it in oracle.end_order if it not in missing] + sorted(ended.difference(oracle.end_order))
+    oracle._retry_queue = [it for it in oracle._retry_queue if it not in ended.union(missing)]
     if hasattr(oracle, "_populate_next"):  # a grid
         _find_place_in_grid(oracle, [trial_id for trial_id in oracle.start_order if trial_id not in missing])
     return missing

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autolr.array_types import FloatArray
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
 from autolr.errors import invalid
 from autolr.files import strict
-from autolr.trough import Floats, batch_noise
+from autolr.trough import batch_noise
 from autolr.verdicts import STATUSES, LRBounds
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class RangeTest:
     True
     """
 
-    lrs: Floats
-    losses: Floats
+    lrs: FloatArray
+    losses: FloatArray
     diverged: bool = False
     steps_spent: int = 0
     bursts: tuple[Burst, ...] = ()
@@ -68,6 +69,8 @@ class RangeTest:
             )
         object.__setattr__(self, "diverged", bool(self.diverged))
         object.__setattr__(self, "steps_spent", int(self.steps_spent) or len(self.lrs))
+        object.__setattr__(self, "bursts", tuple(Burst(*burst) for burst in self.bursts))
+        object.__setattr__(self, "normalized", bool(self.normalized))
 
     def __len__(self) -> int:
         return len(self.lrs)
@@ -112,7 +115,7 @@ class RangeTest:
     def _is_coarse(self) -> bool:
         return len(self) - 1 < FINE * math.log10(self.lrs[-1] / self.lrs[0])
 
-    def untrained_losses(self) -> Floats:
+    def untrained_losses(self) -> FloatArray:
         """The losses at the sweep's first rates, too low to change anything: all far below those of the bounds."""
         return self._losses_far_below(find_bounds(self.lrs, self.losses))
 
@@ -121,7 +124,7 @@ class RangeTest:
         level = float(np.mean(self.untrained_losses())) if self.bursts else 0.0
         return [level + burst.change for burst in self.bursts]
 
-    def _losses_far_below(self, bounds: LRBounds) -> Floats:
+    def _losses_far_below(self, bounds: LRBounds) -> FloatArray:
         losses = self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
         # Of bounds that are far too high, a hundredth may have trained the model, or torn it apart.
         strayed = np.abs(losses - np.median(losses[:5])) > STRAYED * batch_noise(losses)
@@ -166,7 +169,7 @@ class RangeTest:
         return plot_range_test(self, ax=ax)
 
 
-def noise_of(untrained: Floats) -> float:
+def noise_of(untrained: FloatArray) -> float:
     """Standard deviation of an untrained model's batch losses: what a fall within it may be, and of rounding at least.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from autolr.array_types import IntArray
 
 _FAR = 2**62  # far beyond any step, and 64 bits hold it
 

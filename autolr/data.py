@@ -75,7 +75,7 @@ def _shape(part: Any) -> tuple[Any, ...]:
     return tuple(None if size is None else int(size) for size in shape)
 
 
-def count_steps(
+def count_batches(
     x: Any, *, batch_size: int | None = None, steps_per_epoch: int | None = None, validation_split: float = 0.0
 ) -> int | None:
     """Batches in an epoch of `fit` with these arguments, or None if that cannot be known beforehand."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.averaging import averaged_variables, give_means
 from autolr.batchnorm import all_layers, gather_statistics, normalizers_of
 from autolr.compiled import compiled_like
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, is_endless, num_samples, without_samples
-from autolr.errors import check_count, in_brief, invalid, library_of, warn
+from autolr.errors import check_count, check_optional_count, invalid
+from autolr.model_copy import copy_with_weights, inputs_like
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -57,7 +56,7 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
         Huang et al., 2017, [Snapshot Ensembles: Train 1, get M for free](https://arxiv.org/abs/1704.00109).
     """
     _check_model(model)
-    members = [_with_weights(model, path) for path in _resolve(snapshots, last)]
+    members = [copy_with_weights(model, path) for path in _resolve(snapshots, last)]
     return compiled_like(model, average(members, name=f"{model.name}_ensemble"))
 
 
@@ -70,7 +69,7 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     """
     for number, member in enumerate(members, start=1):
         member.name = f"{member.name}_{number}"  # a model's layers must have names of their own
-    inputs, first = _inputs_like(members[0]), members[0]
+    inputs, first = inputs_like(members[0]), members[0]
     each = [member(inputs) for member in members]
     names = getattr(first, "output_names", None) or [None] * len(keras.tree.flatten(each[0]))
     # Two outputs of one layer have one name, which no two layers can have.
@@ -91,55 +90,6 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
 def _precision(dtype: str) -> str:
     """To average predictions in: theirs, whatever the global policy, but no half, which rounds, and ends at 65,504."""
     return "float32" if dtype in ("float16", "bfloat16") else dtype
-
-
-def with_own_layers(loaded: Sequence[tuple[keras.Model, Path]]) -> list[keras.Model]:
-    """Models that have no layer in common; where they had one, copies.
-
-    A layer that a build function takes from outside, adapted or trained before, is in every model it builds. Such a
-    layer's weights are the last model's, and Keras saves it once, but looks for it in each model.
-
-    Args:
-        loaded: Models, each with the file of the weights it is to have.
-    """
-    found = Counter(id(layer) for model, _ in loaded for layer in {*all_layers(model)} if _is_saved(layer))
-    return [
-        _copy(model, path) if any(found[id(layer)] > 1 for layer in all_layers(model)) else model
-        for model, path in loaded
-    ]
-
-
-def _is_saved(layer: keras.Layer) -> bool:
-    """Whether a layer has what is saved with a model."""
-    return bool(layer.weights) or hasattr(layer, "get_vocabulary")
-
-
-def _copy(model: keras.Model, path: Path) -> keras.Model:
-    """A copy with the weights in a file; the model itself, with a warning, if there can be none that predicts alike."""
-    model.load_weights(path)  # those of what is common to others are another's
-    try:
-        copy = _with_weights(model, path)
-        inputs = _some_inputs(model)
-        expected, found = (keras.tree.flatten(it(inputs, training=False)) for it in (model, copy))
-        alike = all(np.allclose(*map(keras.ops.convert_to_numpy, pair)) for pair in zip(expected, found, strict=True))
-        why = "A copy predicts something else: its layers have what neither their configs nor their weights tell."
-    except Exception as error:  # whatever the user's classes raise: the model itself still predicts
-        alike, why = False, f"One cannot be copied ({in_brief(error)})."
-    if alike:
-        return copy
-    warn(f"Models of the ensemble have layers in common, so it may be wrong, and not load when saved. {why}")
-    return model
-
-
-def _some_inputs(model: keras.Model) -> Any:
-    def some(tensor: Any) -> Any:
-        shape = [2, *(size or 3 for size in tensor.shape[1:])]
-        if tensor.dtype == "string":
-            return keras.ops.convert_to_tensor(np.full(shape, "a b"))
-        values = np.random.default_rng(0).random(shape)
-        return keras.ops.convert_to_tensor(values.astype(tensor.dtype) if "int" not in tensor.dtype else values > 0.5)
-
-    return keras.tree.map_structure(some, _inputs_like(model))
 
 
 def without_compiled_parts(model: keras.Model) -> keras.Model:
@@ -192,7 +142,7 @@ def averaged_weights(
     _check_model(model)
     batch_size = check_count("batch_size", batch_size, hint="Best that of training.")
     paths = _resolve(snapshots, last)
-    averaged = _with_weights(model, paths[-1])
+    averaged = copy_with_weights(model, paths[-1])
     normalizers = normalizers_of(averaged)
     if normalizers and x is None:
         raise invalid("x", "be data to gather the statistics of BatchNormalization on", x, "Pass the training data.")
@@ -231,8 +181,7 @@ def _check_model(model: Any) -> None:
 
 def check_last(last: int | None) -> None:
     """Raise `ValueError` unless so many of the last snapshots can be used."""
-    if last is not None:
-        check_count("last", last, hint="None takes all.")
+    check_optional_count("last", last, hint="None takes all.")
 
 
 def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
@@ -247,87 +196,6 @@ def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
     return paths[-last:] if last else paths
 
 
-def _with_weights(model: keras.Model, path: Path) -> keras.Model:
-    """A model like this one, with the weights in a file."""
-    copy = _like(model)
-    copy.load_weights(path)
-    return copy
-
-
-def _like(model: keras.Model) -> keras.Model:
-    """A model like this one, with layers of its own.
-
-    Raises:
-        ValueError: If it has not been built, or its config is not enough.
-    """
-    if not model.built:
-        raise invalid("model", "be built", model, "Call it on a batch of data first.")
-    try:
-        own = library_of(type(model)) != "keras"
-        copy = type(model).from_config(model.get_config()) if own else _clone(model)
-        _copy_vocabularies(model, copy)
-    except (TypeError, ValueError, NotImplementedError) as error:  # what Keras raises where a config is not enough
-        hint = (
-            "Let `get_config`, of the model's class and of its layers', return the arguments of `__init__`, and "
-            "decorate layers and functions of your own with `keras.saving.register_keras_serializable`. In place of a "
-            "`Lambda` layer, use a layer of your own. `get_best_ensemble` of a tuner needs none of this."
-        )
-        raise invalid("model", "be such that it can be made again from its config", model, hint) from error
-    if not copy.built:
-        copy(_inputs_like(model))
-    return copy
-
-
-def _clone(model: keras.Model) -> keras.Model:
-    """A Sequential or functional model anew, layer by layer, so that its layers need not be registered."""
-    compiled = [part for part in (model, *all_layers(model)) if getattr(part, "compiled", False)]
-    # Keras would make inputs that have to be there, and are dense.
-    special = not isinstance(model, keras.Sequential) and any(map(compat.input_options, model.inputs))
-    try:
-        for part in compiled:
-            part.compiled = False  # else Keras compiles the clone, too, and fails at functions it cannot find by name
-        return keras.models.clone_model(model, _inputs_like(model) if special else None, recursive=True)
-    finally:
-        for part in compiled:
-            part.compiled = True
-
-
-def _copy_vocabularies(model: keras.Model, copy: keras.Model) -> None:
-    """Give layers that look up texts or numbers the words they were adapted to, which no weights and no config hold."""
-    # Another layer may make those within it only when it is built, which the copy need not be yet.
-    for layer, other in zip(_adapted(model), _adapted(copy), strict=True):
-        words = layer.get_vocabulary(include_special_tokens=False)
-        # How rare each is is a weight, of the right size only when the words are known.
-        rarities = {"idf_weights": [1.0] * len(words)} if layer.get_config()["output_mode"] == "tf_idf" else {}
-        if words:
-            other.set_vocabulary(words, **rarities)
-
-
-def _adapted(model: keras.Model) -> list[Any]:
-    """The layers of a model that look something up in what they are adapted to."""
-    lookups = (layer for layer in all_layers(model) if hasattr(layer, "get_vocabulary"))
-    return [layer for layer in lookups if layer.get_config().get("vocabulary") is None]
-
-
-def _inputs_like(model: keras.Model) -> Any:
-    if isinstance(model, keras.Sequential):
-        tensors = model.inputs[0]
-    elif getattr(model, "inputs", None):
-        tensors = model.input
-    else:  # a class of the user's own knows the shapes it was built with
-        shapes = list(model.get_build_config().values())
-        if len(shapes) != 1 or not all(size is None or isinstance(size, int) for size in shapes[0]):
-            hint = "Make it a functional model, with `keras.Model(inputs, outputs)`."
-            raise invalid("model", "take one input, if it is of a class of your own", model, hint)
-        return keras.Input(batch_shape=(None, *shapes[0][1:]), dtype=model.input_dtype)
-
-    def like(tensor: Any) -> Any:
-        shape = (None, *tensor.shape[1:])
-        return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name, **compat.input_options(tensor))
-
-    return keras.tree.map_structure(like, tensors)
-
-
 def _batches(x: Any, batch_size: int) -> Iterator[Any]:
     if is_array_data(x):
         for start in range(0, num_samples(x), batch_size):
@@ -336,5 +204,5 @@ def _batches(x: Any, batch_size: int) -> Iterator[Any]:
                 lambda array, start=start, end=end: None if array is None else array[start:end], x
             )
     else:
-        for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(len(x))):
+        for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(x.num_batches)):
             yield batch[0] if isinstance(batch, tuple) else batch

@@ -1,4 +1,4 @@
-"""What autolr warns of and raises."""
+"""Warnings and errors, and the checks of arguments that raise them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 MAX_EXACT_INT = 2**53  # up to here a float holds every whole number
-LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorflow"}
+LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorboard", "tensorflow"}
 MAX_SHOWN = 300  # characters of a value in a message, whose end says what to try
 
 
@@ -104,3 +104,8 @@ def check_count(argument: str, value: Any, unit: str = "", *, hint: str, least: 
         number = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
         raise invalid(argument, f"be {number}{f' of {unit}' if unit else ''}", value, hint)
     return int(value)
+
+
+def check_optional_count(argument: str, value: Any, unit: str = "", *, hint: str) -> int | None:
+    """The same of one that may be None."""
+    return None if value is None else check_count(argument, value, unit, hint=hint)

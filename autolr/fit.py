@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.data import as_tensors, count_steps, is_array_data, is_endless, samples_to_train, yields_targets
+from autolr.data import as_tensors, count_batches, is_array_data, is_endless, samples_to_train, yields_targets
 from autolr.errors import invalid
 from autolr.replay import Replay, Unannounced, replayable, source_of
 
@@ -44,7 +44,7 @@ class Fit:
         Finite data are repeated as needed, so `steps_per_epoch` is dropped: Keras would end at the end of the data, and
         say that they ran out.
         """
-        if count_steps(x) is not None:
+        if count_batches(x) is not None:
             steps = arguments.pop("steps_per_epoch", None)
             if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
                 arguments["batch_size"] = math.ceil(samples_to_train(x, arguments.get("validation_split")) / steps)
@@ -119,7 +119,7 @@ def can_skip(model: keras.Model, x: Any, arguments: Mapping[str, Any], batches: 
     own = kind.fit is keras.Model.fit and kind.make_train_function is keras.Model.make_train_function
     if not own or keras.backend.backend() != "tensorflow":
         return False
-    length = count_steps(
+    length = count_batches(
         x, **{name: arguments[name] for name in ("batch_size", "validation_split") if name in arguments}
     )
     if length is not None:

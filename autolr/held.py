@@ -25,7 +25,17 @@ OF_KERAS = (
     *(keras.Layer, keras.losses.Loss, keras.metrics.Metric, keras.optimizers.Optimizer),
     *(keras.random.SeedGenerator, keras.utils.PyDataset),
 )
-LIBRARIES = {"keras", "tensorflow", "tensorflow_probability", "jax", "jaxlib", "numpy", "scipy", "pandas", "builtins"}
+NOT_LOOKED_INTO = {
+    "keras",
+    "tensorflow",
+    "tensorflow_probability",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "scipy",
+    "pandas",
+    "builtins",
+}
 
 
 def held_variables(*roots: Any) -> list[Any]:
@@ -77,7 +87,7 @@ def _within(it: Any) -> Iterable[Any]:
     code = isinstance(it, (FunctionType, type))
     library = library_of(it if code else type(it))
     # Python's own functions lead to all threads there are; its plain objects may hold what is the user's.
-    strange = library not in LIBRARIES and not (code and library in sys.stdlib_module_names)
+    strange = library not in NOT_LOOKED_INTO and not (code and library in sys.stdlib_module_names)
     if isinstance(it, (dict, *CONTAINERS)):
         if len(it) <= MAX_ITEMS:
             held = it.values() if isinstance(it, dict) else it

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autolr.array_types import FloatArray
 from autolr.errors import check_count, invalid, is_finite
 from autolr.recorder import LossRecorder
-from autolr.trough import Floats
 from autolr.verdicts import LRBounds
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class LRFinder(LossRecorder):
         super().__init__(steps, restore=restore)
         self.start_lr, self.end_lr = float(start_lr), float(end_lr)
 
-    def _lay_out(self, points: int) -> Floats:
+    def _lay_out(self, points: int) -> FloatArray:
         return np.geomspace(self.start_lr, self.end_lr, points)
 
     def bounds(self, **options: Any) -> LRBounds:

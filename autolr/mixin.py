@@ -46,11 +46,11 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             late. A smaller budget first drops the longest bursts, then points of the sweep, then another round of
             bursts. With data of unknown size it alone decides in the first trial, up to 364; the others know the
             size.
-        range_test_min_steps: Optimizer steps a range test may have even where they are more than that share. Defaults
-            to 232, a sweep of 40, five bursts of 24 and three that go on to 48, if that is no more than 45 % of the
-            trial: one lost to bad bounds costs more. Trials of fewer than 516 steps give 160, without those three;
-            those of fewer than 356 give 112, with three bursts; and those of fewer than 112 give 40, without any, even
-            if they have fewer themselves. Where this argument is less, all give so many.
+        range_test_min_steps: Optimizer steps a range test may have even if they exceed that share, up to 45 % of the
+            trial: one lost to bad bounds costs more. Defaults to 232, a sweep of 40, five bursts of 24 and three that
+            go on to 48. Trials of fewer than 516 steps give 160, without those three; of fewer than 356, 112, with
+            three bursts; of fewer than 112, or 249 in rungs of `Hyperband` of which the best go on, 40, without any,
+            even if they have fewer themselves. A smaller value caps all of these.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
@@ -58,8 +58,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
             found in this call of `search`, if their status is `"ok"`. Defaults to False: it saves the tests' steps
             (16 % in `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
-        num_snapshots: How many of the last ends of cycles each trial keeps its weights of, in its folder, for
-            `get_best_ensemble`. Defaults to 3; 0 for none.
+        num_snapshots: How many snapshots each trial keeps in its folder for `get_best_ensemble`: its weights at the
+            ends of its last cycles. Defaults to 3; 0 keeps none.
         tail_average: Share of a trial's steps over which the model's weights are averaged when a cycle ends: what is
             judged, saved and gone on with is that average. Defaults to 0.1; 0 for none. See `SGDRScheduler`.
         **kwargs: Arguments of the tuner class.

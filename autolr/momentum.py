@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from autolr.errors import invalid, is_finite, warn
-from autolr.optimizers import parts, scope_of
+from autolr.optimizers import leaf_optimizers, scope_of
 
 MOST_TIMES = 10  # that momentum is taken over again in one training: the step is traced anew each time
 NAMES = ("momentum", "beta_1")  # of SGD, RMSprop and Muon; of Adam and its kin
@@ -62,7 +62,7 @@ class CycledMomentum:
     def _take_over(self) -> None:
         model = self._model
         with scope_of(model):
-            for part in parts(model.optimizer):
+            for part in leaf_optimizers(model.optimizer):
                 for name in NAMES:
                     value: Any = getattr(part, name, None)
                     if isinstance(value, _Momentum):  # of a training that was interrupted
@@ -79,9 +79,6 @@ class CycledMomentum:
         if self._taken:
             # What Keras calls first in `fit` and `train_on_batch`, and not again while they run.
             vars(model)["make_train_function"] = self._begin_another
-
-    def __bool__(self) -> bool:
-        return self._has_any
 
     def assign(self, value: float) -> None:
         """Set the momentum of the next step."""

@@ -19,16 +19,19 @@ def scope_of(model: Any) -> AbstractContextManager[Any]:
     return nullcontext() if strategy is None else strategy.scope()
 
 
-def parts(optimizer: Any) -> list[Any]:
+def leaf_optimizers(optimizer: Any) -> list[Any]:
     """The optimizers that hold a learning rate: one, or several for a `MultiOptimizer`."""
     if compat.optimizer_is_scaled(optimizer):
-        return parts(optimizer.inner_optimizer)
+        return leaf_optimizers(optimizer.inner_optimizer)
     return list(optimizer.optimizers) if compat.is_multi_optimizer(optimizer) else [optimizer]
 
 
 def name_of(optimizer: Any) -> str:
     """The optimizer's class, or those of several, without a wrapper that scales the loss."""
-    return " + ".join(dict.fromkeys(type(part).__name__ for part in parts(optimizer))) or type(optimizer).__name__
+    return (
+        " + ".join(dict.fromkeys(type(part).__name__ for part in leaf_optimizers(optimizer)))
+        or type(optimizer).__name__
+    )
 
 
 def takes_a_number(optimizer: Any) -> bool:
@@ -48,17 +51,17 @@ def check_assignable_rate(model: keras.Model) -> None:
 
 def batches_per_update(optimizer: Any) -> int:
     """Batches that one optimizer update takes: more than one under gradient accumulation."""
-    return math.lcm(*(int(part.gradient_accumulation_steps or 1) for part in parts(optimizer)))
+    return math.lcm(*(int(part.gradient_accumulation_steps or 1) for part in leaf_optimizers(optimizer)))
 
 
 def current_rate(optimizer: Any) -> float:
     """The rate of the next update; for a `MultiOptimizer`, of the first of its optimizers."""
-    return float(keras.ops.convert_to_numpy(parts(optimizer)[0].learning_rate))
+    return float(keras.ops.convert_to_numpy(leaf_optimizers(optimizer)[0].learning_rate))
 
 
 def default_rate(optimizer: Any) -> float:
     """The rate an optimizer of this class has when none is given; for a `MultiOptimizer`, that of its first."""
-    first = next(iter(parts(optimizer)), optimizer)
+    first = next(iter(leaf_optimizers(optimizer)), optimizer)
     parameter = inspect.signature(type(first).__init__).parameters.get("learning_rate")
     return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
 
@@ -68,13 +71,13 @@ def usual_rate(optimizer: Any) -> float:
 
     Keras's own default is a thousandth of that and hardly trains (`docs/results.md`, the method's table).
     """
-    first = next(iter(parts(optimizer)), optimizer)
+    first = next(iter(leaf_optimizers(optimizer)), optimizer)
     return 1.0 if isinstance(first, keras.optimizers.Adadelta) else default_rate(optimizer)
 
 
 def has_rate(optimizer: Any, rate: float) -> bool:
     """Whether the rate of the next update is this one, as far as the digits of its type tell."""
-    dtype = keras.backend.standardize_dtype(parts(optimizer)[0].learning_rate.dtype)
+    dtype = keras.backend.standardize_dtype(leaf_optimizers(optimizer)[0].learning_rate.dtype)
     digits = 2 if dtype.endswith("float16") else 6
     smallest = 6e-8 if dtype == "float16" else 0.0  # rates near it have hardly a digit
     return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits, abs_tol=smallest)
@@ -90,7 +93,9 @@ FOR_A_CONSTANT_RATE = {
 
 def against_schedules(optimizer: Any) -> str:
     """Why an optimizer is for constant rates only; nothing if it is not."""
-    classes = (kind for part in parts(optimizer) for kind in type(part).__mro__ if library_of(kind) == "keras")
+    classes = (
+        kind for part in leaf_optimizers(optimizer) for kind in type(part).__mro__ if library_of(kind) == "keras"
+    )
     return next((FOR_A_CONSTANT_RATE[it.__name__] for it in classes if it.__name__ in FOR_A_CONSTANT_RATE), "")
 
 
@@ -128,7 +133,7 @@ def keeps_its_optimizer(model: keras.Model) -> bool:
 def _compiled_with(model: keras.Model) -> list[Any]:
     """The optimizer that the model was compiled with, and those within it."""
     inner = getattr(model.optimizer, "inner_optimizer", None)
-    return [model.optimizer, inner, *parts(model.optimizer)]
+    return [model.optimizer, inner, *leaf_optimizers(model.optimizer)]
 
 
 # Methods that only make or compile a model.
@@ -194,7 +199,7 @@ def hand_over_state(optimizer: Any, to: Any) -> None:
     """Give a copy of a built optimizer, made by `with_number_as_rate` and built, its step count and slots."""
 
     def state_of(it: Any) -> list[Any]:
-        rates = [compat.learning_rate_source(part) for part in parts(it)]
+        rates = [compat.learning_rate_source(part) for part in leaf_optimizers(it)]
         return [variable for variable in it.variables if all(variable is not rate for rate in rates)]
 
     for its, own in zip(state_of(to), state_of(optimizer), strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from autolr.bounds import smooth_losses
 from autolr.charts import loss_limits
-from autolr.errors import MAX_EXACT_INT, check_count, invalid
+from autolr.errors import MAX_EXACT_INT, check_count, check_optional_count, invalid
 from autolr.search_folder import Search, Source, Trial, read_search
 from autolr.sgdr import Schedule
 from autolr.verdicts import ADVICE, LRBounds
@@ -196,8 +196,7 @@ def plot_schedule(
         hint = "For instance `[0, 375, 1000]`. A scheduler draws itself: `SGDRScheduler.preview`."
         raise invalid("edges", "be two or more whole numbers from 0 on, rising", edges, hint)
     check_count("steps_per_epoch", steps_per_epoch, hint="1 labels the axis in steps.")
-    if total_steps is not None:
-        check_count("total_steps", total_steps, hint="None draws until the last edge.")
+    check_optional_count("total_steps", total_steps, hint="None draws until the last edge.")
     return draw_schedule(schedule, edges, steps_per_epoch=steps_per_epoch, total_steps=total_steps, ax=ax)
 
 

@@ -14,7 +14,7 @@ from autolr.data import first_batch, without_samples
 from autolr.fit import Fit
 from autolr.model_state import variables_of_data
 from autolr.optimizers import hand_over_state, scope_of, takes_a_number, with_number_as_rate
-from autolr.random_state import undrawn
+from autolr.random_state import random_state_kept
 from autolr.replay import Replay
 
 
@@ -39,7 +39,7 @@ def prepare(fit: Fit) -> None:
 def _look_at_first(x: Replay) -> None:
     """Some versions of Keras fail at a generator without a batch in ways that nobody understands."""
     try:
-        with undrawn():
+        with random_state_kept():
             x.first()
     except StopIteration:
         raise without_samples(x) from None
@@ -91,7 +91,7 @@ def _trace(fit: Fit) -> bool:
     attributes = {name: getattr(model, name, None) for name in ("train_function", "history", "stop_training")}
     model.train_function = only_trace
     # Metrics: a `fit` begins by resetting them.
-    with undrawn([*model.metrics_variables, *variables_of_data(fit.x)]):
+    with random_state_kept([*model.metrics_variables, *variables_of_data(fit.x)]):
         try:
             fit(keras.callbacks.Callback(), epochs=1)
         except _BegunError:
@@ -116,7 +116,7 @@ def build(
         if layers_built and type(model).call is keras.Model.call:
             model.built = True  # a `train_step` that calls the layers is all it has
         elif not (model.built and layers_built):
-            with undrawn(variables_of_data(x)):
+            with random_state_kept(variables_of_data(x)):
                 batch = first_batch(x, y, sample_weight, batch_size=batch_size)
             compat.symbolic_build(model, batch)
         if not model.optimizer.built:

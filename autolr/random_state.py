@@ -77,7 +77,7 @@ class OwnGenerator:
 
 
 @contextlib.contextmanager
-def undrawn(variables: Sequence[Any] = ()) -> Iterator[None]:
+def random_state_kept(variables: Sequence[Any] = ()) -> Iterator[None]:
     """What is drawn from the random generators meanwhile will be drawn again.
 
     Args:

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr.array_types import FloatArray
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import warn
 from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of
-from autolr.trough import Floats
 from autolr.verdicts import MIN_POINTS
 
 
@@ -31,7 +31,7 @@ class LossRecorder(keras.callbacks.Callback):
         self.num_steps, self._restore = num_steps, restore
         self._result: RangeTest | None = None
 
-    def _lay_out(self, points: int) -> Floats:
+    def _lay_out(self, points: int) -> FloatArray:
         """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
         raise NotImplementedError  # abstract: a sweep's rise, a burst's are all one
 

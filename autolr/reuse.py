@@ -13,10 +13,10 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.data import count_steps, first_batch, is_array_data
+from autolr.data import count_batches, first_batch, is_array_data
 from autolr.model_state import variables_of_data
-from autolr.optimizers import parts
-from autolr.random_state import undrawn
+from autolr.optimizers import leaf_optimizers
+from autolr.random_state import random_state_kept
 from autolr.trial_values import DEFAULTS, chosen
 
 
@@ -61,7 +61,7 @@ def _optimizer(optimizer: Any) -> list[Any]:
     ignored = ("learning_rate", "name")
     return [
         [type(part).__qualname__, {k: v for k, v in part.get_config().items() if k not in ignored}]
-        for part in parts(optimizer)
+        for part in leaf_optimizers(optimizer)
     ]
 
 
@@ -114,10 +114,10 @@ def _shapes(data: Any) -> Any:
         return [[list(np.shape(part)), str(getattr(part, "dtype", ""))] for part in keras.tree.flatten(data)]
     batch: Any = repr(getattr(data, "element_spec", ""))
     if isinstance(data, keras.utils.PyDataset):
-        with undrawn(variables_of_data(data)):
+        with random_state_kept(variables_of_data(data)):
             symbols = keras.tree.flatten(first_batch(data))
         batch = [[list(it.shape), it.dtype] for it in symbols if it is not None]
-    return [type(data).__qualname__, count_steps(data), batch]
+    return [type(data).__qualname__, count_batches(data), batch]
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
 from autolr.cycle_ends import CycleEnds
 from autolr.cycles import place
-from autolr.errors import check_count, invalid
+from autolr.errors import check_count, check_optional_count, invalid
 from autolr.momentum import CycledMomentum, check_momentum
 from autolr.optimizers import (
     batches_per_update,
@@ -54,10 +54,10 @@ class SGDRScheduler(keras.callbacks.Callback):
             tuners do. Defaults to False: cycles are exactly as many epochs long as said.
         steps_per_epoch: Optimizer steps in an epoch. Only needed for data whose size Keras cannot tell; without it,
             the rate on such data stands still within the first epoch, while its steps are counted.
-        restore_weights: What to do when training ends inside a cycle, where the rate is high and the model worse
-            than it has been. If True, the default, the weights of the latest cycle's end are put back, unless the
-            monitored loss (`val_loss`, or `loss` without validation) is better now. Nothing is put back if False, if
-            the optimizer has `use_ema=True`, whose average the model has then, or if a callback in front, such as
+        restore_weights: Whether to restore the weights of the latest cycle's end if training stops inside a later
+            cycle, where the rate is high and the model worse, unless the monitored loss (`val_loss`, or `loss` without
+            validation) has improved since. Defaults to True. Nothing is restored if the optimizer has `use_ema=True`,
+            whose average the model has then, or if a callback in front, such as
             `EarlyStopping(restore_best_weights=True)`, has just put weights of its own choice back.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line. With
@@ -134,9 +134,9 @@ class SGDRScheduler(keras.callbacks.Callback):
             warmup=warmup,
             fit_budget=fit_budget,
         )
-        if steps_per_epoch is not None:
-            steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, hint="None where Keras can count them.")
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch = check_optional_count(
+            "steps_per_epoch", steps_per_epoch, hint="None where Keras can count them."
+        )
         self.batches_if_unknown: int | None = None
         check_momentum(momentum)
         check_tail_average(tail_average)
@@ -322,7 +322,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         steps = np.arange(start, start + BLOCK)
         self._block_start = start
         self._rates = self.schedule.rates(steps, self._edges).tolist()
-        if self.momentum is not None:
+        if self._momentum is not None and self.momentum is not None:
             low, high = self.momentum
             self._momenta = (high - (high - low) * self.schedule.height(place(steps, self._edges)[1])).tolist()
 

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from autolr.errors import check_count
+from autolr.errors import check_count, check_optional_count
 from autolr.sgdr import STEPS_PER_EPOCH, Schedule
 
+NONE = "None leaves it out."
 _LAST_STEP = 2**31 - 2  # what an optimizer's 32-bit step count can reach
 
 
@@ -84,12 +85,11 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         )
         counts: dict[str, Any] = {
             "steps_per_epoch": check_count("steps_per_epoch", steps_per_epoch, hint=STEPS_PER_EPOCH),
-            "total_steps": total_steps,
-            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "total_steps": check_optional_count("total_steps", total_steps, hint=NONE),
+            "gradient_accumulation_steps": check_optional_count(
+                "gradient_accumulation_steps", gradient_accumulation_steps, hint=NONE
+            ),
         }
-        for argument in ("total_steps", "gradient_accumulation_steps"):
-            if counts[argument] is not None:
-                counts[argument] = check_count(argument, counts[argument], hint="None leaves it out.")
         arguments = {name: value for name, value in asdict(schedule).items() if name != "fit_budget"}
         self._config: dict[str, Any] = {**arguments, **counts, "name": name}
         self.name = name

@@ -13,10 +13,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from autolr.cycles import IntArray, cycle_edges, fitted_edges, place
-from autolr.errors import MAX_EXACT_INT, check_count, invalid, is_count, is_finite
-
-FloatArray = npt.NDArray[np.float64]
+from autolr.array_types import FloatArray, IntArray
+from autolr.cycles import cycle_edges, fitted_edges, place
+from autolr.errors import MAX_EXACT_INT, check_count, check_optional_count, invalid, is_count, is_finite
 
 BOUNDS = "`autolr.range_test` finds both bounds: `min_lr, max_lr = test.bounds()`."
 STEPS_PER_EPOCH = "For arrays it is `math.ceil(len(x) / batch_size)`."
@@ -29,8 +28,8 @@ ONE_CYCLE_FLOOR = 0.01  # ... to this share of `min_lr`: Smith's "several orders
 class Schedule:
     """A cyclical learning rate: its arguments, checked, and all that follows from them.
 
-    It knows no step count: `edges` lays its cycles over so many steps, `rates` gives the rate on such edges. What
-    `rates` is made of can also be had by itself, for the training graph, where `xp` is `keras.ops` in place of `numpy`.
+    It does not know how long training is: `edges` lays its cycles out over a number of steps, and `rates` evaluates
+    them. The other methods are what `rates` is made of, for use in the training graph, too, with `xp=keras.ops`.
 
     Attributes:
         min_lr: Rate that each cycle falls to.
@@ -280,17 +279,14 @@ def sgdr_lr(
         fit_budget=total_steps is not None,
     )
     at = np.asarray(step)
-    if at.size and at.dtype.kind in "USOc":
+    if at.size and at.dtype.kind in "USOcMm":
         raise invalid("step", "be a number or an array of numbers", step, "Steps are counted from 0.")
     at = at if at.dtype.kind in "iuf" else at.astype(np.float64)  # truth values, and kinds NumPy does not know
     if at.size and not (np.all(np.isfinite(at)) and at.min() >= 0 and at.max() <= MAX_EXACT_INT):
         raise invalid("step", f"be zero or more, and no more than {MAX_EXACT_INT}", step, "Steps are counted from 0.")
     furthest = math.ceil(at.max()) if at.size else 0
-    end = (
-        furthest
-        if total_steps is None
-        else check_count("total_steps", total_steps, hint="Steps of the whole training; None for cycles without end.")
-    )
+    hint = "Steps of the whole training; None for cycles without end."
+    end = check_optional_count("total_steps", total_steps, hint=hint) or furthest
     edges = schedule.edges(end, steps_per_epoch)
     rates = schedule.rates(at, edges)
     return float(rates) if at.ndim == 0 else rates

@@ -155,24 +155,6 @@ def run_range_test(
     _warn_of(model, x, y, fit_arguments, warn)
     fit = Fit.on(model, x, y, **fit_arguments)
 
-    def train(recorder: LossRecorder) -> RangeTest:
-        skipped = 0
-        try:
-            if isinstance(recorder, BurstRecorder):
-                say(f"range test: a burst of {recorder.num_steps} steps at {recorder.rate:.1e}")
-                skipped = recorder.resume(model, drawn_by=variables_of_data(fit.x))
-            else:
-                say(f"range test: a sweep of {recorder.num_steps} steps")
-            # Enough epochs even when each is a single batch. The callback ends training in time.
-            fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer), skipped=skipped)
-            normalized = is_normalized(model, statistics)
-        finally:
-            fit.dispose()
-            before.restore()
-        if not len(recorder.result):
-            raise without_samples(x)
-        return replace(recorder.result, normalized=normalized)
-
     with quick_collection(fit):
         prepare(fit)
         if not model.trainable_variables:
@@ -185,6 +167,24 @@ def run_range_test(
                     prepare(fit)
                 before = ModelState.of(model, fit.x) if changed else original
                 statistics = moving_statistics(model)
+
+                def train(recorder: LossRecorder) -> RangeTest:
+                    skipped = 0
+                    try:
+                        if isinstance(recorder, BurstRecorder):
+                            say(f"range test: a burst of {recorder.num_steps} steps at {recorder.rate:.1e}")
+                            skipped = recorder.resume(model, drawn_by=variables_of_data(fit.x))
+                        else:
+                            say(f"range test: a sweep of {recorder.num_steps} steps")
+                        # Enough epochs even when each is a single batch. The callback ends training in time.
+                        fit(recorder, epochs=recorder.num_steps * batches_per_update(model.optimizer), skipped=skipped)
+                        normalized = is_normalized(model, statistics)
+                    finally:
+                        fit.dispose()
+                        before.restore()
+                    if not len(recorder.result):
+                        raise without_samples(x)
+                    return replace(recorder.result, normalized=normalized)
 
                 def may_pause(steps: int) -> bool:
                     longer = steps < ALL_ROUNDS[-1].steps

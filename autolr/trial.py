@@ -225,16 +225,16 @@ class AssistedTrial:
         self.diary.say(describe(schedule) + replaced)
         ways = len({id(its) for its in self.found.values()})
         self.diary.begin(found, schedule, optimizer=name_of(model.optimizer), ways=ways)
-        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, choices, schedule, length)}
+        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, schedule, length)}
 
     def _warn_of_schedule(self, arguments: dict[str, Any]) -> None:
         """Say what of the space or the callbacks does not do what it looks like."""
         if twice := declared_twice(self.trial.hyperparameters):
-            names = " and ".join(f"`{name}`" for name in twice)
+            names = ", ".join(f"`{name}`" for name in twice)
             self.diary.warn(
                 "declared twice",
-                f"Of the schedule, {names} is declared under a condition. Where it is not met, and in trials that were "
-                "drawn before it was met for the first time, AutoLR's own range is searched. Declare it without a "
+                f"Declared under a condition: {names}, of AutoLR's schedule. In trials where the condition is not met, "
+                "and in those drawn before it was first met, AutoLR's own range is searched. Declare it without a "
                 "condition to search yours.",
             )
         if stop_within_cycles(callbacks_of(arguments), epochs_of(arguments)):
@@ -275,7 +275,6 @@ class AssistedTrial:
         self,
         arguments: dict[str, Any],
         bounds: LRBounds,
-        choices: dict[str, Any],
         schedule: dict[str, Any],
         batches_in_epoch: int | None,
     ) -> list[Any]:
@@ -290,7 +289,7 @@ class AssistedTrial:
             restore_weights=False,
             snapshot_folder=Path(self.folder) / SNAPSHOTS if self._keeps_snapshots() else None,
             num_snapshots=self.options.num_snapshots or 1,
-            **choices,
+            **{name: schedule[name] for name in DEFAULTS},
         )
         scheduler.batches_if_unknown = batches_in_epoch
         for callback in callbacks:

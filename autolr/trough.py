@@ -6,10 +6,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
-Floats = NDArray[np.float64]
+from autolr.array_types import FloatArray
 
 # In decades: what the smoothing blurs, and so the narrowest trough there is. 0.1 to 0.3 give nearly the same bounds.
 _WIDTH = 0.15
@@ -20,7 +20,7 @@ _ROUNDING = 1e-12
 class Trough(NamedTuple):
     """A curve cut into level, trough and rise: losses `[:left]`, `[left:right]` and `[right:]`."""
 
-    losses: Floats  # cut off at the height above which a loss is just "diverged"
+    losses: FloatArray  # cut off at the height above which a loss is just "diverged"
     left: int
     right: int
     fall: float  # in standard errors
@@ -28,12 +28,12 @@ class Trough(NamedTuple):
     level: float  # the loss it falls from
 
 
-def find_trough(x: Floats, y: Floats) -> Trough | None:
+def find_trough(x: FloatArray, y: FloatArray) -> Trough | None:
     """The trough of the losses `y` at the log-rates `x`; `None` if there is no fall at all."""
     start = _start(x, y)
     shallow = y[np.isfinite(y)]
     # The cut-off depends on the trough's depth and the trough on the cut-off: begin high and settle.
-    deepest = float(np.min(_median_of_5(shallow), initial=start))
+    deepest = float(np.min(median_filter(shallow, 5, mode="nearest"), initial=start))
     losses = np.minimum(y, _cutoff(y, start, start - deepest, batch_noise(shallow[: max(5, len(y) // 3)])))
     for _ in range(4):
         cuts = _cut(x, losses)
@@ -56,7 +56,7 @@ def find_trough(x: Floats, y: Floats) -> Trough | None:
     return Trough(losses, left, right, fall, rise, level)
 
 
-def _cut(x: Floats, y: Floats) -> tuple[int, int] | None:
+def _cut(x: FloatArray, y: FloatArray) -> tuple[int, int] | None:
     """The two cuts that best divide `y` into three constants, high, low, high (the last may be empty)."""
     n = len(y)
     total = np.concatenate([[0.0], np.cumsum(y - np.mean(y))])
@@ -76,7 +76,7 @@ def _cut(x: Floats, y: Floats) -> tuple[int, int] | None:
     return first, last
 
 
-def find_onset(x: Floats, y: Floats) -> tuple[float, float]:
+def find_onset(x: FloatArray, y: FloatArray) -> tuple[float, float]:
     """Log-rate at which the loss leaves its starting level, and by how many standard errors it then rises.
 
     The mean of two readings: where the loss goes up, and where it strays up or down. Training close to instability
@@ -97,7 +97,7 @@ def find_onset(x: Floats, y: Floats) -> tuple[float, float]:
     return float(np.mean(onsets)), rise
 
 
-def _cut_once(y: Floats) -> int:
+def _cut_once(y: FloatArray) -> int:
     """The cut that best divides `y` into two constants, low, high."""
     n = len(y)
     total = np.cumsum(y - np.mean(y))[:-1]
@@ -105,7 +105,7 @@ def _cut_once(y: Floats) -> int:
     return 1 + int(np.argmax(np.where(total < 0, total**2 / size + total**2 / (n - size), -1.0)))
 
 
-def half_fall(x: Floats, trough: Trough, level: float) -> float:
+def half_fall(x: FloatArray, trough: Trough, level: float) -> float:
     """Log-rate at which the smoothed loss has only the share `level` of its fall to go."""
     smoothed = smooth(x, trough.losses, x)
     bottom = trough.left + int(np.argmin(smoothed[trough.left : trough.right]))
@@ -119,7 +119,7 @@ def half_fall(x: Floats, trough: Trough, level: float) -> float:
     return float(x[i - 1] + (x[i] - x[i - 1]) * (falling[i - 1] - target) / (falling[i - 1] - falling[i]))
 
 
-def smooth(x: Floats, y: Floats, at: Floats) -> Floats:
+def smooth(x: FloatArray, y: FloatArray, at: FloatArray) -> FloatArray:
     """Local straight lines through `(x, y)`, weighted by a Gaussian, at the points `at`.
 
     Where points are further apart, it is as wide as the nearest one is far; but not as the first gap of a linear sweep,
@@ -135,26 +135,26 @@ def smooth(x: Floats, y: Floats, at: Floats) -> Floats:
     return np.asarray((s2 * t0 - s1 * t1) / (s0 * s2 - s1**2))
 
 
-def _level(y: Floats) -> float:
+def _level(y: FloatArray) -> float:
     """The level a loss falls from: the mean of its first half, as the second may hold the start of the fall."""
     return float(np.mean(y[: max(3, len(y) // 2)]))
 
 
-def _start(x: Floats, y: Floats) -> float:
+def _start(x: FloatArray, y: FloatArray) -> float:
     """The starting level: the median of the first tenth of the losses, and of the log-rates if these are uneven."""
     finite = np.isfinite(y)
     early = np.count_nonzero(x[finite] < x[0] + (x[-1] - x[0]) / 10)
     return float(np.median(y[finite][: max(3, min(early, len(y) // 10))]))
 
 
-def batch_noise(y: Floats) -> float:
+def batch_noise(y: FloatArray) -> float:
     """Standard deviation of a batch's loss around its trend, from the differences between neighbours."""
     steps = np.abs(np.diff(y))
     # The median is deaf to spikes, but zero if most losses are equal.
     return float(1.4826 * np.median(steps) or 1.2533 * np.mean(steps)) / math.sqrt(2) if len(steps) else 0.0
 
 
-def _cutoff(y: Floats, level: float, depth: float, noise: float) -> float:
+def _cutoff(y: FloatArray, level: float, depth: float, noise: float) -> float:
     """The loss above which training has just diverged: as far above the level as the trough is below it."""
     height = max(depth, 3 * noise)
     if height > 0:
@@ -162,11 +162,6 @@ def _cutoff(y: Floats, level: float, depth: float, noise: float) -> float:
     # A level without noise: whatever is above it.
     lowest = float(np.min(y[y > level], initial=np.inf))
     return lowest if math.isfinite(lowest) else level + max(1.0, abs(level))
-
-
-def _median_of_5(y: Floats) -> Floats:
-    padded = np.pad(y, 2, mode="edge")
-    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1))
 
 
 def _ratio(difference: float, error: float) -> float:

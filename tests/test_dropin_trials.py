@@ -24,7 +24,7 @@ import autolr
 from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
 from autolr.budget import RANGE_TEST_STEPS, range_test_budget
 from autolr.bursts import Burst
-from autolr.data import count_steps, first_batch, holding_nan, is_array_data
+from autolr.data import count_batches, first_batch, holding_nan, is_array_data
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 from autolr.replay import Replay
@@ -228,9 +228,9 @@ class Stream(DataSet):
 
 def test_data_that_are_no_arrays_are_taken_as_batches():
     assert not is_array_data(DataSet())
-    assert count_steps(DataSet()) == 12
-    assert count_steps(iter(DataSet())) is None
-    assert count_steps(Stream()) is None
+    assert count_batches(DataSet()) == 12
+    assert count_batches(iter(DataSet())) is None
+    assert count_batches(Stream()) is None
     assert [symbol.shape for symbol in first_batch(DataSet())] == [(8, 6), (8,)]
     assert holding_nan(x=DataSet()) == []
     for arrays in (np.zeros((3, 2)), {"a": tf.zeros((3, 2)), "b": [np.zeros(3), None]}):
@@ -1012,11 +1012,11 @@ def test_early_stopping_within_cycles_is_known_beforehand(options, patience):
 def test_a_distributed_dataset_tells_its_size_by_a_number():
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     dataset = tf.data.Dataset.from_tensor_slices((np.zeros((24, 6), "float32"), np.zeros(24))).batch(8)
-    assert count_steps(strategy.experimental_distribute_dataset(dataset)) == 3
+    assert count_batches(strategy.experimental_distribute_dataset(dataset)) == 3
 
 
 def test_the_first_of_optional_inputs_may_be_missing():
-    assert count_steps({"a": None, "b": np.zeros((24, 3))}, batch_size=8) == 3
+    assert count_batches({"a": None, "b": np.zeros((24, 3))}, batch_size=8) == 3
 
 
 def test_a_warning_shows_the_users_own_line(tmp_path):
@@ -1078,6 +1078,10 @@ def test_a_mistyped_objective_ends_the_search_in_its_first_epoch(tmp_path, data)
     # The same search goes on with what was meant.
     trials = search_for("val_accuracy", validation_split=0.25).oracle.trials.values()
     assert [trial.status for trial in trials] == ["COMPLETED"]
+    # Keras Tuner has a callback of TensorBoard's join one of Keras's, and nothing is reported by that either.
+    board = keras.callbacks.TensorBoard(tmp_path / "logs", write_graph=False)
+    with pytest.raises(kt.errors.FatalValueError, match=r"'val_los'\. Perhaps `val_loss`"):
+        search_for(kt.Objective("val_los", "min"), name="watched", validation_split=0.25, callbacks=[board])
     with pytest.raises(ValueError, match=r"objective='zeal'\. Name one of these"):
         search_for([kt.Objective("loss", "min"), kt.Objective("zeal", "min")], name="several")
 

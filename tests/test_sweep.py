@@ -14,7 +14,7 @@ import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, sequential, state_of
 
 from autolr import AutoLRWarning, RangeTest, SGDRScheduler, range_test
-from autolr.data import count_steps
+from autolr.data import count_batches
 
 MODELS = {"sequential": sequential, "functional": functional, "unbuilt subclass": Subclassed}
 OPTIMIZERS = {
@@ -563,7 +563,7 @@ def test_an_unbuilt_model_of_other_tensors_is_tested(kind):
     else:
         x, first = tf.sparse.from_dense(numbers.astype("float32")), keras.layers.Dense(4)
     pooling = [keras.layers.GlobalAveragePooling1D()] if kind == "ragged" else []
-    assert count_steps(x, batch_size=12) == 4
+    assert count_batches(x, batch_size=12) == 4
     model = compiled(keras.Sequential([first, *pooling, keras.layers.Dense(3, "softmax")]))
     assert len(range_test(model, x, y, batch_size=12, num_steps=12, burst_steps=0, shuffle=False)) >= 10
 

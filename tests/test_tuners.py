@@ -383,7 +383,7 @@ def test_a_range_declared_under_a_condition_is_warned_of(tmp_path, data):
     hp.Fixed("lr_decay", 1.0)
     found = search(tmp_path, data, build_with_restarts, hyperparameters=hp, max_trials=4)
     assert {trial.hyperparameters.values["restarts"] for trial in found.trials} == {False, True}
-    assert len([text for text in found.warned if "declared under a condition" in text]) == 1
+    assert len([text for text in found.warned if "Declared under a condition: `cycle_length`" in text]) == 1
 
 
 def test_a_range_declared_in_hyperparameters_is_used(tmp_path, data):
