@@ -56,8 +56,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that
             has one trains without AutoLR, at the rate its model is compiled with.
         reuse_bounds: Whether trials that differ in their schedule alone share the bounds that the first of them
-            found in this call of `search`, if their status is `"ok"`. Defaults to False: it saves the tests' steps
-            (16 % in `benchmarks/search_overhead.py`), but makes one measurement, good or bad, that of all trials.
+            found in this call of `search`, if their status is `"ok"`. Defaults to False: it saves the tests' steps,
+            but makes one measurement, good or bad, that of all trials.
         num_snapshots: How many snapshots each trial keeps in its folder for `get_best_ensemble`: its weights at the
             ends of its last cycles. Defaults to 3; 0 keeps none.
         tail_average: Share of a trial's steps over which the model's weights are averaged when a cycle ends: what is
@@ -309,15 +309,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             self._autolr_memory.warn_once(
                 "unseen",
                 f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
-                "it. AutoLR helps trials whose `HyperModel.fit` or `run_trial` calls `fit` on the model it is given.",
+                "it. AutoLR helps trials whose `HyperModel.fit` calls `fit` on the model it is given, and whose "
+                "`run_trial` is Keras Tuner's or calls it.",
             )
         super().on_trial_end(trial)
         if self._autolr_lost_weights(self.oracle.get_trial(trial.trial_id)):
             self._autolr_memory.warn_once(
                 "no checkpoint",
                 f"Trial {trial.trial_id} has kept no weights for `get_best_models`. Keras Tuner saves them by a "
-                "callback: a `HyperModel.fit` or `run_trial` of your own must pass the `callbacks` it is given on to "
-                "the model's `fit`.",
+                "callback: a `HyperModel.fit` of your own must pass the `callbacks` it is given on to the model's "
+                "`fit`, and a `run_trial` call Keras Tuner's, or save them itself.",
             )
         self._autolr_memory.progress.end(trial, self.oracle)
 

@@ -35,13 +35,16 @@ def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
     return _text([_optimizer(model.optimizer), _loss(model), variables, fit, data])
 
 
-def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+def measured_setup(
+    model: Any, arguments: Mapping[str, Any], values: Mapping[str, Any], *, budget: tuple[int, int]
+) -> str:
     """Everything a range test depends on, within one call of `search` with its data.
 
     Args:
         model: A compiled model.
         arguments: The arguments of its `fit`.
         values: The trial's hyperparameter values.
+        budget: Steps of the range test's sweep and of its bursts.
 
     Returns:
         Text that is equal for two trainings only if the same range test would be run for both, as far as one can tell:
@@ -53,7 +56,7 @@ def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str
         architecture = model.get_config()
     except NotImplementedError:  # a subclass of `Model` without one: its values and variables tell
         architecture = type(model).__qualname__
-    return _text([choices, architecture, compiled_setup(model, arguments)])
+    return _text([choices, architecture, compiled_setup(model, arguments), budget])
 
 
 def _optimizer(optimizer: Any) -> list[Any]:

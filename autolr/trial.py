@@ -233,9 +233,9 @@ class AssistedTrial:
             names = ", ".join(f"`{name}`" for name in twice)
             self.diary.warn(
                 "declared twice",
-                f"Declared under a condition: {names}, of AutoLR's schedule. In trials where the condition is not met, "
-                "and in those drawn before it was first met, AutoLR's own range is searched. Declare it without a "
-                "condition to search yours.",
+                f"Declared under a condition: {names}, of AutoLR's schedule. In trials drawn before the condition was "
+                "first met, AutoLR's own range is searched; later, where it is not met, the default holds. Declare it "
+                "without a condition to search yours.",
             )
         if stop_within_cycles(callbacks_of(arguments), epochs_of(arguments)):
             self.diary.warn(

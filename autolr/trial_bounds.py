@@ -33,9 +33,12 @@ def parent_of(trial: Any) -> str | None:
 
 
 def screens(trial: Any) -> bool:
-    """Whether this trial is in a rung of Hyperband of which only the best go on."""
+    """Whether this trial is in a first rung of Hyperband of which only the best go on.
+
+    Later ones go on with their parents' bounds; with several workers, Keras Tuner gives them numbers of other brackets.
+    """
     values = trial.hyperparameters.values
-    return bool(values.get(RUNG, 0) < values.get(BRACKET, 0))
+    return parent_of(trial) is None and bool(values.get(RUNG, 0) < values.get(BRACKET, 0))
 
 
 def find_trial_bounds(
@@ -68,9 +71,6 @@ def find_trial_bounds(
         # Of several ways of training the bounds are the last one's, and can't serve for what came before.
         if record is None or record.ways == 1:
             return _taken_over(parent, _verdict_on(values[MIN_LR], values[MAX_LR], record), diary)
-    measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
-    if measured in search.found:
-        return _taken_over(*search.found[measured], diary)
     steps, bursts = range_test_budget(
         arguments,
         share=options.range_test_share,
@@ -81,6 +81,9 @@ def find_trial_bounds(
         goes_on=_may_go_on(model, training_arguments(arguments)),
         screening=screens(trial),
     )
+    measured = measured_setup(model, arguments, values, budget=(steps, bursts)) if options.reuse_bounds else ""
+    if measured in search.found:
+        return _taken_over(*search.found[measured], diary)
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:
         test = _run(model, arguments, diary, sweep_steps=steps, burst_steps=bursts)
@@ -132,9 +135,12 @@ def judged(test: RangeTest, optimizer: Any) -> LRBounds:
     bounds = test.bounds()
     if bounds.status not in ("too_noisy", "too_few_points"):
         return bounds
-    advice = "Sweep more slowly (longer trials or a larger `range_test_share`), or use a larger batch."
+    advice = "Sweep more slowly (longer trials, or a larger `range_test_share`), or use a larger batch."
     if bounds.status == "too_few_points":
-        advice = "Give it more steps: longer trials, a larger `range_test_share` or `range_test_min_steps`."
+        advice = (
+            "Give it more steps: longer trials, or larger values of the tuner's `range_test_steps`, "
+            "`range_test_min_steps` and `range_test_share`, whichever is the limit."
+        )
     usual = fallback(optimizer, STATUSES[bounds.status], status=bounds.status)
     return replace(usual, reason=f"{usual.reason} {advice}")
 

@@ -31,7 +31,7 @@ from autolr.replay import Replay
 from autolr.reuse import compiled_setup
 from autolr.search_folder import read_search
 from autolr.search_memory import SearchMemory
-from autolr.trial_bounds import judged
+from autolr.trial_bounds import judged, screens
 from autolr.trial_callbacks import has_own_end, stop_within_cycles
 
 
@@ -448,6 +448,38 @@ def test_only_rungs_of_hyperband_that_end_at_the_last_epoch_have_bursts_as_long_
             goes_on = values["tuner/epochs"] == 1
             bursts.setdefault(goes_on, set()).add(len(record.range_test["bursts"]) > 0)
     assert bursts == {True: {False}, False: {True}}
+
+
+def test_what_a_trial_that_screens_has_found_is_not_shared_with_whole_ones(tmp_path):
+    x = np.random.default_rng(0).normal(size=(3840, 6))
+    fit = {"x": x, "y": x[:, :3].argmax(1), "batch_size": 32}
+    setup = Setup(lambda hp: model(), positional=(), fit=fit, tuner=halving, space=kt.HyperParameters)
+    outcome = search(setup, tmp_path, reuse_bounds=True)
+    epochs = {trial.trial_id: trial.hyperparameters.values["tuner/epochs"] for trial in outcome.trials}
+    begun = {
+        record.trial_id: record.source.removeprefix("trial ")
+        for trial, record in zip(outcome.trials, records(outcome), strict=True)
+        if "tuner/trial_id" not in trial.hyperparameters.values
+    }
+    assert {epochs[trial] for trial in begun} == {1, 2}
+    first, second = list(begun)[:2]
+    assert begun[second] == first  # within a rung they share
+    assert all(epochs[source] == epochs[trial] for trial, source in begun.items() if source != "range test")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"tuner/bracket": 2, "tuner/round": 0}, True),
+        ({"tuner/bracket": 0, "tuner/round": 0}, False),
+        ({"tuner/bracket": 2, "tuner/round": 1, "tuner/trial_id": "0"}, False),  # perhaps of another bracket
+    ],
+)
+def test_which_trials_only_screen_is_told_of_first_rungs(values, expected):
+    hp = kt.HyperParameters()
+    hp.values.update(values)
+    assert screens(kt.engine.trial.Trial(hp)) is expected
 
 
 def halving(hypermodel, objective, max_trials, seed, hyperparameters, **where):
