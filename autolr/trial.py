@@ -219,13 +219,13 @@ class AssistedTrial:
         self._take_over_optimizer(model, arguments, trained)
         length = self.search.batches_in_epoch(arguments["x"])  # counts where Keras cannot know it
         found = self._find_bounds(model, arguments, length)
-        schedule = plan(
+        planned = plan(
             choices, arguments, batches_per_update=batches_per_update(model.optimizer), batches_in_epoch=length
         )
-        self.diary.say(describe(schedule) + replaced)
+        self.diary.say(describe(planned) + replaced)
         ways = len({id(its) for its in self.found.values()})
-        self.diary.begin(found, schedule, optimizer=name_of(model.optimizer), ways=ways)
-        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, schedule, length)}
+        self.diary.begin(found, planned, optimizer=name_of(model.optimizer), ways=ways)
+        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, planned, length)}
 
     def _warn_of_schedule(self, arguments: dict[str, Any]) -> None:
         """Say what of the space or the callbacks does not do what it looks like."""
@@ -275,7 +275,7 @@ class AssistedTrial:
         self,
         arguments: dict[str, Any],
         bounds: LRBounds,
-        schedule: dict[str, Any],
+        planned: dict[str, Any],
         batches_in_epoch: int | None,
     ) -> list[Any]:
         """The user's callbacks, and before them those that set the rate and write down what happens."""
@@ -289,7 +289,7 @@ class AssistedTrial:
             restore_weights=False,
             snapshot_folder=Path(self.folder) / SNAPSHOTS if self._keeps_snapshots() else None,
             num_snapshots=self.options.num_snapshots or 1,
-            **{name: schedule[name] for name in DEFAULTS},
+            **{name: planned[name] for name in DEFAULTS},
         )
         scheduler.batches_if_unknown = batches_in_epoch
         for callback in callbacks:
@@ -297,9 +297,9 @@ class AssistedTrial:
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
         log = TrainingLog(
-            schedule, self.diary.keep_training, fits=self.fitted, note_epoch=self._note_epoch_of(arguments)
+            planned, self.diary.keep_training, fits=self.fitted, note_epoch=self._note_epoch_of(arguments)
         )
-        return [scheduler, log, *tensorboard_callbacks(callbacks, log, bounds, schedule), *callbacks]
+        return [scheduler, log, *tensorboard_callbacks(callbacks, log, bounds, planned), *callbacks]
 
     def _note_epoch_of(self, arguments: dict[str, Any]) -> Callable[[int], None]:
         """What notes how long an epoch of these data is, if that is theirs and not the user's to say."""

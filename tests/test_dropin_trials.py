@@ -437,34 +437,21 @@ def test_a_trial_that_only_screens_gives_no_more_than_45_percent(steps, expected
     assert range_test_budget(fit, share=0.1, most=364, screening=True) == expected
 
 
-def test_only_rungs_of_hyperband_that_end_at_the_last_epoch_have_bursts_as_long_as_the_trial(tmp_path):
-    fit = {"x": np.random.default_rng(0).normal(size=(120, 6)), "y": np.arange(120) % 3, "batch_size": 1}
-    outcome = search(Setup(named, positional=(), fit=fit, tuner=halving), tmp_path)
-    bursts = {}  # by whether the best of the trial's rung go on
-    for trial, record in zip(outcome.trials, records(outcome), strict=True):
-        values = trial.hyperparameters.values
-        if record.range_test is not None:
-            assert values["tuner/epochs"] <= 2
-            goes_on = values["tuner/epochs"] == 1
-            bursts.setdefault(goes_on, set()).add(len(record.range_test["bursts"]) > 0)
-    assert bursts == {True: {False}, False: {True}}
-
-
-def test_what_a_trial_that_screens_has_found_is_not_shared_with_whole_ones(tmp_path):
+def test_first_rungs_of_hyperband_spend_no_bursts_and_share_nothing_with_whole_trials(tmp_path):
     x = np.random.default_rng(0).normal(size=(3840, 6))
-    fit = {"x": x, "y": x[:, :3].argmax(1), "batch_size": 32}
+    fit = {"x": x, "y": x[:, :3].argmax(1), "batch_size": 32}  # 120 steps an epoch
     setup = Setup(lambda hp: model(), positional=(), fit=fit, tuner=halving, space=kt.HyperParameters)
-    outcome = search(setup, tmp_path, reuse_bounds=True)
+    outcome = search(setup, tmp_path, reuse_bounds=True)  # all trials differ in their schedule alone
+    bursts, sharing = {}, []
     epochs = {trial.trial_id: trial.hyperparameters.values["tuner/epochs"] for trial in outcome.trials}
-    begun = {
-        record.trial_id: record.source.removeprefix("trial ")
-        for trial, record in zip(outcome.trials, records(outcome), strict=True)
-        if "tuner/trial_id" not in trial.hyperparameters.values
-    }
-    assert {epochs[trial] for trial in begun} == {1, 2}
-    first, second = list(begun)[:2]
-    assert begun[second] == first  # within a rung they share
-    assert all(epochs[source] == epochs[trial] for trial, source in begun.items() if source != "range test")
+    for trial, record in zip(outcome.trials, records(outcome), strict=True):
+        if record.range_test is not None:
+            bursts.setdefault(epochs[trial.trial_id], set()).add(bool(record.range_test["bursts"]))
+        elif "tuner/trial_id" not in trial.hyperparameters.values:
+            sharing.append((epochs[trial.trial_id], epochs[record.source.removeprefix("trial ")]))
+    assert bursts == {1: {False}, 2: {True}}
+    assert sharing
+    assert all(own == others for own, others in sharing)
 
 
 @pytest.mark.parametrize(
