@@ -69,7 +69,9 @@ class RangeTest:
             )
         object.__setattr__(self, "diverged", bool(self.diverged))
         object.__setattr__(self, "steps_spent", int(self.steps_spent) or len(self.lrs))
-        object.__setattr__(self, "bursts", tuple(Burst(*burst) for burst in self.bursts))
+        object.__setattr__(
+            self, "bursts", tuple(Burst(float(lr), float(change), int(steps)) for lr, change, steps in self.bursts)
+        )
         object.__setattr__(self, "normalized", bool(self.normalized))
 
     def __len__(self) -> int:
@@ -158,8 +160,8 @@ class RangeTest:
             losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),
             diverged=values["diverged"],
             steps_spent=values["steps_spent"],
-            bursts=tuple(Burst(float(rate), float(change), int(steps)) for rate, change, steps in values["bursts"]),
-            normalized=bool(values.get("normalized", False)),  # older records have not noted it
+            bursts=values["bursts"],
+            normalized=values.get("normalized", False),  # older records have not noted it
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -49,8 +49,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         range_test_min_steps: Optimizer steps a range test may have even if they exceed that share, up to 45 % of the
             trial: one lost to bad bounds costs more. Defaults to 232, a sweep of 40, five bursts of 24 and three that
             go on to 48. Trials of fewer than 516 steps give 160, without those three; of fewer than 356, 112, with
-            three bursts; of fewer than 112, or 249 in rungs of `Hyperband` of which the best go on, 40, without any,
-            even if they have fewer themselves. A smaller value caps all of these.
+            three bursts; of fewer than 112, or 249 in first rungs of `Hyperband` of which the best go on, 40, without
+            any, even if they have fewer themselves. A smaller value caps all of these.
         rate_callbacks: What becomes of callbacks that set the learning rate themselves (`ReduceLROnPlateau`,
             `LearningRateScheduler`, an `SGDRScheduler` or `LRFinder`). `"replace"`, the default: they are left out of
             the trials, which train on AutoLR's schedule, and a warning says so. `"keep"`: they stay, and a trial that

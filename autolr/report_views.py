@@ -182,7 +182,7 @@ class TrialView:
         metrics = {name: x for name, x in self.trial.metrics.items() if name != "learning_rate"}  # Keras logs it, too
         return [
             ("Hyperparameters", chosen(values)),
-            ("Metrics, in its best epoch", metrics),
+            ("Metrics, in the best epoch", metrics),
             ("Found by autolr", {name: x for name, x in values.items() if name.startswith(PREFIX)}),
             ("Set by Keras Tuner", {name: x for name, x in values.items() if name.startswith(TUNER_PREFIX)}),
         ]

@@ -35,20 +35,17 @@ def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
     return _text([_optimizer(model.optimizer), _loss(model), variables, fit, data])
 
 
-def measured_setup(
-    model: Any, arguments: Mapping[str, Any], values: Mapping[str, Any], *, budget: tuple[int, int]
-) -> str:
+def measured_setup(model: Any, arguments: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Everything a range test depends on, within one call of `search` with its data.
 
     Args:
         model: A compiled model.
         arguments: The arguments of its `fit`.
         values: The trial's hyperparameter values.
-        budget: Steps of the range test's sweep and of its bursts.
 
     Returns:
-        Text that is equal for two trainings only if the same range test would be run for both, as far as one can tell:
-        same values but for the schedule's, same architecture, loss, optimizer, batch size and steps.
+        Text that is equal for two trainings only if range tests would see the same in both, as far as one can tell:
+        same values but for the schedule's, same architecture, loss, optimizer, batch size and steps in an epoch.
     """
     # The schedule begins after a range test.
     choices = {name: value for name, value in chosen(values).items() if name not in DEFAULTS}
@@ -56,7 +53,7 @@ def measured_setup(
         architecture = model.get_config()
     except NotImplementedError:  # a subclass of `Model` without one: its values and variables tell
         architecture = type(model).__qualname__
-    return _text([choices, architecture, compiled_setup(model, arguments), budget])
+    return _text([choices, architecture, compiled_setup(model, arguments)])
 
 
 def _optimizer(optimizer: Any) -> list[Any]:

@@ -53,7 +53,7 @@ class Trial:
         score: Value of the objective, None without one.
         message: Keras Tuner's message: the traceback of a failure.
         values: Hyperparameter values, what was found by the trial (`autolr/…`) and Keras Tuner's (`tuner/…`) included.
-        metrics: Value of each metric in the epoch of the best objective.
+        metrics: Value of each metric in the epoch of the best objective, of several executions the mean.
         directions: "min" or "max" of each metric.
         record: What autolr recorded, None without a usable record.
         problems: What is missing or broken, in sentences.
@@ -294,7 +294,7 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
 
 
 def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Value and direction of each metric: Keras Tuner keeps those of the epoch with the best objective."""
+    """Value and direction of each metric: Keras Tuner keeps that of each execution's epoch of the best objective."""
     best, directions = {}, {}
     for name, config in configs.items():
         direction = _dict(config).get("direction")

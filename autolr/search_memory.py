@@ -42,7 +42,7 @@ class SearchMemory:
 
     Attributes:
         warned: What the search has been warned of, so that each thing is said once.
-        found: By what a range test depends on, the trial that ran it and what it found.
+        found: By what a range test depends on, the trial that ran it, what it found, and the steps it could have taken.
         progress: What the search shows.
         streams: The generators trained on, as long as they live, and what range tests have drawn from them.
         lengths: The data trained on, by identity, and how many batches their longest epoch had.
@@ -52,7 +52,7 @@ class SearchMemory:
     """
 
     warned: set[str] = field(default_factory=set)
-    found: dict[str, tuple[str, LRBounds]] = field(default_factory=dict)
+    found: dict[str, tuple[str, LRBounds, int]] = field(default_factory=dict)
     progress: Lines = field(default_factory=Lines)
     streams: weakref.WeakKeyDictionary[Any, Drawn] = field(default_factory=weakref.WeakKeyDictionary)
     lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
@@ -99,8 +99,8 @@ class SearchMemory:
         if guesses:
             said.append(
                 f"{len(guesses)} of {tested} range tests were too short for more than a guess, so luck had a part in "
-                "how well these trials did. Trials of 112 steps or more have room for bursts; those of Hyperband's "
-                "rungs of which the best go on, of 249."
+                "how well these trials did. By default, trials of 112 steps have room for bursts; in first rungs of "
+                "Hyperband of which the best go on, those of 249 (see `range_test_min_steps`)."
             )
         if doubtful:
             statuses = "; ".join(f"{status}: {_named(trials)}" for status, trials in sorted(doubtful.items()))

@@ -81,9 +81,11 @@ def find_trial_bounds(
         goes_on=_may_go_on(model, training_arguments(arguments)),
         screening=screens(trial),
     )
-    measured = measured_setup(model, arguments, values, budget=(steps, bursts)) if options.reuse_bounds else ""
+    measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
     if measured in search.found:
-        return _taken_over(*search.found[measured], diary)
+        tester, bounds, most = search.found[measured]
+        if most >= steps + bursts:  # a short trial's guess would not do for a long one
+            return _taken_over(tester, bounds, diary)
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:
         test = _run(model, arguments, diary, sweep_steps=steps, burst_steps=bursts)
@@ -95,7 +97,7 @@ def find_trial_bounds(
         found = Found(bounds, None, "fallback")
     bounds = found.bounds
     if bounds.ok and measured:
-        search.found[measured] = str(trial.trial_id), bounds
+        search.found[measured] = str(trial.trial_id), bounds, steps + bursts
     if not bounds.ok:
         # Once a search for each verdict and kind of error; every trial's record has its own.
         diary.warn(topic, f"Trial {trial.trial_id}: {bounds.status}. {bounds.reason}")

@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
 from autolr.array_types import FloatArray
@@ -33,7 +32,7 @@ def find_trough(x: FloatArray, y: FloatArray) -> Trough | None:
     start = _start(x, y)
     shallow = y[np.isfinite(y)]
     # The cut-off depends on the trough's depth and the trough on the cut-off: begin high and settle.
-    deepest = float(np.min(median_filter(shallow, 5, mode="nearest"), initial=start))
+    deepest = float(np.min(_median_of_5(shallow), initial=start))
     losses = np.minimum(y, _cutoff(y, start, start - deepest, batch_noise(shallow[: max(5, len(y) // 3)])))
     for _ in range(4):
         cuts = _cut(x, losses)
@@ -162,6 +161,12 @@ def _cutoff(y: FloatArray, level: float, depth: float, noise: float) -> float:
     # A level without noise: whatever is above it.
     lowest = float(np.min(y[y > level], initial=np.inf))
     return lowest if math.isfinite(lowest) else level + max(1.0, abs(level))
+
+
+def _median_of_5(y: FloatArray) -> FloatArray:
+    """Of each value and its neighbours: SciPy 1.15.0's `median_filter` is wrong, on short arrays beyond their ends."""
+    padded = np.pad(y, 2, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1))
 
 
 def _ratio(difference: float, error: float) -> float:

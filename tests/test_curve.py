@@ -42,9 +42,10 @@ def test_lists_and_float32_are_taken():
     assert (test.diverged, test.steps_spent, len(test)) == (True, 7, 2)
     assert type(test.diverged) is bool
     assert type(test.steps_spent) is int
-    with_bursts = RangeTest([0.1, 0.2], [2, 1], bursts=[(0.1, -0.5, 24)], normalized=np.True_)
+    with_bursts = RangeTest([0.1, 0.2], [2, 1], bursts=[(0.1, -0.5, np.int64(24))], normalized=np.True_)
     assert with_bursts.bursts == (Burst(0.1, -0.5, 24),)
     assert type(with_bursts.normalized) is bool
+    assert type(with_bursts.bursts[0].steps) is int
     assert RangeTest.from_dict(with_bursts.to_dict()) == with_bursts
 
 

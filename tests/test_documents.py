@@ -130,7 +130,7 @@ def anchors_of(page):
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_links_and_pictures_lead_somewhere(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(\s*([^)\s]+)\)", text):
         if target.startswith(("https://", "http://")):
             continue
         name, _, anchor = target.partition("#")

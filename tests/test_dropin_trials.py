@@ -469,6 +469,15 @@ def test_which_trials_only_screen_is_told_of_first_rungs(values, expected):
     assert screens(kt.engine.trial.Trial(hp)) is expected
 
 
+def test_bounds_are_shared_where_the_size_of_the_data_was_not_known_to_the_first(tmp_path):
+    x = np.random.default_rng(0).normal(size=(3840, 6)).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, x[:, :3].argmax(1))).batch(32).filter(lambda x, y: True)
+    setup = Setup(lambda hp: model(), positional=(batches,), fit={"epochs": 1}, space=kt.HyperParameters)
+    found = records(search(setup, tmp_path, reuse_bounds=True, max_trials=3))
+    assert [record.bounds["status"] for record in found] == ["ok"] * 3
+    assert [record.source for record in found] == ["range test", *["trial " + found[0].trial_id] * 2]
+
+
 def halving(hypermodel, objective, max_trials, seed, hyperparameters, **where):
     length = {"max_epochs": 2, "factor": 2}
     return autolr.Hyperband(hypermodel, objective, **length, seed=seed, hyperparameters=hyperparameters, **where)

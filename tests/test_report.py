@@ -225,7 +225,7 @@ def test_the_rate_that_keras_logs_is_no_metric(tmp_path):
     state["metrics"]["metrics"]["learning_rate"] = state["metrics"]["metrics"]["loss"]
     path.write_text(json.dumps(state))
     search = read_search(folder.done())
-    shown = dict(TrialView(search.trials[0], Overview(search)).lists)["Metrics, in its best epoch"]
+    shown = dict(TrialView(search.trials[0], Overview(search)).lists)["Metrics, in the best epoch"]
     assert set(shown) == {"val_accuracy", "loss"}
 
 
