@@ -201,14 +201,12 @@ def winners_of_brackets(errors: list[Any], sizes: tuple[int, ...]) -> Any:
         sizes: How many models each rung has.
     """
     rng = np.random.default_rng(0)
-    winners = []
-    for _ in range(DRAWS):
-        models = rng.permutation(len(errors[0]))[: sizes[0]]
-        for its, going_on in zip(errors, (*sizes[1:], 1), strict=True):
-            validated = rng.binomial(FULL["validation"], its[models] / 100)
-            models = models[np.argsort(validated, kind="stable")[:going_on]]
-        winners.append(errors[-1][models[0]])
-    return np.array(winners)
+    models = rng.permuted(np.tile(np.arange(len(errors[0])), (DRAWS, 1)), axis=1)[:, : sizes[0]]
+    for its, going_on in zip(errors, (*sizes[1:], 1), strict=True):
+        validated = rng.binomial(FULL["validation"], its[models] / 100)
+        best = np.argsort(validated, axis=1, kind="stable")[:, :going_on]
+        models = np.take_along_axis(models, best, axis=1)
+    return errors[-1][models[:, 0]]
 
 
 def searches() -> str:
@@ -240,6 +238,18 @@ def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> 
     return {way: float(np.mean(of)) for way, of in winners.items()}
 
 
+def tables() -> dict[str, str]:
+    """The tables in Markdown, by the commands that make them."""
+    command = "python benchmarks/short_trials.py --table"
+    return {
+        command: table(),
+        f"{command} (searches)": searches(),
+        f"{command} (shorter)": shorter(),
+        f"{command} (brackets)": brackets(),
+        f"{command} (longer)": longer(),
+    }
+
+
 def main() -> None:
     """Work out what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -251,13 +261,9 @@ def main() -> None:
         images = data()
         for number in options.models:
             work(number, images)
-    tables = {"python benchmarks/short_trials.py --table": table()}
-    tables["python benchmarks/short_trials.py --table (searches)"] = searches()
-    tables["python benchmarks/short_trials.py --table (shorter)"] = shorter()
-    tables["python benchmarks/short_trials.py --table (brackets)"] = brackets()
-    tables["python benchmarks/short_trials.py --table (longer)"] = longer()
-    print(*tables.values(), sep="\n\n")
-    fill("bounds.md", tables)
+    made = tables()
+    print(*made.values(), sep="\n\n")
+    fill("bounds.md", made)
 
 
 if __name__ == "__main__":

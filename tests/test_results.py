@@ -41,9 +41,15 @@ def test_the_table_of_a_benchmark_is_that_of_its_results(benchmark):
 
 
 def test_the_tables_of_short_trials_are_those_of_the_results():
-    assert shown("python benchmarks/short_trials.py --table", "bounds.md") == short_trials.table()
-    assert shown("python benchmarks/short_trials.py --table (searches)", "bounds.md") == short_trials.searches()
-    assert shown("python benchmarks/short_trials.py --table (shorter)", "bounds.md") == short_trials.shorter()
+    for command, table in short_trials.tables().items():
+        assert shown(command, "bounds.md") == table
+
+
+def test_the_winner_of_a_bracket_is_the_best_of_those_that_every_rung_let_through():
+    first, last = np.array([1.0, 2.0, 50.0, 60.0]), np.array([40.0, 30.0, 0.0, 0.0])
+    assert set(short_trials.winners_of_brackets([first, last], (4, 2))) == {30.0}
+    assert set(short_trials.winners_of_brackets([first, last], (4, 4))) == {0.0}
+    assert set(short_trials.winners_of_brackets([first, last], (1, 1))) == {40.0, 30.0, 0.0}
 
 
 def test_the_tables_of_costs_are_those_of_the_times_measured():
