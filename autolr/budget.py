@@ -47,8 +47,8 @@ def range_test_budget(
     What a test must have is `least` steps, though no more than 45 % of the trial's: trials lost to bad bounds cost more
     than the steps that would have found better ones. Where 45 % are fewer than `least` and than both rounds of bursts
     take, it is what the first takes; where they are fewer than that, what three bursts take, if that is no more than
-    the trial itself, else 40. A trial that only screens has three bursts if they are no more than 45 %, too: that the
-    mean and the worst of such trials are better for them does not matter where the best go on, and those are not.
+    the trial itself, else 40. For a trial that only screens, three bursts must be no more than 45 %, too: they improve
+    the mean and the worst of such trials, but not the best, which alone go on (`docs/bounds.md`).
 
     A few short bursts show more than a finer sweep, so a sweep gives up points for their sake, down to 40. Steps that
     are not enough for a further round of bursts go to the sweep, up to 100. The last round has what is left after that.
@@ -62,7 +62,7 @@ def range_test_budget(
         batches_in_epoch: Of data of unknown size, what an earlier trial has found. Without it there are no late bursts:
             the trial may be a short one.
         goes_on: Whether longer bursts can go on from shorter ones. Where they can't, the second round takes more.
-        screening: Whether the trial only screens: is in a rung of which the best go on.
+        screening: Whether the trial only screens: is in a first rung of Hyperband of which the best go on.
     """
     per_epoch = batches_per_epoch(arguments) or batches_in_epoch
     budget = min(most, WITHOUT_LATE_BURSTS)

@@ -281,7 +281,7 @@ def add_hparams(callback: Any, values: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def optimizer_may_be_left_out() -> Iterator[None]:
-    """Weights are loaded, and Keras warns of no optimizer whose state finds no place."""
+    """Silence Keras's warning that an optimizer's saved state could not be loaded, while weights are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
         yield

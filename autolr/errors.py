@@ -106,6 +106,6 @@ def check_count(argument: str, value: Any, unit: str = "", *, hint: str, least: 
     return int(value)
 
 
-def check_optional_count(argument: str, value: Any, unit: str = "", *, hint: str) -> int | None:
-    """The same of one that may be None."""
-    return None if value is None else check_count(argument, value, unit, hint=hint)
+def check_optional_count(argument: str, value: Any, *, hint: str) -> int | None:
+    """Like `check_count`, for an argument that may be None."""
+    return None if value is None else check_count(argument, value, hint=hint)

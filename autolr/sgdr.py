@@ -29,7 +29,7 @@ class Schedule:
     """A cyclical learning rate: its arguments, checked, and all that follows from them.
 
     It does not know how long training is: `edges` lays its cycles out over a number of steps, and `rates` evaluates
-    them. The other methods are what `rates` is made of, for use in the training graph, too, with `xp=keras.ops`.
+    them. The other methods are its building blocks, which the training graph can use with `xp=keras.ops`.
 
     Attributes:
         min_lr: Rate that each cycle falls to.
