@@ -52,7 +52,7 @@ LONGER_WAYS = {
 LONGER_TRIALS = 6  # in a search
 # Brackets of Hyperband: the epochs of their rungs, and how many models each has.
 BRACKETS = {(1, 3, 9): (9, 3, 1), (2, 9): (5, 2), (3, 9): (5, 2)}
-TRIAL_STEPS, BUDGETS, DRAWS = 375, (3000, 4000, 6000), 20_000  # more would be more than the models there are
+EPOCH_STEPS, BUDGETS, DRAWS = 125, (3000, 4000, 6000), 20_000  # more would be more than the models there are
 
 
 def work(number: int, images: dict[str, Any]) -> None:
@@ -104,9 +104,14 @@ def in_a_line(result: dict[str, Any]) -> str:
     return "; ".join(f"{result[way]['bounds']['max_lr']:.1e} {result[way]['test_errors']}" for way in WAYS)
 
 
+def recorded() -> list[dict[str, Any]]:
+    """What is there, model by model."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+
+
 def table() -> str:
     """What is there, in Markdown."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = recorded()
     results = [result for result in results if set(WAYS) <= set(result)]
     base = next(iter(WAYS))
     columns = " | ".join(
@@ -126,7 +131,7 @@ def table() -> str:
 
 def shorter() -> str:
     """Trials of one and of two epochs, and winners of searches drawn from them, in Markdown."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = recorded()
     lines = [
         "| steps of a trial | range test | models | median error, % | mean ÷ that without bursts | standard error | "
         f"worst error, % | winner of {SHORTER_BUDGET:,} steps, % |",
@@ -134,20 +139,23 @@ def shorter() -> str:
     ]
     for at, epochs in enumerate(SHORTER):
         errors = {way: np.array([result[way]["shorter"][at] for result in results]) for way in SHORTER_WAYS}
-        steps = {way: np.array([result[way]["steps"] for result in results]) + 125 * epochs for way in SHORTER_WAYS}
+        steps = {
+            way: np.array([result[way]["steps"] for result in results]) + EPOCH_STEPS * epochs for way in SHORTER_WAYS
+        }
         winners = mean_winners(SHORTER_BUDGET, errors, steps)
         for way in SHORTER_WAYS:
             ratios = errors[way] / errors[SHORTER_WAYS[0]]
             lines.append(
-                f"| {125 * epochs} | {way} | {len(results)} | {np.median(errors[way]):.2f} | {ratios.mean():.3f} | "
-                f"{ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {errors[way].max():.2f} | {winners[way]:.2f} |"
+                f"| {EPOCH_STEPS * epochs} | {way} | {len(results)} | {np.median(errors[way]):.2f} "
+                f"| {ratios.mean():.3f} | {ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {errors[way].max():.2f} "
+                f"| {winners[way]:.2f} |"
             )
     return "\n".join(lines)
 
 
 def longer() -> str:
     """Trials of five and of nine epochs, and winners of searches drawn from them, in Markdown."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = recorded()
     results = [result["longer"] for result in results if set(LONGER_WAYS) <= set(result.get("longer", ()))]
     base = next(iter(LONGER_WAYS))
     lines = [
@@ -156,7 +164,7 @@ def longer() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for at, epochs in enumerate(LONGER):
-        trial = TRIAL_STEPS // EPOCHS[0] * epochs
+        trial = EPOCH_STEPS * epochs
         errors = {way: np.array([result[way]["test_errors"][at] for result in results]) for way in LONGER_WAYS}
         tests = {way: np.array([result[way]["steps"] for result in results]) for way in LONGER_WAYS}
         budget = round(LONGER_TRIALS * (trial + tests[base].mean()))
@@ -172,7 +180,7 @@ def longer() -> str:
 
 def brackets() -> str:
     """Winners of brackets of Hyperband drawn from what is there, by the way its first rung tests, in Markdown."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = recorded()
     lines = [
         "| epochs of the rungs | models in them | range test | steps of the bracket | its winner, % "
         "| 90th percentile of winners |",
@@ -185,7 +193,9 @@ def brackets() -> str:
             by_epochs |= dict(zip(EPOCHS, zip(*(one["test_errors"] for one in its), strict=True), strict=True))
             winners = winners_of_brackets([np.array(by_epochs[epochs]) for epochs in rungs], sizes)
             steps = sizes[0] * np.mean([one["steps"] for one in its])
-            steps += sum(125 * epochs * size for epochs, size in zip(np.diff(rungs, prepend=0), sizes, strict=True))
+            steps += sum(
+                EPOCH_STEPS * epochs * size for epochs, size in zip(np.diff(rungs, prepend=0), sizes, strict=True)
+            )
             lines.append(
                 f"| {', '.join(map(str, rungs))} | {', '.join(map(str, sizes))} | {way} | {steps:,.0f} | "
                 f"{winners.mean():.2f} | {np.quantile(winners, 0.9):.2f} |"
@@ -211,9 +221,9 @@ def winners_of_brackets(errors: list[Any], sizes: tuple[int, ...]) -> Any:
 
 def searches() -> str:
     """Winners of searches drawn from what is there, range tests counted, in Markdown."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    results = recorded()
     errors = {way: np.array([result[way]["test_errors"][0] for result in results]) for way in COMPARED}
-    steps = {way: np.array([result[way]["steps"] for result in results]) + TRIAL_STEPS for way in COMPARED}
+    steps = {way: np.array([result[way]["steps"] for result in results]) + EPOCH_STEPS * EPOCHS[0] for way in COMPARED}
     lines = ["| steps of a search | " + " | ".join(f"{way}, %" for way in COMPARED) + " | ratio |", "|---|---|---|---|"]
     for budget in BUDGETS:
         means = list(mean_winners(budget, errors, steps).values())

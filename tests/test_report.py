@@ -923,7 +923,7 @@ def test_a_port_without_a_page_to_serve_is_refused(tmp_path, capsys):
     assert raised.value.code == 2
     error = capsys.readouterr().err
     assert "autolr report: error: --port goes with --watch, which serves the page\n" in error
-    assert "DIRECTORY" in error.splitlines()[0] + error.splitlines()[1]
+    assert error.startswith("usage: autolr report ")
 
 
 @pytest.mark.parametrize("port", ["70000", "a", "-1", "1e3", "", "9" * 5000])

@@ -141,7 +141,7 @@ def test_a_comparison_worked_out_by_hand(tmp_path):
     assert "| error of the winner | 0.9 | 0.50 |" in table
     # By validation error the better rival would be the other one.
     assert "chosen by validation error, not by test error | - | 0.40 |" in table
-    assert "| RandomSearch | 0.50 | 0.50 | 0.60 | 0.60 | 1 | 0 |" in search_results.tuners_table(groups)
+    assert "| RandomSearch | 0.50 | 0.50 | 0.60 | 0.60 | 1 | 0 | 0 | 0 |" in search_results.tuners_table(groups)
 
 
 def test_a_table_takes_the_place_of_an_older_one_and_nothing_else(tmp_path, monkeypatch):
