@@ -10,6 +10,7 @@ import numpy as np
 
 from autolr import compat
 from autolr.data import num_samples
+from autolr.kept import attributes_kept
 
 FEWEST_BATCHES = 4  # of fewer, the last may be a single example
 
@@ -35,7 +36,7 @@ class TailStatistics:
             (layer.momentum, variable, keras.ops.convert_to_numpy(variable), lowest)
             for layer in normalizers_of(model)
             # One that sees each batch twice forgets twice as fast: only where it is known to see it once.
-            if layer.built and 0 < layer.momentum < 1 and calls[id(layer)] == 1
+            if 0 < layer.momentum < 1 and calls[id(layer)] == 1
             for variable, lowest in ((layer.moving_mean, -np.inf), (layer.moving_variance, 0.0))
         ]
         self._lags: list[tuple[Any, Any, float]] = []
@@ -70,24 +71,20 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
         How many samples there were; without any, the statistics are what they were.
     """
     normalizers = normalizers_of(model)
-    momenta = [layer.momentum for layer in normalizers]
     seen = 0
-    try:
+    with attributes_kept(normalizers, "momentum"):
         for batch in batches:
             size = num_samples(batch)
             for layer in normalizers:
                 layer.momentum = seen / (seen + size)  # 0 for the first: nothing is left of what was there
             model(batch, training=True)
             seen += size
-    finally:
-        for layer, momentum in zip(normalizers, momenta, strict=True):
-            layer.momentum = momentum
     return seen
 
 
 def normalizers_of(model: keras.Model) -> list[Any]:
-    """The BatchNormalization layers of a model, at whatever depth."""
-    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    """The BatchNormalization layers of a model that are built, at whatever depth."""
+    return [it for it in all_layers(model) if isinstance(it, keras.layers.BatchNormalization) and it.built]
 
 
 def moving_statistics(model: keras.Model) -> dict[int, list[Any]]:
@@ -95,7 +92,6 @@ def moving_statistics(model: keras.Model) -> dict[int, list[Any]]:
     return {
         id(layer): [keras.ops.convert_to_numpy(it) for it in (layer.moving_mean, layer.moving_variance)]
         for layer in normalizers_of(model)
-        if layer.built
     }
 
 

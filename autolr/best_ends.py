@@ -53,10 +53,10 @@ def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
     record = record_in(folder)
     if record is None:
         return [None] * len(paths)
-    edges, each = record.schedule["edges"], record.schedule["steps_per_epoch"] or 1
-    logs = {epoch["epoch"]: epoch["logs"] for epoch in (record.training or {}).get("epochs", [])}
+    edges = record.schedule["edges"]
+    logs = {epoch["epoch"]: epoch["logs"] for epoch in record.epochs}
     cycles = [cycle_of(path) for path in paths]
-    found = [logs.get(edges[cycle] // each, {}) if cycle < len(edges) else {} for cycle in cycles]
+    found = [logs.get(edges[cycle] // record.per_epoch, {}) if cycle < len(edges) else {} for cycle in cycles]
     # Not each epoch may have been validated, and losses of two kinds can't be compared. Of some nothing is known.
     name = "val_loss" if all("val_loss" in its for its in found if its) else "loss"
     return [float(its[name]) if name in its else None for its in found]

@@ -32,13 +32,11 @@ WITH_THREE_RATES = MIN_SWEEP_STEPS + THREE_RATES
 
 
 def range_test_budget(
-    arguments: dict[str, Any],
+    trial: float | None,
     *,
     share: float,
     most: int,
     least: int = MIN_RANGE_TEST_STEPS,
-    batches_per_update: int = 1,
-    batches_in_epoch: int | None = None,
     goes_on: bool = True,
     screening: bool = False,
 ) -> tuple[int, int]:
@@ -54,20 +52,16 @@ def range_test_budget(
     are not enough for a further round of bursts go to the sweep, up to 100. The last round has what is left after that.
 
     Args:
-        arguments: The arguments of `fit`.
+        trial: Steps of the trial. None where data are of unknown size: then there are no late bursts, as it may be a
+            short one.
         share: Largest share of the trial's steps.
         most: Steps where the share allows it.
         least: Steps a test may have in spite of the share, up to 45 % of the trial.
-        batches_per_update: More than 1 under gradient accumulation; a step is an update.
-        batches_in_epoch: Of data of unknown size, what an earlier trial has found. Without it there are no late bursts:
-            the trial may be a short one.
         goes_on: Whether longer bursts can go on from shorter ones. Where they can't, the second round takes more.
         screening: Whether the trial only screens: is in a first rung of Hyperband of which the best go on.
     """
-    per_epoch = batches_per_epoch(arguments) or batches_in_epoch
     budget = min(most, WITHOUT_LATE_BURSTS)
-    if per_epoch is not None:
-        trial = per_epoch * epochs_of(arguments) / batches_per_update
+    if trial is not None:
         affordable = int(SHORT_TRIAL_SHARE * trial)
         if affordable < min(least, MIN_RANGE_TEST_STEPS):
             fitting = ((WITH_FIRST_ROUND, affordable), (WITH_THREE_RATES, affordable if screening else trial))
@@ -96,17 +90,17 @@ def trial_schedule(choices: Mapping[str, Any]) -> Schedule:
 
 
 def plan(
-    choices: dict[str, Any],
-    arguments: dict[str, Any],
-    *,
-    batches_per_update: int = 1,
-    batches_in_epoch: int | None = None,
+    choices: dict[str, Any], arguments: dict[str, Any], per_epoch: int | None, *, batches_per_update: int = 1
 ) -> dict[str, Any]:
     """The schedule as it will run, for the record and the reader: `TrialRecord.schedule`.
 
-    The arguments are those of `range_test_budget`.
+    Args:
+        choices: The values of its hyperparameters.
+        arguments: The arguments of `fit`.
+        per_epoch: Batches in an epoch, None if unknown.
+        batches_per_update: More than 1 under gradient accumulation.
     """
-    epochs, per_epoch = int(arguments.get("epochs", 1)), batches_per_epoch(arguments) or batches_in_epoch
+    epochs = int(arguments.get("epochs", 1))
     edges = trial_schedule(choices).edges(epochs * (per_epoch or 1), per_epoch or 1)
     return {
         **choices,

@@ -69,6 +69,19 @@ def learning_rate_source(optimizer: Any) -> Any:
     return inner._learning_rate
 
 
+def replace_optimizer(model: Any, optimizer: Any) -> None:
+    """Give a compiled model another optimizer, also in what is saved of how it was compiled.
+
+    Keras writes down what `compile` was given, and what an optimizer of another kind has saved finds no place in that.
+    A `MultiOptimizer` is saved without its state anyway.
+    """
+    model.optimizer = optimizer
+    model.train_function = None  # should it have been traced with the other one
+    compiled = getattr(model, "_compile_config", None)
+    if compiled is not None and not is_multi_optimizer(optimizer):
+        compiled.config["optimizer"] = optimizer
+
+
 def multi_optimizer_in_step(optimizer: Any, with_number: Callable[[Any, float], Any]) -> Any:
     """A `MultiOptimizer` like this one, unbuilt, that takes one number as its rate.
 

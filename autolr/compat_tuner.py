@@ -16,6 +16,9 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+import keras_tuner as kt
+from keras_tuner.engine.trial import Trial
+
 from autolr import compat
 from autolr.errors import library_of
 from autolr.files import is_remote, written_aside
@@ -62,9 +65,8 @@ class TunerSeams(_Tuner):
         self._autolr_complete_space()
 
     def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:  # once for each execution
-        return self._autolr_around_execution(
-            trial, lambda: super(TunerSeams, self)._build_and_fit_model(trial, *args, **kwargs)
-        )
+        with self._autolr_assisting(trial):
+            return super()._build_and_fit_model(trial, *args, **kwargs)
 
     def _try_build(self, hp: Any) -> Any:  # the only place that sees every model between its build and its fit
         model = self._autolr_try_build_later_rung(hp) if hp.values.get(PARENT) else super()._try_build(hp)
@@ -110,8 +112,8 @@ class TunerSeams(_Tuner):
         """Add to the search space what the build function has not declared."""
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
-    def _autolr_around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
-        """Run `execute`, one building and fitting of a trial's model, and return its results."""
+    def _autolr_assisting(self, trial: Any) -> contextlib.AbstractContextManager[None]:
+        """While models of a trial are built and fitted."""
         raise NotImplementedError  # abstract: without `AutoLRMixin`'s, nothing would be done here
 
     def _autolr_on_model_built(self, hp: Any, model: Any) -> None:
@@ -218,9 +220,7 @@ def mend_after_reload(oracle: Any) -> list[str]:
     ended = {trial.trial_id for trial in there if trial.status in ("COMPLETED", "FAILED")}
     for trial_id in missing:
         message = "Its folder was gone when the search was taken up again."
-        oracle.trials[trial_id] = type(next(iter(oracle.trials.values())))(
-            oracle.get_space(), trial_id, "FAILED", message
-        )
+        oracle.trials[trial_id] = Trial(oracle.get_space(), trial_id, "FAILED", message)
     # What comes next may fail without being one too many in a row.
     oracle.end_order = [it for it in oracle.end_order if it not in missing] + sorted(ended.difference(oracle.end_order))
     oracle._retry_queue = [it for it in oracle._retry_queue if it not in ended.union(missing)]
@@ -310,8 +310,7 @@ def give_up_afterwards(oracle: Any) -> None:
 def stopped_trial(oracle: Any, worker: str) -> Any:
     """What an oracle answers a worker for which there is no trial any more."""
     oracle.tuner_ids.discard(worker)
-    trial = next(iter(oracle.trials.values()))  # there have been some; this file imports no Keras Tuner
-    return type(trial)(hyperparameters=oracle.get_space(), trial_id="", status="STOPPED")
+    return Trial(hyperparameters=oracle.get_space(), trial_id="", status="STOPPED")
 
 
 def _write_whole(path: str, write_to: Callable[[str], Any]) -> None:
@@ -323,24 +322,20 @@ def _write_whole(path: str, write_to: Callable[[str], Any]) -> None:
         write_to(str(aside))
 
 
-def write_whole(oracle: Any, base: Any) -> None:
+def write_whole(oracle: Any) -> None:
     """Make the oracle write its files aside and move them into place: a kill would leave half of one otherwise.
 
     Keras Tuner opens the file itself for writing, and cannot take up a search whose `oracle.json` is cut short.
-    Files of remote file systems are left to it.
-
-    Args:
-        oracle: Any oracle.
-        base: `keras_tuner.Oracle`. An oracle with another `save` than that one's is left alone.
+    Files of remote file systems are left to it, and so is an oracle with a `save` of its own.
     """
 
     def save(self: Any) -> None:
-        _write_whole(self._get_oracle_fname(), super(base, self).save)
+        _write_whole(self._get_oracle_fname(), super(kt.Oracle, self).save)
 
     def save_trial(self: Any, trial: Any) -> None:
         _write_whole(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.save)
 
-    if type(oracle).save is base.save:
+    if type(oracle).save is kt.Oracle.save:
         # Methods, so that those of a deep copy are its own.
         oracle.save = MethodType(save, oracle)
         oracle._save_trial = MethodType(save_trial, oracle)

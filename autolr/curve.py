@@ -152,17 +152,12 @@ class RangeTest:
         """
         if not isinstance(values, Mapping):
             raise invalid("values", "be a mapping", values, "Give what `to_dict` returns.")
-        missing = [name for name in ("lrs", "losses", "diverged", "steps_spent", "bursts") if name not in values]
+        required = ("lrs", "losses", "diverged", "steps_spent", "bursts")
+        missing = [name for name in required if name not in values]
         if missing:
             raise invalid("values", f"have {', '.join(missing)}", sorted(values), "Give what `to_dict` returns.")
-        return cls(
-            lrs=np.array(values["lrs"], dtype=np.float64),
-            losses=np.array([float(loss) for loss in values["losses"]], dtype=np.float64),
-            diverged=values["diverged"],
-            steps_spent=values["steps_spent"],
-            bursts=values["bursts"],
-            normalized=values.get("normalized", False),  # older records have not noted it
-        )
+        # Older records have not noted `normalized`.
+        return cls(**{name: values[name] for name in (*required, "normalized") if name in values})
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curve with its bounds: `plot_range_test(self, ax=ax)`."""

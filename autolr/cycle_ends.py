@@ -128,14 +128,10 @@ def drop_snapshots(folder: Path, *, after: int) -> None:
 
 def snapshot_paths(folder: str | os.PathLike[str]) -> list[Path]:
     """The weights that `SGDRScheduler(snapshot_folder=...)` has kept in a folder, the earliest cycle first."""
-    paths = Path(folder).glob(f"cycle-*{SUFFIX}")
-    return sorted((path for path in paths if _digits(path).isdecimal()), key=cycle_of)
+    return sorted(filter(cycle_of, Path(folder).glob(f"cycle-*{SUFFIX}")), key=cycle_of)
 
 
 def cycle_of(path: Path) -> int:
-    """The number of the cycle, from 1, at whose end a snapshot was taken."""
-    return int(_digits(path))
-
-
-def _digits(path: Path) -> str:
-    return path.name[len("cycle-") : -len(SUFFIX)]
+    """The number of the cycle, from 1, at whose end a snapshot was taken; 0 for a file of another name."""
+    digits = path.name[len("cycle-") : -len(SUFFIX)]
+    return int(digits) if digits.isdecimal() else 0

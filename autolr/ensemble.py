@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from autolr.compiled import compiled_like
 from autolr.cycle_ends import snapshot_paths
 from autolr.data import is_array_data, is_endless, num_samples, without_samples
 from autolr.errors import check_count, check_optional_count, invalid
+from autolr.kept import attributes_kept
 from autolr.model_copy import copy_with_weights, inputs_like
 
 Snapshots = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -80,10 +80,8 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
         for name, outputs in zip(names, together, strict=True)
     ]
     ensemble = keras.Model(inputs, keras.tree.pack_sequence_as(each[0], means), name=name)
-    flags = [(layer, layer.trainable) for layer in all_layers(ensemble)]
-    ensemble.trainable = False
-    for layer, trainable in flags:  # one may be the user's, and in the next model that is built
-        layer.trainable = trainable
+    with attributes_kept(all_layers(ensemble), "trainable"):  # one may be the user's, and in the next model it builds
+        ensemble.trainable = False
     return ensemble
 
 
@@ -148,8 +146,11 @@ def averaged_weights(
         raise invalid("x", "be data to gather the statistics of BatchNormalization on", x, "Pass the training data.")
     if normalizers and is_endless(x):
         raise invalid("x", "end, since all of it is read once", x, "Leave out `repeat()`, or `take` some batches.")
-    with _unfrozen(averaged):
-        variables = averaged_variables(averaged)
+    layers = [averaged, *all_layers(averaged)]  # outer ones first: theirs is handed on to those within
+    with attributes_kept(layers, "trainable"):
+        for layer in layers:  # whatever was trained counts, also where it has been frozen since
+            layer.trainable = True
+        variables = [*averaged_variables(averaged), *_adapted_kernels(averaged)]
         sums = [np.zeros(variable.shape) for variable in variables]
         for path in paths:
             averaged.load_weights(path)
@@ -161,17 +162,10 @@ def averaged_weights(
     return compiled_like(model, averaged)
 
 
-@contextmanager
-def _unfrozen(model: keras.Model) -> Iterator[None]:
-    """Whatever was trained counts as trainable meanwhile, also where a layer has been frozen since."""
-    flags = [(layer, layer.trainable) for layer in (model, *all_layers(model))]
-    for layer, _ in flags:
-        layer.trainable = True
-    try:
-        yield
-    finally:
-        for layer, trainable in flags:  # outer ones first: theirs is handed on to those within
-            layer.trainable = trainable
+def _adapted_kernels(model: keras.Model) -> list[Any]:
+    """What layers with LoRA do not train, but merge their adapters into when they are saved."""
+    adapted = [layer for layer in all_layers(model) if getattr(layer, "lora_enabled", False)]
+    return [it for layer in adapted for it in layer.non_trainable_variables if keras.backend.is_float_dtype(it.dtype)]
 
 
 def _check_model(model: Any) -> None:

@@ -16,6 +16,7 @@ import keras
 from autolr import compat
 from autolr.data import as_tensors, count_batches, is_array_data, is_endless, samples_to_train, yields_targets
 from autolr.errors import invalid
+from autolr.kept import attributes_kept
 from autolr.replay import Replay, Unannounced, replayable, source_of
 
 NEVER = 2**31  # epochs between two validations
@@ -146,11 +147,9 @@ def _skipping(model: keras.Model, batches: int) -> Iterator[None]:
         left -= 1
         return {SKIPPED: 1.0}
 
-    model.train_function = skip_first
-    try:
+    with attributes_kept([model], "train_function"):
+        model.train_function = skip_first
         yield
-    finally:
-        model.train_function = step
 
 
 def unassisted_fit(model: keras.Model) -> Callable[..., Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras_tuner as kt
@@ -131,15 +132,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def _autolr_mend_oracle(self) -> None:
         """Teach the oracle what AutoLR needs of it, and mend a search that was taken up again."""
         compat_tuner.ignore_found_values(self.oracle)
-        compat_tuner.write_whole(self.oracle, kt.Oracle)
+        compat_tuner.write_whole(self.oracle)
         folder = str(self.project_dir)
-        if self.oracle.start_order and not self.oracle.trials and glob.escape(folder) != folder:
-            raise invalid(
-                "directory",
-                "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up",
-                folder,
-                "Give the folder another name: the search there is whole.",
+        if glob.escape(folder) != folder and not self.oracle.trials:
+            constraint = (
+                "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up"
             )
+            if self.oracle.start_order:
+                hint = "Give the folder another name: the search there is whole."
+                raise invalid("directory", constraint, folder, hint)
+            warn(f"The folder of a search that is to be taken up again must {constraint}. Received: {folder!r}.")
         if missing := compat_tuner.mend_after_reload(self.oracle):
             warn(
                 f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "
@@ -217,10 +219,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
         # What was found on one call's data says nothing about another's.
         progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
-        before = self._autolr_memory
-        self._autolr_memory = SearchMemory(
-            warned=before.warned, progress=progress, streams=before.streams, lengths=before.lengths
-        )
+        self._autolr_memory = replace(self._autolr_memory, progress=progress, found={}, verdicts={}, unassisted=[])
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         if not compat_tuner.is_saved(self):
             self.save()
@@ -249,13 +248,27 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a trial; its executions share the bounds that the first of them found."""
-        assisted = self._autolr_trial = self._autolr_assist(trial)
+        shows_life = compat_tuner.is_worker(self)
+        with (
+            self._autolr_assisting(trial),
+            signs_of_life(self.get_trial_dir(trial.trial_id)) if shows_life else contextlib.nullcontext(),
+        ):
+            return super().run_trial(trial, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _autolr_assisting(self, trial: Any) -> Iterator[None]:
+        """Watch the `fit` of the models that are built for a trial meanwhile.
+
+        Around a trial, and around each of its executions, for a `run_trial` of the user's own that does not call ours.
+        """
+        outer = self._autolr_trial
+        assisted = outer if outer is not None and outer.trial is trial else self._autolr_assist(trial)
+        self._autolr_trial = assisted
         try:
-            with signs_of_life(assisted.folder) if compat_tuner.is_worker(self) else contextlib.nullcontext():
-                return super().run_trial(trial, *args, **kwargs)
+            yield
         finally:
-            assisted.detach()  # a user's own `run_trial` may have built models, too
-            self._autolr_trial = None
+            assisted.detach()
+            self._autolr_trial = outer
             if assisted.fitted:
                 self._autolr_helped = trial
 
@@ -282,20 +295,6 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def _autolr_scored_by_fit(self) -> bool:
         """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
         return compat_tuner.scores_by_fit(self) and not compat_tuner.overrides(self.hypermodel, "fit")
-
-    def _autolr_around_execution(self, trial: Any, execute: Callable[[], Any]) -> Any:
-        """Run an execution of a trial with its model's `fit` watched."""
-        # A user's own `run_trial` may come here without ours.
-        outer = self._autolr_trial
-        assisted = outer if outer is not None and outer.trial is trial else self._autolr_assist(trial)
-        self._autolr_trial = assisted
-        try:
-            return execute()
-        finally:
-            assisted.detach()
-            self._autolr_trial = outer
-            if assisted.fitted:
-                self._autolr_helped = trial
 
     def _autolr_on_model_built(self, hp: Any, model: Any) -> None:
         """Watch the `fit` of a model that is built for a trial."""
@@ -395,6 +394,5 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
 def _cut_short(record: TrialRecord) -> str:
     """What a summary adds of a training that ended before its last epoch."""
-    epochs = (record.training or {}).get("epochs", [])
-    planned = record.schedule["edges"][-1] // (record.schedule["steps_per_epoch"] or 1)
+    epochs, planned = record.epochs, record.schedule["edges"][-1] // record.per_epoch
     return f", ended after epoch {epochs[-1]['epoch']} of {planned}" if epochs and epochs[-1]["epoch"] < planned else ""

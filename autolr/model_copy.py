@@ -13,6 +13,7 @@ import numpy as np
 from autolr import compat
 from autolr.batchnorm import all_layers
 from autolr.errors import in_brief, invalid, library_of, warn
+from autolr.kept import attributes_kept
 
 
 def with_own_layers(loaded: Sequence[tuple[keras.Model, Path]]) -> list[keras.Model]:
@@ -100,13 +101,10 @@ def _clone(model: keras.Model) -> keras.Model:
     compiled = [part for part in (model, *all_layers(model)) if getattr(part, "compiled", False)]
     # Keras would make inputs that have to be there, and are dense.
     special = not isinstance(model, keras.Sequential) and any(map(compat.input_options, model.inputs))
-    try:
+    with attributes_kept(compiled, "compiled"):
         for part in compiled:
             part.compiled = False  # else Keras compiles the clone, too, and fails at functions it cannot find by name
         return keras.models.clone_model(model, inputs_like(model) if special else None, recursive=True)
-    finally:
-        for part in compiled:
-            part.compiled = True
 
 
 def _copy_vocabularies(model: keras.Model, copy: keras.Model) -> None:

@@ -26,6 +26,11 @@ def leaf_optimizers(optimizer: Any) -> list[Any]:
     return list(optimizer.optimizers) if compat.is_multi_optimizer(optimizer) else [optimizer]
 
 
+def _first(optimizer: Any) -> Any:
+    """The first of several optimizers; a `MultiOptimizer` that is not built has none yet."""
+    return next(iter(leaf_optimizers(optimizer)), optimizer)
+
+
 def name_of(optimizer: Any) -> str:
     """The optimizer's class, or those of several, without a wrapper that scales the loss."""
     return (
@@ -56,14 +61,14 @@ def batches_per_update(optimizer: Any) -> int:
 
 def current_rate(optimizer: Any) -> float:
     """The rate of the next update; for a `MultiOptimizer`, of the first of its optimizers."""
-    return float(keras.ops.convert_to_numpy(leaf_optimizers(optimizer)[0].learning_rate))
+    return float(keras.ops.convert_to_numpy(_first(optimizer).learning_rate))
 
 
 def default_rate(optimizer: Any) -> float:
     """The rate an optimizer of this class has when none is given; for a `MultiOptimizer`, that of its first."""
-    first = next(iter(leaf_optimizers(optimizer)), optimizer)
-    parameter = inspect.signature(type(first).__init__).parameters.get("learning_rate")
-    return parameter.default if parameter is not None and isinstance(parameter.default, float) else 0.001
+    parameter = inspect.signature(type(_first(optimizer)).__init__).parameters.get("learning_rate")
+    rate = parameter.default if parameter is not None else None
+    return rate if isinstance(rate, float) and rate > 0 else 0.001
 
 
 def usual_rate(optimizer: Any) -> float:
@@ -71,13 +76,12 @@ def usual_rate(optimizer: Any) -> float:
 
     Keras's own default is a thousandth of that and hardly trains (`docs/results.md`, the method's table).
     """
-    first = next(iter(leaf_optimizers(optimizer)), optimizer)
-    return 1.0 if isinstance(first, keras.optimizers.Adadelta) else default_rate(optimizer)
+    return 1.0 if isinstance(_first(optimizer), keras.optimizers.Adadelta) else default_rate(optimizer)
 
 
 def has_rate(optimizer: Any, rate: float) -> bool:
     """Whether the rate of the next update is this one, as far as the digits of its type tell."""
-    dtype = keras.backend.standardize_dtype(leaf_optimizers(optimizer)[0].learning_rate.dtype)
+    dtype = keras.backend.standardize_dtype(_first(optimizer).learning_rate.dtype)
     digits = 2 if dtype.endswith("float16") else 6
     smallest = 6e-8 if dtype == "float16" else 0.0  # rates near it have hardly a digit
     return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits, abs_tol=smallest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ import keras
 from autolr import compat
 from autolr.data import first_batch, without_samples
 from autolr.fit import Fit
+from autolr.kept import attributes_kept
 from autolr.model_state import variables_of_data
 from autolr.optimizers import hand_over_state, scope_of, takes_a_number, with_number_as_rate
 from autolr.random_state import random_state_kept
@@ -32,8 +33,7 @@ def prepare(fit: Fit) -> None:
     if compat.first_fit_draws_a_batch(fit.model) and not isinstance(fit.x, Replay):
         _begin(fit)
     if not _trace(fit):
-        weights = fit.arguments.get("sample_weight")
-        build(fit.model, fit.x, fit.y, weights, batch_size=fit.arguments.get("batch_size"))
+        build(fit)
 
 
 def _look_at_first(x: Replay) -> None:
@@ -61,11 +61,8 @@ def _begin(fit: Fit) -> None:
     test's were the first, training afterwards would not draw it, and would see another order of batches than without
     a test.
     """
-    history = getattr(fit.model, "history", None)
-    try:
+    with attributes_kept([fit.model], "history"), suppress(_BegunError):
         fit(_EndAtOnce(), epochs=1)
-    except _BegunError:
-        fit.model.history = history
 
 
 def _trace(fit: Fit) -> bool:
@@ -88,17 +85,11 @@ def _trace(fit: Fit) -> bool:
         after = random.getstate()
         raise _BegunError
 
-    attributes = {name: getattr(model, name, None) for name in ("train_function", "history", "stop_training")}
-    model.train_function = only_trace
     # Metrics: a `fit` begins by resetting them.
     with random_state_kept([*model.metrics_variables, *variables_of_data(fit.x)]):
-        try:
+        with attributes_kept([model], "train_function", "history", "stop_training"), suppress(_BegunError):
+            model.train_function = only_trace
             fit(keras.callbacks.Callback(), epochs=1)
-        except _BegunError:
-            pass
-        finally:
-            for name, value in attributes.items():
-                setattr(model, name, value)
         fit.dispose()
     if after is None:
         raise without_samples(fit.x)
@@ -107,17 +98,17 @@ def _trace(fit: Fit) -> bool:
     return True
 
 
-def build(
-    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int | None = None
-) -> None:
+def build(fit: Fit) -> None:
     """Create the variables that a model and its optimizer have not got yet, from the shapes of a batch alone."""
+    model = fit.model
     with scope_of(model):
         layers_built = all(layer.built for layer in model.layers)
         if layers_built and type(model).call is keras.Model.call:
             model.built = True  # a `train_step` that calls the layers is all it has
         elif not (model.built and layers_built):
-            with random_state_kept(variables_of_data(x)):
-                batch = first_batch(x, y, sample_weight, batch_size=batch_size)
+            with random_state_kept(variables_of_data(fit.x)):
+                shaped_by = {name: fit.arguments.get(name) for name in ("sample_weight", "batch_size")}
+                batch = first_batch(fit.x, fit.y, **shaped_by)
             compat.symbolic_build(model, batch)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -139,8 +130,7 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
     if takes_a_number(model.optimizer) and not several:
         yield False
         return
-    attributes = {name: getattr(model, name) for name in ("optimizer", "steps_per_execution", "train_function")}
-    try:
+    with attributes_kept([model], "optimizer", "steps_per_execution", "train_function"):
         if not takes_a_number(model.optimizer):
             with scope_of(model):
                 own = model.optimizer
@@ -153,6 +143,3 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
         model.steps_per_execution = 1
         model.train_function = None
         yield True
-    finally:
-        for name, value in attributes.items():
-            setattr(model, name, value)

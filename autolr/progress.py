@@ -47,7 +47,10 @@ class Lines:
 
     def say(self, trial_id: str, text: str) -> None:
         """Tell of a phase: its name, a colon, and what there is to know."""
-        print(f"AutoLR trial_{trial_id} | {text}", flush=True)
+        self._print(f"AutoLR trial_{trial_id} | {text}")
+
+    def _print(self, text: str) -> None:
+        print(text, flush=True)
 
     @contextmanager
     def shown(self, oracle: Any) -> Iterator[None]:
@@ -65,24 +68,18 @@ class Lines:
 
     def sum_up(self, text: str) -> None:
         """The search has ended, and this is to be said of it."""
-        print(f"AutoLR | {text}", flush=True)
+        self._print(f"AutoLR | {text}")
 
     def interrupted(self, folder: str) -> None:
         """The search was interrupted by Ctrl-C; what has ended of it is in this folder."""
-        print(f"\nAutoLR | interrupted. To go on, make the tuner again and call `search`: {folder}", flush=True)
+        self._print(f"\nAutoLR | interrupted. To go on, make the tuner again and call `search`: {folder}")
 
 
 class Silence(Lines):
     """Nothing at all."""
 
-    def say(self, trial_id: str, text: str) -> None:
-        """Nothing."""
-
-    def sum_up(self, text: str) -> None:
-        """Nothing."""
-
-    def interrupted(self, folder: str) -> None:
-        """Nothing."""
+    def _print(self, text: str) -> None:
+        pass
 
 
 class Screen(Lines):

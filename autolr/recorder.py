@@ -108,16 +108,6 @@ class LossRecorder(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keep the curve as far as it was recorded, and put the model back."""
-        self._keep()
-        if not self._ended:
-            warn(
-                f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
-                "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself."
-            )
-        if self._before is not None:
-            self._before.restore()
-
-    def _keep(self) -> None:
         done = len(self._recorded)
         # The last execution of an epoch may be a short one. Not every optimizer counts its updates, and where data end
         # unexpectedly, one is counted that was none.
@@ -128,3 +118,10 @@ class LossRecorder(keras.callbacks.Callback):
             diverged=self._diverged,
             steps_spent=updates or done * self._updates_per_point,
         )
+        if not self._ended:
+            warn(
+                f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
+                "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself."
+            )
+        if self._before is not None:
+            self._before.restore()

@@ -69,6 +69,16 @@ class TrialRecord:
     ways: int = 1
     steps_tested: int | None = None
 
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """Those of the training, none before it has begun."""
+        return self.training["epochs"] if self.training else []
+
+    @property
+    def per_epoch(self) -> int:
+        """What to divide `schedule["edges"]` by for epochs: 1 where they are epochs, since the steps are not known."""
+        return self.schedule["steps_per_epoch"] or 1
+
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write to `autolr.json` in a trial's folder, whole or not at all.
 

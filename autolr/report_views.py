@@ -279,7 +279,7 @@ class TrialView:
         if self.trial.record is None:
             return None
         bounds, plan = self.trial.record.bounds, self.trial.record.schedule
-        edges, per_epoch = np.array(plan["edges"]), plan["steps_per_epoch"] or 1
+        edges, per_epoch = np.array(plan["edges"]), self.trial.record.per_epoch
         cycles = len(edges) - 1
         starts = np.array([0, *edges[1:-1]])  # warm-up is part of the first
         rates = planned_schedule(self.trial.record).rates

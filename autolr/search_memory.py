@@ -117,6 +117,11 @@ class SearchMemory:
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""
-        if topic not in self.warned:
-            self.warned.add(topic)
+        if self.is_new(topic):
             warn(text)
+
+    def is_new(self, topic: str) -> bool:
+        """Whether the search has not said anything of this before; from now on it has."""
+        new = topic not in self.warned
+        self.warned.add(topic)
+        return new

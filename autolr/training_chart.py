@@ -37,12 +37,12 @@ def planned_line(record: TrialRecord) -> tuple[Any, Any]:
     inner = [np.linspace(a, b, 6 + 300 // count) for a, b in parts]
     # Just before an edge the rate is at its lowest, on it at its peak: both corners are drawn.
     steps = np.concatenate([np.append(part[:-1], part[-1] - 1e-6) for part in inner])
-    return steps / (record.schedule["steps_per_epoch"] or 1), planned_schedule(record).rates(steps, edges)
+    return steps / record.per_epoch, planned_schedule(record).rates(steps, edges)
 
 
 def best_epoch(record: TrialRecord | None, objective: str, direction: str) -> tuple[int, float] | None:
     """The epoch, from 1, in which the objective was best, and its value then; None if no epoch reports it."""
-    epochs = record.training["epochs"] if record and record.training else []
+    epochs = record.epochs if record else []
     values = {e["epoch"]: float(e["logs"][objective]) for e in epochs if objective in e["logs"]}
     finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
     if not finite:
@@ -58,7 +58,7 @@ def training_chart(record: TrialRecord) -> Chart | None:
         return None
     epoch_at = _epochs_by_step(record)
     last = epoch_at([training["steps"]])[0]
-    planned_end = record.schedule["edges"][-1] / (record.schedule["steps_per_epoch"] or 1)
+    planned_end = record.schedule["edges"][-1] / record.per_epoch
     x = Scale(record.schedule["initial_epoch"], max(last, planned_end), Chart.LEFT, Chart.RIGHT)
     loss = _loss_panel(training, x, epoch_at)
     rates = _rate_panel(record, x, epoch_at, unfinished=last < planned_end * (1 - 1e-9), alone=loss is None)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras.callbacks import SwapEMAWeights
 
 from autolr import compat
-from autolr.budget import describe, epochs_of, plan, trial_schedule
+from autolr.budget import batches_per_epoch, describe, epochs_of, plan, trial_schedule
 from autolr.cycle_ends import drop_snapshots
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
@@ -33,6 +34,7 @@ from autolr.optimizers import (
 )
 from autolr.preparing import build, prepare
 from autolr.progress import StepReporter
+from autolr.random_state import values_kept
 from autolr.replay import Replay
 from autolr.reuse import compiled_setup
 from autolr.scheduler import SGDRScheduler
@@ -170,7 +172,8 @@ class AssistedTrial:
             try:
                 arguments = self._prepare(model, {**arguments, "x": data}, trained)
             except Exception as error:  # AutoLR's own: the user's would show in training, too
-                arguments, model.optimizer, model.train_function = before, optimizer, None
+                arguments = before
+                compat.replace_optimizer(model, optimizer)
                 self._forget_values()
                 self.search.note_unassisted(str(self.trial.trial_id))
                 self.diary.warn(
@@ -217,15 +220,14 @@ class AssistedTrial:
         self._warn_of_schedule(arguments)
         replaced = "" if model.optimizer in trained else self._replace_rate(model, arguments)
         self._take_over_optimizer(model, arguments, trained)
-        length = self.search.batches_in_epoch(arguments["x"])  # counts where Keras cannot know it
-        found = self._find_bounds(model, arguments, length)
-        planned = plan(
-            choices, arguments, batches_per_update=batches_per_update(model.optimizer), batches_in_epoch=length
-        )
+        # Where Keras cannot know it, what an earlier training has found.
+        per_epoch = batches_per_epoch(arguments) or self.search.batches_in_epoch(arguments["x"])
+        found = self._find_bounds(model, arguments, per_epoch)
+        planned = plan(choices, arguments, per_epoch, batches_per_update=batches_per_update(model.optimizer))
         self.diary.say(describe(planned) + replaced)
         ways = len({id(its) for its in self.found.values()})
         self.diary.begin(found, planned, optimizer=name_of(model.optimizer), ways=ways)
-        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, planned, length)}
+        return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, planned)}
 
     def _warn_of_schedule(self, arguments: dict[str, Any]) -> None:
         """Say what of the space or the callbacks does not do what it looks like."""
@@ -245,7 +247,7 @@ class AssistedTrial:
                 "that has a single cycle.",
             )
 
-    def _find_bounds(self, model: keras.Model, arguments: dict[str, Any], batches_in_epoch: int | None) -> Found:
+    def _find_bounds(self, model: keras.Model, arguments: dict[str, Any], per_epoch: int | None) -> Found:
         """Bounds for this training, from its own range test or an earlier one; noted among the trial's values."""
         setup = compiled_setup(model, arguments)
         found = self.found.get(setup)
@@ -253,12 +255,10 @@ class AssistedTrial:
             found = find_trial_bounds(
                 model,
                 arguments,
-                trial=self.trial,
-                folder_of=self.folder_of,
-                options=self.options,
-                search=self.search,
                 diary=self.diary,
-                batches_in_epoch=batches_in_epoch,
+                options=self.options,
+                folder_of=self.folder_of,
+                per_epoch=per_epoch,
             )
             # Before and after: an unbuilt model's variables are only there now.
             self.found[setup] = self.found[compiled_setup(model, arguments)] = found
@@ -271,15 +271,10 @@ class AssistedTrial:
         values[TAIL] = self.options.tail_average  # for who trains the winner again
         return found
 
-    def _callbacks(
-        self,
-        arguments: dict[str, Any],
-        bounds: LRBounds,
-        planned: dict[str, Any],
-        batches_in_epoch: int | None,
-    ) -> list[Any]:
+    def _callbacks(self, arguments: dict[str, Any], bounds: LRBounds, planned: dict[str, Any]) -> list[Any]:
         """The user's callbacks, and before them those that set the rate and write down what happens."""
         callbacks = self._leave_out_rate_callbacks(callbacks_of(arguments))
+        keeps_snapshots = self.options.num_snapshots > 0 and not self.diary.is_remote
         scheduler = SGDRScheduler(
             bounds.min_lr,
             bounds.max_lr,
@@ -287,28 +282,23 @@ class AssistedTrial:
             warmup=WARMUP,
             tail_average=self.options.tail_average,
             restore_weights=False,
-            snapshot_folder=Path(self.folder) / SNAPSHOTS if self._keeps_snapshots() else None,
+            snapshot_folder=Path(self.folder) / SNAPSHOTS if keeps_snapshots else None,
             num_snapshots=self.options.num_snapshots or 1,
             **{name: planned[name] for name in DEFAULTS},
         )
-        scheduler.batches_if_unknown = batches_in_epoch
+        scheduler.batches_if_unknown = planned["steps_per_epoch"]
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
-        log = TrainingLog(
-            planned, self.diary.keep_training, fits=self.fitted, note_epoch=self._note_epoch_of(arguments)
-        )
-        return [scheduler, log, *tensorboard_callbacks(callbacks, log, bounds, planned), *callbacks]
-
-    def _note_epoch_of(self, arguments: dict[str, Any]) -> Callable[[int], None]:
-        """What notes how long an epoch of these data is, if that is theirs and not the user's to say."""
-        if arguments.get("steps_per_epoch") is not None:
-            return lambda batches: None
-        return partial(self.search.note_epoch, arguments["x"])
-
-    def _keeps_snapshots(self) -> bool:
-        return self.options.num_snapshots > 0 and not self.diary.is_remote
+        log = TrainingLog(planned, self.diary.keep_training, fits=self.fitted)
+        if arguments.get("steps_per_epoch") is None:  # else the user says how long an epoch is, not the data
+            log.note_epoch = partial(self.search.note_epoch, arguments["x"])
+        own = [scheduler, log, *tensorboard_callbacks(callbacks, log, bounds, planned)]
+        # Snapshots hold the averages that are validated: what puts these in the weights' place at an epoch's end is in
+        # front.
+        behind = 1 + max((i for i, it in enumerate(callbacks) if isinstance(it, SwapEMAWeights)), default=-1)
+        return [*callbacks[:behind], *own, *callbacks[behind:]]
 
     def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> str:
         """Let the optimizer take a number as its rate; what to add to the trial's line on its schedule."""
@@ -316,21 +306,17 @@ class AssistedTrial:
             several = isinstance(compat.learning_rate_source(model.optimizer), list)
             # Freshly built and never trained, so nothing of the optimizer is lost.
             with scope_of(model):
-                model.optimizer = with_number_as_rate(model.optimizer)
-            model.train_function = None  # should it have been traced with the other one
+                compat.replace_optimizer(model, with_number_as_rate(model.optimizer))
             if several:  # their ratio, which is what was chosen, is kept
-                targets, weights = arguments.get("y"), arguments.get("sample_weight")
-                build(model, arguments["x"], targets, weights, batch_size=arguments.get("batch_size"))
+                build(Fit.on(model, **training_arguments(arguments)))
                 return ""
             compiled = "schedule"
         elif not has_rate(model.optimizer, default_rate(model.optimizer)):
             compiled = f"of {current_rate(model.optimizer):g}"
         else:
             # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
-            if "default" not in self.search.warned:
-                self.search.warned.add("default")
-                return f", in place of the compiled rate {current_rate(model.optimizer):g}"
-            return ""
+            is_first = self.search.is_new("default")
+            return f", in place of the compiled rate {current_rate(model.optimizer):g}" if is_first else ""
         if not parent_of(self.trial):  # else it was loaded, not chosen
             self.diary.warn(
                 "replaced",
@@ -352,12 +338,8 @@ class AssistedTrial:
             with scope_of(model):
                 if not model.optimizer.built:
                     prepare(Fit.on(model, **training_arguments(arguments)))
-                weights = [(variable, keras.ops.copy(variable)) for variable in model.variables]
-                try:
+                with values_kept(model.variables):
                     model.load_weights(self.checkpoint_of(parent))
-                finally:
-                    for variable, value in weights:
-                        variable.assign(value)
         except Exception as error:  # whatever it was, the weights are there
             self.diary.warn(
                 "optimizer",

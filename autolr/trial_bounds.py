@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from autolr.budget import range_test_budget
+from autolr.budget import epochs_of, range_test_budget
 from autolr.bursts import ROUNDS
 from autolr.curve import RangeTest
 from autolr.errors import in_brief
@@ -17,7 +17,7 @@ from autolr.lr_finder import LRFinder
 from autolr.optimizers import batches_per_update, usual_rate
 from autolr.records import TrialRecord, record_in
 from autolr.reuse import measured_setup
-from autolr.search_memory import Options, SearchMemory
+from autolr.search_memory import Options
 from autolr.sweep import run_range_test
 from autolr.trial_diary import Found, TrialDiary
 from autolr.trial_values import BRACKET, MAX_LR, MIN_LR, PARENT, RUNG
@@ -45,25 +45,22 @@ def find_trial_bounds(
     model: keras.Model,
     arguments: dict[str, Any],
     *,
-    trial: Any,
-    folder_of: Callable[[str], str],
-    options: Options,
-    search: SearchMemory,
     diary: TrialDiary,
-    batches_in_epoch: int | None = None,
+    options: Options,
+    folder_of: Callable[[str], str],
+    per_epoch: int | None,
 ) -> Found:
     """Bounds for a training that is about to begin; whatever goes wrong, there are some.
 
     Args:
         model: The freshly built model.
         arguments: Those of its `fit`.
-        trial: The `keras_tuner` trial.
-        folder_of: Gives the folder of a trial.
+        diary: Of the trial: is told, and knows what the trials of the search share.
         options: What the user chose.
-        search: What the trials share.
-        diary: Is told.
-        batches_in_epoch: What an earlier training on the same data has found.
+        folder_of: Gives the folder of a trial.
+        per_epoch: Batches in an epoch, None if unknown.
     """
+    trial, search = diary.trial, diary.search
     values = trial.hyperparameters.values
     parent = parent_of(trial)
     if parent and MIN_LR in values and MAX_LR in values:
@@ -71,14 +68,13 @@ def find_trial_bounds(
         # Of several ways of training the bounds are the last one's, and can't serve for what came before.
         if record is None or record.ways == 1:
             return _taken_over(parent, _verdict_on(values[MIN_LR], values[MAX_LR], record), diary)
+    seen, per_update = training_arguments(arguments), batches_per_update(model.optimizer)
     steps, bursts = range_test_budget(
-        arguments,
+        per_epoch * epochs_of(arguments) / per_update if per_epoch else None,
         share=options.range_test_share,
         most=options.range_test_steps,
         least=options.range_test_min_steps,
-        batches_per_update=batches_per_update(model.optimizer),
-        batches_in_epoch=batches_in_epoch,
-        goes_on=_may_go_on(model, training_arguments(arguments)),
+        goes_on=can_skip(model, seen.get("x"), seen, ROUNDS[0].steps * per_update),
         screening=screens(trial),
     )
     measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
@@ -88,7 +84,11 @@ def find_trial_bounds(
             return _taken_over(tester, bounds, diary)
     diary.say(f"range test: up to {steps + bursts} steps ...")
     try:
-        test = _run(model, arguments, diary, sweep_steps=steps, burst_steps=bursts)
+        finder = LRFinder(num_steps=steps, restore=False)
+        # Warnings are not caught on their way: Python would repeat Keras's own in each trial then.
+        test = run_range_test(
+            model, finder=finder, burst_steps=bursts, warn=lambda text: diary.warn(text, text), **seen
+        )
         found = Found(judged(test, model.optimizer), test, "range test")
         topic = found.bounds.status
     except Exception as error:  # whatever it was, training itself will show it too, or go well
@@ -105,28 +105,6 @@ def find_trial_bounds(
     verdict = f"{bounds.status}, {bounds.confidence} confidence{spent}"
     diary.say(f"bounds: {bounds.min_lr:.2e} to {bounds.max_lr:.2e} ({verdict})")
     return found
-
-
-def _may_go_on(model: keras.Model, arguments: Mapping[str, Any]) -> bool:
-    """Whether bursts of the second round can go on from those of the first."""
-    return can_skip(model, arguments.get("x"), arguments, ROUNDS[0].steps * batches_per_update(model.optimizer))
-
-
-def _run(
-    model: keras.Model, arguments: dict[str, Any], diary: TrialDiary, *, sweep_steps: int, burst_steps: int
-) -> RangeTest:
-    """A range test on what the training will see; its warnings become the trial's.
-
-    They are not caught on their way: for Python every warning is new then, and Keras's own would be repeated in each
-    trial.
-    """
-
-    def warn(text: str) -> None:
-        diary.warn(text, text)
-
-    finder = LRFinder(num_steps=sweep_steps, restore=False)
-    chosen = training_arguments(arguments)
-    return run_range_test(model, finder=finder, burst_steps=burst_steps, warn=warn, **chosen)
 
 
 def judged(test: RangeTest, optimizer: Any) -> LRBounds:

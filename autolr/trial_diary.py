@@ -33,7 +33,8 @@ class TrialDiary:
     """
 
     def __init__(self, trial: Any, folder: str, search: SearchMemory, objective: dict[str, str] | None) -> None:
-        self._trial, self._folder, self._search, self._objective = trial, folder, search, objective
+        self.trial, self.search = trial, search
+        self._folder, self._objective = folder, objective
         self._warned: list[str] = []  # what this trial was warned of, said or not
         self._record: TrialRecord | None = None
         self._steps_before = 0  # of the trainings before the latest
@@ -46,13 +47,13 @@ class TrialDiary:
 
     def say(self, text: str) -> None:
         """One line about a phase of the trial."""
-        self._search.progress.say(str(self._trial.trial_id), text)
+        self.search.progress.say(str(self.trial.trial_id), text)
 
     def warn(self, topic: str, text: str) -> None:
         """Warn once in the search; the trial's record has it in any case, if there is one."""
         if text not in self._warned:
             self._warned.append(text)
-        self._search.warn_once(topic, text)
+        self.search.warn_once(topic, text)
 
     def begin(self, found: Found, schedule: dict[str, Any], *, optimizer: str, ways: int) -> None:
         """A training is about to begin.
@@ -69,8 +70,8 @@ class TrialDiary:
             self._tests.append(found.test)
         self._write(
             TrialRecord(
-                trial_id=str(self._trial.trial_id),
-                values=dict(self._trial.hyperparameters.values),
+                trial_id=str(self.trial.trial_id),
+                values=dict(self.trial.hyperparameters.values),
                 bounds=found.bounds.to_dict(),
                 schedule=schedule,
                 range_test=found.test.to_dict() if found.test else None,
@@ -94,7 +95,7 @@ class TrialDiary:
         """Note how far the training is; see `TrialRecord`."""
         if self._record is not None:
             # A user's `HyperModel.fit` may have declared another hyperparameter since.
-            values = dict(self._trial.hyperparameters.values)
+            values = dict(self.trial.hyperparameters.values)
             training = {**training, "steps_of_all": self._steps_before + training["steps"]}
             self._write(replace(self._record, values=values, training=training, warnings=list(self._warned)))
 
@@ -107,5 +108,5 @@ class TrialDiary:
         except (OSError, TypeError, ValueError) as error:
             self.warn(
                 "record",
-                f"What AutoLR noted of trial {self._trial.trial_id} could not be written ({error}). The trial goes on.",
+                f"What AutoLR noted of trial {self.trial.trial_id} could not be written ({error}). The trial goes on.",
             )

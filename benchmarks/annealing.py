@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -110,7 +111,8 @@ def work(number: int, variants: list[str], images: dict[str, Any]) -> None:
     x, y = images["train"]
     if not result:
         model, chosen = make_model(number)
-        sweep, bursts = range_test_budget({"x": x, **arguments}, share=RANGE_TEST_SHARE, most=RANGE_TEST_STEPS)
+        steps = math.ceil(len(x) / FULL["batch"]) * FULL["epochs"]
+        sweep, bursts = range_test_budget(steps, share=RANGE_TEST_SHARE, most=RANGE_TEST_STEPS)
         test = autolr.range_test(model, x, y, batch_size=FULL["batch"], num_steps=sweep, burst_steps=bursts)
         result = {"model": chosen, "bounds": test.bounds().to_dict(), "test_errors": {}}
     for name in variants:

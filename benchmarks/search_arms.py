@@ -6,6 +6,7 @@ the question; the others take one part of autolr away.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,9 @@ class Scheduled(kt.HyperModel):
         else:
             cycles = METHOD
             sweep, bursts = autolr.budget.range_test_budget(
-                {"x": x, **arguments}, share=autolr.budget.RANGE_TEST_SHARE, most=autolr.budget.RANGE_TEST_STEPS
+                math.ceil(len(x) / arguments["batch_size"]) * autolr.budget.epochs_of(arguments),
+                share=autolr.budget.RANGE_TEST_SHARE,
+                most=autolr.budget.RANGE_TEST_STEPS,
             )
             test = autolr.range_test(
                 model, x, y, batch_size=arguments["batch_size"], num_steps=sweep, burst_steps=bursts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -41,6 +42,9 @@ def pytest_configure(config):
 def pytest_collection_finish(session):
     # Keras Tuner collects garbage twice for each model it builds; TensorFlow's million objects need no looking at.
     gc.freeze()
+    # Optimizing the graphs of tiny models takes longer than running them as they are.
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True, scope="module")

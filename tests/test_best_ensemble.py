@@ -115,6 +115,20 @@ def test_the_best_ensemble_averages_the_ends_of_the_best_trials_cycles(tmp_path,
     assert not np.allclose(predictions[0], predictions[-1])
 
 
+def test_snapshots_hold_the_averages_that_are_validated(tmp_path, data):
+    def build(hp):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(use_ema=True, ema_momentum=0.9), "mse")
+        return model
+
+    x, y = data
+    search = tuner(tmp_path, build=build)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    search.search(x, y, validation_data=(x, y), epochs=1, batch_size=8, callbacks=[swap], verbose=0)
+    score = search.oracle.get_best_trials()[0].score
+    assert search.get_best_ensemble().evaluate(x, y, verbose=0) == pytest.approx(score, rel=1e-5)
+
+
 def inside(share):
     """A build function with a layer from outside, as is usual for what is adapted or trained beforehand."""
 

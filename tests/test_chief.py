@@ -30,7 +30,7 @@ def clock():
 def oracle_in(folder, kind=kt.oracles.RandomSearchOracle, **arguments):
     space = kt.HyperParameters()
     space.Float("rate", 0, 1)
-    made = kind(kt.Objective("loss", "min"), hyperparameters=space, seed=0, **arguments)
+    made = kind(kt.Objective("loss", "min"), hyperparameters=space, seed=1, **arguments)
     made._set_project_dir(folder, "p")
     return made
 

@@ -360,7 +360,9 @@ def test_a_folder_whose_name_is_a_pattern_is_refused_before_trials_are_written_o
         options = {"directory": tmp_path / folder, "project_name": "p", "range_test_min_steps": 2}
         return autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, **options)
 
-    tuner("runs [v2]").search(*data, epochs=1, verbose=0)
+    with pytest.warns(autolr.AutoLRWarning, match=r"taken up again must hold none of .*\[v2\]"):
+        begun = tuner("runs [v2]")
+    begun.search(*data, epochs=1, verbose=0)
     with pytest.raises(ValueError, match=r"^Argument `directory` must hold none of .*\[v2\].* another name"):
         tuner("runs [v2]")
     (tmp_path / "runs [v2]").rename(tmp_path / "runs v2")

@@ -389,16 +389,19 @@ def test_accumulation_and_several_steps_per_execution_together():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({}, (100, 264)),
-        ({"batches_per_update": 4}, (100, 264)),
-        ({"batches_per_update": 100}, (40, 192)),
-    ],
+    ("batches_per_update", "epochs", "planned"),
+    [(None, {}, 50), (2, {}, 25), (None, {"epochs": 2}, 100), (None, {"epochs": 3, "initial_epoch": 1}, 100)],
 )
-def test_a_range_test_counts_updates(arguments, expected):
-    fit = {"x": np.zeros((8000, 1)), "batch_size": 1, "epochs": 10}
-    assert range_test_budget(fit, share=0.1, most=364, **arguments) == expected
+def test_the_share_is_one_of_the_updates_of_the_epochs_that_are_trained(
+    tmp_path, capsys, batches_per_update, epochs, planned
+):
+    def build(hp):
+        return plain(keras.optimizers.SGD(gradient_accumulation_steps=batches_per_update))
+
+    options = {"max_trials": 1, "directory": tmp_path, "range_test_share": 1.0, "range_test_min_steps": 2}
+    x, y = np.zeros((50, 6), "float32"), np.zeros(50)
+    autolr.RandomSearch(build, "loss", **options).search(x, y, batch_size=1, verbose=2, **epochs)
+    assert f"range test: up to {planned} steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -417,8 +420,7 @@ def test_a_range_test_counts_updates(arguments, expected):
     ],
 )
 def test_a_short_trial_gives_more_than_the_share(steps, expected):
-    fit = {"x": np.zeros((steps, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364) == expected
+    assert range_test_budget(steps, share=0.1, most=364) == expected
 
 
 @pytest.mark.parametrize(
@@ -433,8 +435,7 @@ def test_a_short_trial_gives_more_than_the_share(steps, expected):
     ],
 )
 def test_a_trial_that_only_screens_gives_no_more_than_45_percent(steps, expected):
-    fit = {"x": np.zeros((steps, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364, screening=True) == expected
+    assert range_test_budget(steps, share=0.1, most=364, screening=True) == expected
 
 
 def test_first_rungs_of_hyperband_spend_no_bursts_and_share_nothing_with_whole_trials(tmp_path):
@@ -484,18 +485,16 @@ def halving(hypermodel, objective, max_trials, seed, hyperparameters, **where):
 
 
 def test_what_a_short_trial_gives_can_be_chosen():
-    fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364, least=10) == (100, 0)
-    assert range_test_budget(fit, share=0.01, most=364, least=10) == (10, 0)
-    short = {**fit, "x": np.zeros((300, 1))}
-    assert range_test_budget(short, share=0.1, most=364, least=100) == (100, 0)  # of 135
-    assert range_test_budget(short, share=0.1, most=364, least=150) == (40, 72)
-    assert range_test_budget(fit, share=0.1, most=364, least=160) == (40, 120)
-    assert range_test_budget({**fit, "x": np.zeros((500, 1))}, share=0.1, most=364, least=200) == (80, 120)  # of 225
-    assert range_test_budget({**fit, "x": np.zeros((400, 1))}, share=0.1, most=364, least=200) == (40, 120)
-    assert range_test_budget({**fit, "x": np.zeros((100, 1))}, share=0.1, most=364, least=30) == (30, 0)
-    assert range_test_budget(fit, share=0.01, most=364, least=1000) == (100, 264)
-    assert range_test_budget(fit, share=0.1, most=30) == (30, 0)
+    assert range_test_budget(1000, share=0.1, most=364, least=10) == (100, 0)
+    assert range_test_budget(1000, share=0.01, most=364, least=10) == (10, 0)
+    assert range_test_budget(300, share=0.1, most=364, least=100) == (100, 0)  # of 135
+    assert range_test_budget(300, share=0.1, most=364, least=150) == (40, 72)
+    assert range_test_budget(1000, share=0.1, most=364, least=160) == (40, 120)
+    assert range_test_budget(500, share=0.1, most=364, least=200) == (80, 120)  # of 225
+    assert range_test_budget(400, share=0.1, most=364, least=200) == (40, 120)
+    assert range_test_budget(100, share=0.1, most=364, least=30) == (30, 0)
+    assert range_test_budget(1000, share=0.01, most=364, least=1000) == (100, 264)
+    assert range_test_budget(1000, share=0.1, most=30) == (30, 0)
 
 
 @pytest.mark.parametrize(
@@ -517,16 +516,14 @@ def test_what_a_short_trial_gives_can_be_chosen():
     ],
 )
 def test_bursts_come_before_a_finer_sweep(affordable, expected):
-    fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364, least=2) == expected
+    assert range_test_budget(10 * affordable, share=0.1, most=364, least=2) == expected
 
 
 @pytest.mark.parametrize(
     ("affordable", "expected"), [(160, (40, 120)), (232, (100, 120)), (303, (100, 120)), (304, (40, 264))]
 )
 def test_where_bursts_begin_anew_a_second_round_is_planned_only_where_it_has_room(affordable, expected):
-    fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364, least=2, goes_on=False) == expected
+    assert range_test_budget(10 * affordable, share=0.1, most=364, least=2, goes_on=False) == expected
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bursts begin anew")
@@ -538,13 +535,10 @@ def test_an_epoch_of_few_batches_gets_a_finer_sweep_in_place_of_a_second_round(t
     assert planned in capsys.readouterr().out
 
 
-def test_data_of_unknown_size_get_no_late_bursts_until_an_earlier_trial_has_told_it():
-    unknown = {"x": tf.data.Dataset.from_tensors(0.0).filter(lambda x: True), "epochs": 10}
-    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS) == (100, 264)
-    assert range_test_budget(unknown, share=0.1, most=90) == (90, 0)
-    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=2000) == (100, 1128)
-    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=30) == (40, 72)
-    assert range_test_budget(unknown, share=0.1, most=RANGE_TEST_STEPS, batches_in_epoch=10) == (40, 0)
+def test_trials_of_unknown_length_get_no_late_bursts():
+    assert range_test_budget(None, share=0.1, most=RANGE_TEST_STEPS) == (100, 264)
+    assert range_test_budget(None, share=0.1, most=90) == (90, 0)
+    assert range_test_budget(20_000, share=0.1, most=RANGE_TEST_STEPS) == (100, 1128)
 
 
 def test_the_first_trial_tells_the_others_the_size_of_the_data(tmp_path):
@@ -561,7 +555,7 @@ def test_the_first_trial_tells_the_others_the_size_of_the_data(tmp_path):
     assert [record.schedule["steps_per_epoch"] for record in unknown] == [None, per_epoch]
     assert unknown[0].range_test["steps_spent"] > unknown[1].range_test["steps_spent"]
     assert [len(set(rates[:per_epoch])) > 1 for rates in spy.fits] == [True, False, True]
-    most = sum(range_test_budget({"x": batches_of(), "epochs": 4}, share=0.1, most=RANGE_TEST_STEPS))
+    most = sum(range_test_budget(4 * per_epoch, share=0.1, most=RANGE_TEST_STEPS))
     spent = [its.range_test["steps_spent"] for its in (*known, *unknown[1:])]
     assert max(spent) <= most, (spent, most)
 
@@ -611,6 +605,21 @@ def test_the_size_of_data_is_known_to_later_searches_also_if_updates_do_not_divi
     assert len(set(rates[:per_epoch])) == -(-per_epoch // 5)
 
 
+@pytest.mark.filterwarnings("ignore:The learning rate schedule")
+def test_a_model_saved_in_a_trial_goes_on_though_it_was_compiled_with_a_schedule(tmp_path, data):
+    def build(hp):
+        return plain(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-2, 100)))
+
+    x, y = data
+    saves = keras.callbacks.ModelCheckpoint(tmp_path / "saved.keras")
+    tuner = autolr.RandomSearch(build, "loss", max_trials=1, directory=tmp_path / "search")
+    tuner.search(x, y, epochs=2, batch_size=16, callbacks=[saves], verbose=0)
+    optimizer = keras.models.load_model(tmp_path / "saved.keras").optimizer
+    assert int(optimizer.iterations) == 8
+    values = tuner.get_best_hyperparameters()[0].values
+    assert values["autolr/min_lr"] < float(optimizer.learning_rate) < values["autolr/max_lr"]
+
+
 def test_another_object_at_the_same_place_in_memory_is_other_data():
     class Data:
         pass
@@ -629,14 +638,7 @@ def test_another_object_at_the_same_place_in_memory_is_other_data():
     [(364, (100, 264)), (400, (100, 300)), (652, (100, 552)), (1228, (100, 1128)), (9999, (100, 1128))],
 )
 def test_what_is_left_is_for_the_longest_bursts(affordable, expected):
-    fit = {"x": np.zeros((10 * affordable, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=RANGE_TEST_STEPS) == expected
-
-
-def test_the_share_is_one_of_updates_not_of_batches():
-    fit = {"x": np.zeros((1000, 1)), "batch_size": 1, "epochs": 1}
-    assert range_test_budget(fit, share=0.1, most=364, least=2) == (100, 0)
-    assert range_test_budget(fit, share=0.1, most=364, least=2, batches_per_update=2) == (50, 0)
+    assert range_test_budget(10 * affordable, share=0.1, most=RANGE_TEST_STEPS) == expected
 
 
 @pytest.mark.parametrize("number", [5, 40])

@@ -550,6 +550,20 @@ def test_an_average_obeys_the_constraints_of_its_weights(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-5)
 
 
+def test_adapters_are_averaged_though_files_hold_them_within_the_kernels(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.Dense(1)])
+    model.layers[0].enable_lora(2)
+    model.compile("sgd", "mse")
+    kernels = []
+    for cycle in (1, 2):
+        model.layers[0].lora_kernel_b.assign(np.full((2, 2), cycle, "float32"))
+        kernels.append(np.array(model.layers[0].kernel))
+        save_snapshot(model, tmp_path, cycle, keep=2)
+    averaged = averaged_weights(model, tmp_path)
+    np.testing.assert_allclose(np.array(averaged.layers[0].kernel), np.mean(kernels, axis=0), rtol=1e-5)
+    assert not np.allclose(*kernels)
+
+
 def test_statistics_need_a_sample(data, tmp_path):
     model = compiled(Own())
     trained(model, data, tmp_path, epochs=2)

@@ -21,7 +21,7 @@ WITHOUT_KERAS = [
     *("errors", "cycles", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "trial_values", "plots"),
     *("record_check", "search_folder", "charts", "training_chart", "report_views", "report", "cli"),
 ]
-WITH_KERAS_TUNER = {"mixin", "objective_check", "tuners"}
+WITH_KERAS_TUNER = {"compat_tuner", "mixin", "objective_check", "tuners"}
 
 
 def is_for_type_checkers(node):

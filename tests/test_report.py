@@ -1189,7 +1189,7 @@ def real(tmp_path_factory, data):
     x, y = data
     where = tmp_path_factory.mktemp("real")
     tuner = autolr.RandomSearch(
-        build_model, objective="val_accuracy", max_trials=2, directory=where, project_name="tiny", seed=0
+        build_model, objective="val_accuracy", max_trials=2, directory=where, project_name="tiny", seed=1
     )
     with warnings.catch_warnings():  # data this small may give curves that autolr warns of
         warnings.simplefilter("ignore")

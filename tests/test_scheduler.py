@@ -381,7 +381,7 @@ def test_an_epoch_that_is_no_multiple_of_an_execution_ends_with_its_last_batch(k
         data = data.apply(tensorflow.data.experimental.assert_cardinality(16))
     kept = []
     schedule = SGDRScheduler(**SCHEDULE)
-    log = TrainingLog(plan(METHOD, {"epochs": 3, "steps_per_epoch": 16}), kept.append)
+    log = TrainingLog(plan(METHOD, {"epochs": 3}, 16), kept.append)
     model = one_weight(steps_per_execution=3)
     model.fit(data, epochs=3, callbacks=[schedule, log], verbose=0)
     assert [epoch["step"] for epoch in kept[-1]["epochs"]] == [16, 32, 48]
@@ -567,7 +567,7 @@ def test_a_rate_of_few_digits_is_nobody_elses(floats):
 
 
 def test_one_epoch_is_told_in_the_singular():
-    told = [describe(plan(DEFAULTS, {"x": X, "y": Y, "batch_size": 4, "epochs": epochs})) for epochs in (1, 2)]
+    told = [describe(plan(DEFAULTS, {"epochs": epochs}, len(X) // 4)) for epochs in (1, 2)]
     assert told == ["schedule: 1 cycle of 1 epoch", "schedule: 1 cycle of 2 epochs"]
 
 

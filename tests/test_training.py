@@ -14,7 +14,7 @@ import tensorflow as tf
 from helpers import RateSpy, one_weight
 
 import autolr
-from autolr.budget import describe, plan
+from autolr.budget import batches_per_epoch, describe, plan
 from autolr.records import TrialRecord
 from autolr.scheduler import SGDRScheduler
 from autolr.training_chart import planned_line
@@ -27,7 +27,7 @@ def train(x, *, callbacks=(), model=None, fit_budget=True, choices=CHOICES, **ar
     """A training with a log: what it handed on each time, and the rate of each step."""
     model = model or one_weight()
     saved, spy = [], RateSpy()
-    schedule = plan(choices, {"x": x, **arguments})
+    schedule = plan(choices, {"x": x, **arguments}, batches_per_epoch({"x": x, **arguments}))
     scheduler = SGDRScheduler(0.01, 0.5, fit_budget=fit_budget, **choices)
     log = TrainingLog(schedule, saved.append)
     y = None if hasattr(x, "__next__") else np.zeros(len(x))
@@ -112,7 +112,8 @@ def test_the_length_of_whole_epochs_is_told(stop_at, compile_with, noted):
 
     told = []
     schedule = {"steps_per_epoch": None, "epochs": 2, "initial_epoch": 0, "edges": [0, 2]}
-    log = TrainingLog(schedule, lambda training: None, note_epoch=told.append)
+    log = TrainingLog(schedule, lambda training: None)
+    log.note_epoch = told.append
     x = tf.data.Dataset.from_tensor_slices((np.ones((10, 1)), np.zeros(10))).batch(1).filter(lambda x, y: True)
     one_weight(**compile_with).fit(x, epochs=2, callbacks=[log, Stop()], verbose=0)
     assert told == noted
@@ -121,7 +122,8 @@ def test_the_length_of_whole_epochs_is_told(stop_at, compile_with, noted):
 def test_a_length_that_gathered_executions_do_not_tell_exactly_is_not_told():
     told = []
     schedule = {"steps_per_epoch": None, "epochs": 1, "initial_epoch": 0, "edges": [0, 1]}
-    log = TrainingLog(schedule, lambda training: None, note_epoch=told.append)
+    log = TrainingLog(schedule, lambda training: None)
+    log.note_epoch = told.append
     model = one_weight(steps_per_execution=8)
     model.optimizer.gradient_accumulation_steps = 3
     x = tf.data.Dataset.from_tensor_slices((np.ones((20, 1)), np.zeros(20))).batch(1).filter(lambda x, y: True)
@@ -204,7 +206,7 @@ def test_a_log_that_cannot_note_or_save_fails_no_training():
     def fail(training):
         raise RuntimeError("no room")
 
-    schedule = plan(CHOICES, {"x": np.ones((8, 1)), "batch_size": 1})
+    schedule = plan(CHOICES, {}, 8)
     log = TrainingLog(schedule, fail)
     one_weight().fit(np.ones((8, 1), "float32"), np.zeros(8), batch_size=1, callbacks=[log], verbose=0)
 
@@ -291,10 +293,12 @@ def test_of_several_executions_the_last_is_kept_and_counted(searched):
 
 
 def test_warm_up_belongs_to_the_first_cycle_in_words_and_is_drawn():
-    schedule = plan({"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}, {"epochs": 8, "steps_per_epoch": 10})
+    schedule = plan({"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}, {"epochs": 8}, 10)
     assert schedule["edges"] == [8, 30, 80]
     assert describe(schedule) == "schedule: 2 cycles of 3, 5 epochs"
-    epochs, rates = planned_line(SimpleNamespace(schedule=schedule, bounds={"min_lr": 0.1, "max_lr": 1.0}))
+    epochs, rates = planned_line(
+        SimpleNamespace(schedule=schedule, per_epoch=10, bounds={"min_lr": 0.1, "max_lr": 1.0})
+    )
     assert epochs[0] == 0
     assert 0.1 < rates[0] < 0.3
     assert epochs[int(np.argmax(rates))] == 0.8
