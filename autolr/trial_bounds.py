@@ -67,7 +67,7 @@ def find_trial_bounds(
         record = record_in(folder_of(parent))
         # Of several ways of training the bounds are the last one's, and can't serve for what came before.
         if record is None or record.ways == 1:
-            return _taken_over(parent, _verdict_on(values[MIN_LR], values[MAX_LR], record), diary)
+            return _taken_over(parent, verdict_on(values[MIN_LR], values[MAX_LR], record), diary)
     seen, per_update = training_arguments(arguments), batches_per_update(model.optimizer)
     steps, bursts = range_test_budget(
         per_epoch * epochs_of(arguments) / per_update if per_epoch else None,
@@ -138,7 +138,7 @@ def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:
     return Found(bounds, None, f"trial {trial_id}")
 
 
-def _verdict_on(min_lr: float, max_lr: float, record: TrialRecord | None) -> LRBounds:
+def verdict_on(min_lr: float, max_lr: float, record: TrialRecord | None) -> LRBounds:
     """These bounds with the verdict on them of the record of the trial that found them."""
     if record is not None:
         bounds = LRBounds.from_dict(record.bounds)

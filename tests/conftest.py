@@ -40,8 +40,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    # Keras Tuner collects garbage twice for each model it builds; TensorFlow's million objects need no looking at.
+    # Keras Tuner collects garbage twice for each model it builds; TensorFlow's million objects need no looking at. And
+    # tracing makes so many that Python looks for garbage among them all the time.
     gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
     # Optimizing the graphs of tiny models takes longer than running them as they are.
     if tensorflow := sys.modules.get("tensorflow"):
         tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

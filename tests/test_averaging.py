@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import RandomSearch, SGDRScheduler, averaged_weights, snapshot_ensemble
-from autolr.averaging import SAMPLES, SPACING, TailAverage
+from autolr.averaging import SAMPLES, SPACING, TailAverage, averaged_variables
 from autolr.cycle_ends import snapshot_paths
 
 X, Y = np.ones((40, 1), "float32"), np.zeros((40, 1), "float32")
@@ -569,3 +569,20 @@ def test_layers_frozen_after_training_are_averaged_too_and_stay_frozen(tmp_path)
     assert averaged.get_weights()[0].item() == pytest.approx(-(20 + 40) / 2 / 8)
     assert not averaged.layers[0].trainable
     assert averaged.trainable
+
+
+def test_statistics_that_never_move_are_left_alone(data):
+    model = compiled(
+        keras.Sequential(
+            [keras.Input((6,)), keras.layers.BatchNormalization(momentum=1.0), keras.layers.Dense(3, "softmax")]
+        )
+    )
+    schedule = SGDRScheduler(0.01, 0.1, fit_budget=True, tail_average=0.5)
+    model.fit(*data, batch_size=4, epochs=1, verbose=0, callbacks=[schedule])
+    np.testing.assert_array_equal(model.layers[0].moving_mean, np.zeros(6))
+
+
+def test_a_layer_that_is_never_built_is_not_averaged():
+    model = plain()
+    model.spare = keras.layers.BatchNormalization()
+    assert len(averaged_variables(model)) == 2

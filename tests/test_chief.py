@@ -332,3 +332,73 @@ def test_who_is_the_chief(monkeypatch, variables, expected):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert is_chief() is expected
+
+
+def test_a_worker_that_has_ended_a_trial_was_heard_of(oracle, roll, clock):
+    trial = oracle.create_trial("a")
+    clock.now = 3000
+    ended(oracle, trial)
+    clock.now = 9500
+    assert roll._silent(["a"]) == []
+
+
+def test_a_worker_that_wrote_before_anybody_looked_was_heard_of(oracle, roll, clock):
+    slow = oracle.create_trial("a")
+    record = Path(compat_tuner.trial_folder(oracle, slow.trial_id), "autolr.json")
+    clock.now = PATIENCE - 1
+    record.write_text("{}")
+    os.utime(record, (1, 2e9))
+    clock.now = PATIENCE + 1
+    assert oracle.create_trial("b").trial_id != slow.trial_id
+
+
+def test_that_too_many_have_failed_is_said_once(oracle, clock, said):
+    compat_tuner.give_up_afterwards(oracle)
+    oracle.max_consecutive_failed_trials = 2
+    WorkerWatch(oracle, say=said.append, clock=clock)
+    trials = [oracle.create_trial(name) for name in "abc"]
+    for trial in trials:
+        failed(oracle, trial)
+    assert len([line for line in said if "No more trials are handed out" in line]) == 1
+
+
+def test_a_trial_that_has_failed_meanwhile_ends_once(oracle, roll, clock):
+    lost = oracle.create_trial("a")
+    clock.now += PATIENCE + 1
+    failed(oracle, oracle.create_trial("b"))
+    failed(oracle, lost)
+    assert oracle.end_order == [lost.trial_id]
+
+
+def test_a_retry_after_too_many_failures_of_the_past_ends_no_search(tmp_path):
+    oracle = oracle_in(tmp_path, max_trials=6, max_consecutive_failed_trials=1)
+    compat_tuner.give_up_afterwards(oracle)
+    with pytest.raises(RuntimeError):
+        failed(oracle, oracle.create_trial("a"))
+    later = oracle_in(tmp_path, max_trials=6, max_consecutive_failed_trials=1, max_retries_per_trial=1)
+    later.reload()
+    compat_tuner.mend_after_reload(later)
+    compat_tuner.give_up_afterwards(later)
+    later.end_trial(as_sent(later.create_trial("a"), status="INVALID"))
+
+
+def test_a_trial_that_had_ended_is_not_run_again(oracle, tmp_path):
+    first = oracle.create_trial("a")
+    oracle.update_trial(first.trial_id, {"loss": 1.0})
+    done = as_sent(oracle.get_trial(first.trial_id), status="COMPLETED", score=1.0)
+    oracle._save_trial(done)  # killed here: it is still among the ongoing ones
+    later = oracle_in(tmp_path, max_trials=3)
+    later.reload()
+    compat_tuner.mend_after_reload(later)
+    assert later.create_trial("a").trial_id != first.trial_id
+
+
+def test_an_oracle_with_a_save_of_its_own_is_left_alone(tmp_path):
+    class Own(kt.oracles.RandomSearchOracle):
+        def save(self):
+            self.saved = True
+
+    oracle = oracle_in(tmp_path, Own, max_trials=1)
+    compat_tuner.write_whole(oracle)
+    oracle.save()
+    assert oracle.saved

@@ -21,11 +21,12 @@ from compatibility_cases import dataset as batches_of
 from helpers import TrainsItsLossToo, WeightedLoss, assert_same_arrays, compiled, one_weight, plain, sequential
 
 import autolr
-from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, range_test
+from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, compat_tuner, range_test
 from autolr.budget import RANGE_TEST_STEPS, range_test_budget
 from autolr.bursts import Burst
 from autolr.data import count_batches, first_batch, holding_nan, is_array_data
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
+from autolr.random_state import python_state
 from autolr.records import TrialRecord
 from autolr.replay import Replay
 from autolr.reuse import compiled_setup
@@ -1250,3 +1251,74 @@ def test_who_may_report_at_the_end_of_training_is_known():
     assert not has_own_end([*keras_own, autolr.CycleEarlyStopping(), LRFinder()])
     assert has_own_end([*keras_own, ends])
     assert has_own_end([Ends()])
+
+
+def test_a_doubtful_test_of_a_trial_stays_doubtful_after_another():
+    memory = SearchMemory()
+    curve = autolr.RangeTest(np.geomspace(1e-7, 10, 40), np.ones(40))
+    memory.note_test("0", None, autolr.LRBounds(1e-3, 1e-2, "failed", "An error.", "low"))
+    memory.note_test("0", curve, autolr.LRBounds(1e-3, 1e-2, "ok", "It fell.", "high"))
+    assert "failed: trial 0" in memory.summaries()[0]
+
+
+def test_five_trials_are_named_and_no_more():
+    memory = SearchMemory(unassisted=list("01234"))
+    assert memory.summaries()[0].endswith("trials 0, 1, 2, 3, 4.")
+
+
+def test_a_frozen_layer_is_another_setup():
+    made = sequential()
+    made.compile("sgd", "mse")
+    before = compiled_setup(made, {})
+    made.layers[0].trainable = False
+    assert compiled_setup(made, {}) != before
+
+
+def test_losses_are_told_apart_by_defaults_that_are_given_by_name_alone():
+    def setup(factor):
+        def loss(y, prediction, *, by=factor):
+            return by * keras.ops.mean(prediction**2, axis=-1)
+
+        made = sequential()
+        made.compile("sgd", loss)
+        return compiled_setup(made, {"x": np.zeros((8, 6))})
+
+    assert setup(2) == setup(2) != setup(3)
+
+
+def test_a_look_at_a_batch_draws_no_random_number():
+    made, before = plain(), python_state()
+    compiled_setup(made, {"x": Batches(8, 6)})
+    assert python_state() == before
+
+
+def test_a_rate_is_no_part_of_what_a_range_test_depends_on():
+    assert len({compiled_setup(plain(keras.optimizers.SGD(rate)), {}) for rate in (0.1, 0.2)}) == 1
+
+
+def test_what_a_search_leaves_of_a_generator_is_the_next_ones(tmp_path):
+    drawn = []
+
+    def batches():
+        while True:
+            drawn.append(0)
+            yield np.zeros((4, 6), "float32"), np.zeros(4)
+
+    data, counts = batches(), []
+    tuner = autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, directory=tmp_path, range_test_steps=20)
+    for trials in (1, 2):
+        tuner.oracle.max_trials = trials
+        tuner.search(data, steps_per_epoch=2, epochs=1, verbose=0)
+        counts.append(len(drawn))
+    assert counts[1] - counts[0] < 10 < counts[0]
+
+
+def test_only_the_trial_of_a_worker_fails_for_its_objective(tmp_path, monkeypatch):
+    tuner = autolr.RandomSearch(lambda hp: plain(), kt.Objective("val_los", "min"), max_trials=1, directory=tmp_path)
+    for worker, error in ((False, kt.errors.FatalValueError), (True, kt.errors.FailedTrialError)):
+        monkeypatch.setattr(compat_tuner, "is_worker", lambda tuner, worker=worker: worker)
+        check = tuner._autolr_objective_check(tuner.oracle.create_trial("a"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(error):
+                check.on_epoch_end(0, {"val_loss": 1.0})

@@ -9,14 +9,18 @@ import re
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import keras
 import keras_tuner as kt
 import pytest
+from rich.console import Console
 
 import autolr
-from autolr.progress import Lines, Screen, Silence, duration, progress_for
+from autolr.progress import Lines, Screen, Silence, StepReporter, duration, progress_for
 from autolr.search_folder import read_search
+from autolr.search_memory import SearchMemory
+from autolr.trial import AssistedTrial
 
 pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
 pytestmark = pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
@@ -334,3 +338,46 @@ def test_a_search_interrupted_in_its_first_trial_is_taken_up_again(tuner, data):
     assert set(seen) == {"running"}
     assert read_search(again).state == "finished"
     assert [trial.status for trial in again.oracle.trials.values()] == ["COMPLETED"] * 2
+
+
+def test_a_hypermodels_fit_that_asks_for_keras_own_output_gets_it(tmp_path):
+    memory = SearchMemory(progress=Screen(Console(), "s"))
+    trial = AssistedTrial(SimpleNamespace(trial_id="0"), lambda it: str(tmp_path), str, None, memory)
+    assert trial._on_screen({"verbose": 2}) == {"verbose": 2}
+    assert trial._on_screen({})["verbose"] == 0
+
+
+def test_the_bar_of_a_training_resumed_begins_at_its_beginning():
+    told = []
+    progress = Lines()
+    progress.step = lambda done, total, text: told.append((done, total, text))
+    reporter = StepReporter(progress)
+    reporter.set_params({"epochs": 5, "steps": 10})
+    reporter.on_epoch_begin(3)
+    reporter.on_epoch_end(3)
+    assert told == [(0.0, 20.0, "training, epoch 4 of 5"), (10.0, 20.0, "training, epoch 5 of 5")]
+
+
+def test_the_time_left_counts_a_trial_whose_training_has_not_begun(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("autolr.progress.time.monotonic", lambda: now[0])
+    oracle = SimpleNamespace(start_order=["0"], max_trials=3, objective=None, get_best_trials=lambda most: [])
+    screen = Screen(Console(), "s")
+    screen.begin(SimpleNamespace(trial_id="0"), oracle)
+    now[0] = 60.0
+    screen.end(SimpleNamespace(trial_id="0"), oracle)
+    oracle.start_order.append("1")
+    screen.begin(SimpleNamespace(trial_id="1"), oracle)
+    assert screen._search_seconds_left() == 120.0, "this one's and the next one's"
+
+
+def test_a_trial_that_is_retried_takes_the_time_of_both(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("autolr.progress.time.monotonic", lambda: now[0])
+    oracle = SimpleNamespace(start_order=["0"], max_trials=2, objective=None, get_best_trials=lambda most: [])
+    screen, trial = Screen(Console(), "s"), SimpleNamespace(trial_id="0")
+    for end in (60.0, 90.0):
+        screen.begin(trial, oracle)
+        now[0] = end
+        screen.end(trial, oracle)
+    assert screen._search_seconds_left() == 90.0

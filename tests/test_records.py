@@ -6,13 +6,14 @@ import json
 import math
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
 
 from autolr import RangeTest
 from autolr.errors import RecordError
 from autolr.files import write_atomically
-from autolr.records import FILE_NAME, TrialRecord, holds
+from autolr.records import FILE_NAME, TrialRecord, holds, in_words, objective_of
 
 
 def record(**changes) -> TrialRecord:
@@ -169,3 +170,12 @@ def test_what_a_trial_found_is_no_difference_in_its_values():
 def test_what_a_trial_declared_after_its_training_is_no_difference():
     assert holds({"units": 8, "threshold": None}, {"units": 8})
     assert not holds({"units": 8}, {"units": 8, "threshold": None})
+
+
+def test_several_objectives_have_their_directions_once():
+    assert in_words({"name": "loss (min), accuracy (max)", "direction": "min"}) == "loss (min), accuracy (max)"
+    assert in_words({"name": "loss", "direction": "min"}) == "loss (min)"
+
+
+def test_an_objective_without_a_direction_is_none():
+    assert objective_of(SimpleNamespace(objective=None)) is None

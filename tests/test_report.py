@@ -1246,3 +1246,113 @@ def test_epochs_shorter_than_an_update_end_on_the_same_step(tmp_path):
 def test_a_report_into_a_folder_that_is_not_there_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"folder that exists. Received: path='.*nowhere/page.html'"):
         write_report(finished(tmp_path / "s"), tmp_path / "nowhere" / "page.html")
+
+
+@pytest.mark.parametrize(("silence", "state"), [(2, "running"), (4, "interrupted")])
+def test_a_search_may_be_silent_for_three_times_its_longest_trial(tmp_path, silence, state):
+    folder, hour, now = Folder(tmp_path / "s"), 3600, time.time()
+    folder.trial("0")
+    folder.trial("1", None, status="RUNNING")
+    folder.done(age=silence * hour)
+    oracle = json.loads((folder.path / "oracle.json").read_text())
+    begun = {"0": now - (silence + 1) * hour, "1": now - silence * hour}
+    oracle["display"]["trial_start"] = {name: datetime.fromtimestamp(it).isoformat() for name, it in begun.items()}
+    (folder.path / "oracle.json").write_text(json.dumps(oracle))
+    os.utime(folder.path / "oracle.json", (now - silence * hour,) * 2)
+    assert read_search(folder.path).state == state
+
+
+def test_a_training_that_is_resumed_need_not_learn(tmp_path):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0", 0.1)
+    schedule = json.loads((path / "autolr.json").read_text())["schedule"]
+    losses = {"step": list(range(10, 610, 10)), "loss": [2.3] * 60}
+    rewrite(path, training=trained(losses=losses), schedule={**schedule, "initial_epoch": 2})
+    assert not read_search(folder.done()).trials[0].needs_a_look
+
+
+def test_a_running_trial_may_hold_values_that_keras_tuner_has_not_written_yet(tmp_path):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0", None, status="RUNNING")
+    record = json.loads((path / "autolr.json").read_text())
+    rewrite(path, values={**record["values"], "declared later": 1})
+    trial = read_search(folder.done()).trials[0]
+    assert trial.record is not None
+    assert not trial.problems
+
+
+def test_an_execution_whose_metric_is_no_number_does_not_hide_the_others(tmp_path):
+    folder = Folder(tmp_path / "s")
+    path = folder.trial("0") / "trial.json"
+    state = json.loads(path.read_text())
+    state["metrics"]["metrics"]["loss"]["observations"] = [
+        {"value": [math.nan], "step": 0},
+        {"value": [0.5], "step": 1},
+    ]
+    path.write_text(json.dumps(state))
+    assert read_search(folder.done()).trials[0].metrics["loss"] == 0.5
+
+
+def test_a_trial_that_failed_has_not_been_scored_by_another_objective(tmp_path):
+    folder = Folder(tmp_path / "s")
+    for name, status, objective in (("0", "COMPLETED", "val_accuracy"), ("1", "FAILED", "val_acc")):
+        path = folder.trial(name, 0.9 if status == "COMPLETED" else None, status=status)
+        rewrite(path, objective={"name": objective, "direction": "max"})
+    assert read_search(folder.done()).problems == ()
+
+
+def test_a_folder_of_somebody_elses_is_no_search_and_no_error(tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    folder = finished(tmp_path / "ours", 1)
+    is_file = Path.is_file
+
+    def refused(self):
+        if "theirs" in str(self):
+            raise PermissionError(13, "Permission denied")
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert read_search(tmp_path).name == folder.name
+
+
+def test_watch_answers_to_localhost_too(watched):
+    assert "<!doctype html>" in watched.get("", Host="localhost:1234")
+
+
+def test_a_write_to_a_trial_alone_is_seen(watched):
+    before = watched.get("version")
+    rewrite(watched.folder.path / "trial_0", warnings=["Something new."])
+    until(lambda: "Something new." in watched.get(), seconds=8)
+    assert watched.get("version") != before
+
+
+def test_an_interrupted_command_has_a_shells_exit_code(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autolr.cli.write_report", interrupt)
+    assert main(["report", str(finished(tmp_path / "s", 1))]) == 130
+
+
+def test_a_guess_that_needs_a_look_is_counted_once(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0", None, status="FAILED", bounds={"status": "ok", "confidence": "low"})
+    overview = Overview(read_search(folder.done()))
+    assert (len(overview.suspects), overview.guesses) == (1, 0)
+
+
+def test_the_verdict_on_the_bounds_is_no_warning_of_a_trial_besides(tmp_path):
+    path = finished(tmp_path / "s", 1)
+    reason = json.loads((path / "trial_000" / "autolr.json").read_text())["bounds"]["reason"]
+    rewrite(path / "trial_000", warnings=[f"Trial 000: too_noisy. {reason}", "Something else."])
+    search = read_search(path)
+    assert TrialView(search.trials[0], Overview(search)).warnings == ["Something else."]
+
+
+def test_steps_are_counted_where_those_of_both_are_known(tmp_path):
+    folder = Folder(tmp_path / "s")
+    folder.trial("0")
+    path = folder.trial("1")
+    schedule = json.loads((path / "autolr.json").read_text())["schedule"]
+    rewrite(path, schedule={**schedule, "steps_per_epoch": None, "edges": [0, 6]})
+    assert Overview(read_search(folder.done())).steps == (100, 600)

@@ -615,3 +615,12 @@ def test_an_optimizer_for_constant_rates_and_several_of_them_are_told_of(data):
         model = compiled(sequential(), keras.optimizers.ScheduleFreeAdamW(0.001))
         with pytest.warns(AutoLRWarning, match="ScheduleFreeAdamW is made for a constant rate.*Train at a constant"):
             model.fit(*data, verbose=0, callbacks=[SGDRScheduler(0.001, 0.01)])
+
+
+def test_a_rate_set_between_two_trainings_is_nobody_elses():
+    model, schedule = one_weight(), SGDRScheduler(0.01, 0.5, fit_budget=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoLRWarning)
+        for rate in (0.1, 0.2):
+            model.optimizer.learning_rate = rate
+            model.fit(np.ones((8, 1)), np.zeros(8), batch_size=1, epochs=1, verbose=0, callbacks=[schedule])

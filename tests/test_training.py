@@ -19,6 +19,7 @@ from autolr.records import TrialRecord
 from autolr.scheduler import SGDRScheduler
 from autolr.training_chart import planned_line
 from autolr.training_log import POINTS, TrainingLog
+from autolr.trial_bounds import training_arguments
 
 CHOICES = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
 
@@ -303,3 +304,41 @@ def test_warm_up_belongs_to_the_first_cycle_in_words_and_is_drawn():
     assert 0.1 < rates[0] < 0.3
     assert epochs[int(np.argmax(rates))] == 0.8
     assert rates.max() == 1.0
+
+
+def test_steps_are_counted_from_1_also_in_an_epoch_shorter_than_an_update():
+    model = one_weight()
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=5), lambda y, prediction: prediction)
+    saved, _ = train(np.ones((2, 1), "float32"), batch_size=1, epochs=5, model=model)
+    assert [epoch["step"] for epoch in saved[-1]["epochs"]] == [1, 1, 1, 1, 2]
+
+
+def test_a_training_resumed_keeps_the_corners_of_its_cycles():
+    x, saved = np.ones((300, 1), "float32"), []
+    choices = {"cycle_length": 1, "mult_factor": 2.0, "lr_decay": 1.0}
+    schedule = plan(choices, {"epochs": 7, "initial_epoch": 1}, 300)
+    callbacks = [SGDRScheduler(0.01, 0.5, fit_budget=True, **choices), TrainingLog(schedule, saved.append)]
+    one_weight().fit(x, np.zeros(300), callbacks=callbacks, batch_size=1, epochs=7, initial_epoch=1, verbose=0)
+    edge = schedule["edges"][2] - 300
+    assert edge == 600
+    assert {edge, edge + 1} <= set(saved[-1]["rates"]["step"])
+
+
+def test_the_schedule_of_a_later_rung_is_laid_over_all_epochs_and_says_where_it_begins():
+    choices = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
+    schedule = plan(choices, {"epochs": 3, "initial_epoch": 1}, 10)
+    assert schedule["edges"][-1] == 30
+    assert describe(schedule) == "schedule: 3 cycles of 1, 1, 1 epochs, from epoch 1"
+
+
+def test_a_share_set_aside_counts_unless_there_are_data_for_validation():
+    fit = {"x": np.zeros((100, 1)), "batch_size": 1, "validation_split": 0.9}
+    assert batches_per_epoch(fit) == 10
+    assert batches_per_epoch({**fit, "validation_data": (0, 0)}) == 100
+
+
+def test_a_range_test_is_given_what_a_training_step_depends_on():
+    names = ("x", "y", "batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
+    given = {name: number for number, name in enumerate(names)}
+    assert training_arguments({**given, "epochs": 9, "callbacks": []}) == given
+    assert "validation_split" not in training_arguments({**given, "validation_data": (1, 2)})

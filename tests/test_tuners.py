@@ -21,6 +21,7 @@ import autolr
 from autolr import AutoLRMixin, AutoLRWarning, RangeTest, SGDRScheduler, sgdr_lr, with_auto_lr
 from autolr.records import TrialRecord
 from autolr.search_folder import read_search
+from autolr.trial_bounds import verdict_on
 
 SCHEDULE = ("cycle_length", "mult_factor", "lr_decay")
 # Twelve steps an epoch: in Keras an epoch costs more than a step of these models.
@@ -914,3 +915,124 @@ def test_weights_of_classes_may_have_numpys_labels(tmp_path, data):
     weights = dict(zip(np.unique(data[1]), [1.0, 2.0, 3.0], strict=True))
     tuner.search(*data, validation_data=data, epochs=4, batch_size=12, verbose=0, class_weight=weights)
     assert TrialRecord.read(tuner.get_trial_dir("0")).source == "range test"
+
+
+def test_a_trial_that_cannot_be_prepared_to_the_end_trains_as_it_is_compiled(tmp_path, data, monkeypatch):
+    def fail(planned):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("autolr.trial.describe", fail)
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.9)
+    found = search(tmp_path, data, lambda hp: ready(dense(), keras.optimizers.SGD(schedule)))
+    assert_completed(*found.trials)
+    assert any("could not be prepared" in text for text in found.warned)
+    np.testing.assert_allclose(found.rates[0], 0.5 * 0.9 ** np.arange(1, 1 + len(found.rates[0])), rtol=1e-4)
+    assert "autolr/min_lr" not in found.trials[0].hyperparameters.values
+
+
+class ThenByItself(kt.HyperModel):
+    def build(self, hp):
+        hp.Fixed("units", 4)
+        return ready(dense())
+
+    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+        model.fit(*args, callbacks=list(callbacks), **kwargs)
+        return model.fit(
+            *args, callbacks=[*callbacks, keras.callbacks.LearningRateScheduler(lambda epoch: 1e-3)], **kwargs
+        )
+
+
+def test_what_was_found_stays_where_a_later_training_sets_its_own_rate(tmp_path, data):
+    found = search(tmp_path, data, ThenByItself(), rate_callbacks="keep")
+    assert_completed(*found.trials)
+    assert "autolr/min_lr" in found.trials[0].hyperparameters.values
+    assert found.record(found.trials[0]).training["steps"] == 48
+
+
+def test_a_range_test_that_failed_is_counted_in_the_end(tmp_path, data):
+    found = search(tmp_path, data, lambda hp: ready(dense(cls=NoLoss)))
+    assert "1 of 1 range tests found no bounds beyond doubt" in found.printed
+
+
+def test_a_range_test_that_executions_share_is_counted_once(tmp_path, data):
+    found = search(tmp_path, data, executions_per_trial=2)
+    record = found.record(found.trials[0])
+    assert record.training["fits"] == 2
+    assert record.steps_tested == record.range_test["steps_spent"]
+
+
+def test_a_record_of_other_bounds_is_noverdict_on_these(tmp_path, data):
+    found = search(tmp_path, data)
+    record = found.record(found.trials[0])
+    low, high = record.bounds["min_lr"], record.bounds["max_lr"]
+    assert verdict_on(low, high, record).status == record.bounds["status"]
+    assert verdict_on(low, 2 * high, record).status == "unknown"
+
+
+def test_only_bounds_beyond_doubt_are_shared(tmp_path, data):
+    def build(hp):
+        return ready(dense(cls=NoLoss))
+
+    hp = small_grid()
+    found = search(tmp_path, data, build, hyperparameters=hp, reuse_bounds=True, max_trials=2)
+    assert [found.record(trial).source for trial in found.trials] == ["fallback", "fallback"]
+
+
+def test_a_trial_keeps_as_many_snapshots_as_wanted(tmp_path, data):
+    found = search(tmp_path, data, num_snapshots=1)  # of two
+    assert found.rates
+    assert [path.name[:10] for path in tmp_path.rglob("cycle-*")] == ["cycle-0002"]
+
+
+def test_a_summary_shows_as_many_trials_as_wanted_and_that_none_was_cut_short(tmp_path, data, capsys):
+    found = search(tmp_path, data, build, max_trials=2)
+    found.tuner.results_summary(1)
+    out = capsys.readouterr().out
+    assert "Showing 1 best trials" in out
+    assert "ended after epoch" not in out
+
+
+class TakesNoCallbacks(keras.Sequential):
+    def fit(self, x, y, epochs=1, batch_size=32):
+        return super().fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0)
+
+
+class FitsWithout(kt.HyperModel):
+    def build(self, hp):
+        hp.Fixed("units", 4)
+        return ready(dense(cls=TakesNoCallbacks))
+
+    def fit(self, hp, model, x, y, **arguments):
+        return model.fit(x, y)
+
+
+class Interrupts(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_the_record_of_a_training_that_was_cut_off_goes_also_where_autolr_cannot_help(tmp_path, data):
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, data, arguments={"callbacks": [Interrupts()]})
+    assert len(list(tmp_path.rglob("autolr.json"))) == 1
+    search(tmp_path, data, FitsWithout())
+    assert not list(tmp_path.rglob("autolr.json")), "it trained without"
+
+
+class Notes(autolr.RandomSearch):
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        self.oracle.update_trial(trial.trial_id, {"zeal": 1.0 + epoch})
+
+
+def test_an_objective_that_a_tuner_notes_by_itself_is_taken(tmp_path, data):
+    tuner = Notes(lambda hp: ready(dense()), kt.Objective("zeal", "max"), max_trials=1, directory=tmp_path)
+    tuner.search(*data, epochs=2, verbose=0)
+    assert_completed(*tuner.oracle.trials.values())
+
+
+def test_ctrl_c_is_no_error(tmp_path, data):
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, data, arguments={"callbacks": [Interrupts()]})
+    (folder,) = {path.parent for path in tmp_path.rglob("oracle.json")}
+    found = read_search(folder)
+    assert (found.state, found.problems) == ("interrupted", ())
