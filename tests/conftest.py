@@ -49,9 +49,9 @@ def pytest_collection_finish(session):
         tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _survivors_need_no_looking_at():
-    """Nor does what a file of tests has left behind, as functions traced: it made later searches three times slower."""
+    """Nor does what a test has left behind, as functions traced: it made later searches three times slower."""
     yield
     gc.collect()
     gc.freeze()

@@ -391,7 +391,7 @@ def test_accumulation_and_several_steps_per_execution_together():
 
 @pytest.mark.parametrize(
     ("batches_per_update", "epochs", "planned"),
-    [(None, {}, 50), (2, {}, 25), (None, {"epochs": 2}, 100), (None, {"epochs": 3, "initial_epoch": 1}, 100)],
+    [(2, {}, 25), (None, {"epochs": 3, "initial_epoch": 1}, 100)],
 )
 def test_the_share_is_one_of_the_updates_of_the_epochs_that_are_trained(
     tmp_path, capsys, batches_per_update, epochs, planned

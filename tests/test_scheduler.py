@@ -51,6 +51,16 @@ def test_an_infinite_constant_does_not_keep_the_ends_of_cycles_from_being_kept(t
     assert schedule.cycle_end_weights is not None
 
 
+def test_the_end_of_a_cycle_is_not_kept_with_infinite_weights(tmp_path):
+    start = keras.initializers.Constant(np.inf)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer=start)])
+    model.compile("sgd", lambda y, prediction: 0.0 * y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(model, SGDRScheduler(0.01, 0.1, cycle_length=1, snapshot_folder=tmp_path), epochs=1)
+    assert not snapshot_paths(tmp_path)
+
+
 class BatchEndWeights(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.weights = [0.0]

@@ -314,13 +314,13 @@ def test_steps_are_counted_from_1_also_in_an_epoch_shorter_than_an_update():
 
 
 def test_a_training_resumed_keeps_the_corners_of_its_cycles():
-    x, saved = np.ones((300, 1), "float32"), []
+    x, saved = np.ones((100, 1), "float32"), []
     choices = {"cycle_length": 1, "mult_factor": 2.0, "lr_decay": 1.0}
-    schedule = plan(choices, {"epochs": 7, "initial_epoch": 1}, 300)
+    schedule = plan(choices, {"epochs": 7, "initial_epoch": 1}, 100)
     callbacks = [SGDRScheduler(0.01, 0.5, fit_budget=True, **choices), TrainingLog(schedule, saved.append)]
-    one_weight().fit(x, np.zeros(300), callbacks=callbacks, batch_size=1, epochs=7, initial_epoch=1, verbose=0)
-    edge = schedule["edges"][2] - 300
-    assert edge == 600
+    one_weight().fit(x, np.zeros(100), callbacks=callbacks, batch_size=1, epochs=7, initial_epoch=1, verbose=0)
+    edge = schedule["edges"][2] - 100
+    assert len(saved[-1]["rates"]["step"]) < 400  # of 600
     assert {edge, edge + 1} <= set(saved[-1]["rates"]["step"])
 
 
@@ -332,8 +332,8 @@ def test_the_schedule_of_a_later_rung_is_laid_over_all_epochs_and_says_where_it_
 
 
 def test_a_share_set_aside_counts_unless_there_are_data_for_validation():
-    fit = {"x": np.zeros((100, 1)), "batch_size": 1, "validation_split": 0.9}
-    assert batches_per_epoch(fit) == 10
+    fit = {"x": np.zeros((100, 1)), "batch_size": 1, "validation_split": 0.75}
+    assert batches_per_epoch(fit) == 25
     assert batches_per_epoch({**fit, "validation_data": (0, 0)}) == 100
 
 

@@ -529,6 +529,9 @@ def test_executions_of_a_trial_share_one_range_test(tmp_path, data):
     assert len([line for line in found.said if "range test: " in line]) == 1
     assert len(found.rates) == 2
     assert found.rates[0] == found.rates[1]
+    record = found.record(found.trials[0])
+    assert record.training["fits"] == 2
+    assert record.steps_tested == record.range_test["steps_spent"]
 
 
 @pytest.mark.parametrize(
@@ -952,13 +955,6 @@ def test_what_was_found_stays_where_a_later_training_sets_its_own_rate(tmp_path,
 def test_a_range_test_that_failed_is_counted_in_the_end(tmp_path, data):
     found = search(tmp_path, data, lambda hp: ready(dense(cls=NoLoss)))
     assert "1 of 1 range tests found no bounds beyond doubt" in found.printed
-
-
-def test_a_range_test_that_executions_share_is_counted_once(tmp_path, data):
-    found = search(tmp_path, data, executions_per_trial=2)
-    record = found.record(found.trials[0])
-    assert record.training["fits"] == 2
-    assert record.steps_tested == record.range_test["steps_spent"]
 
 
 def test_a_record_of_other_bounds_is_noverdict_on_these(tmp_path, data):
