@@ -31,34 +31,25 @@ def fit(model, *callbacks, epochs=6, x=X, y=Y, batch_size=4, **arguments):
 
 
 class Mask(keras.layers.Layer):
-    """Holds constants that are infinite, and not trained."""
+    """Holds constants that are infinite, and says whether they are trained."""
 
     def build(self, shape):
         self.floor = self.add_weight(
-            shape=(shape[-1],), initializer=keras.initializers.Constant(-np.inf), trainable=False
+            shape=(shape[-1],), initializer=keras.initializers.Constant(-np.inf), trainable=self.trainable
         )
 
     def call(self, x):
         return keras.ops.maximum(x, self.floor)
 
 
-def test_an_infinite_constant_does_not_keep_the_ends_of_cycles_from_being_kept(tmp_path):
-    model = keras.Sequential([keras.Input((1,)), Mask(), keras.layers.Dense(1)])
+@pytest.mark.parametrize(("trained", "kept"), [(False, 2), (True, 0)])
+def test_ends_of_cycles_are_kept_with_infinite_constants_but_not_with_such_weights(tmp_path, trained, kept):
+    model = keras.Sequential([keras.Input((1,)), Mask(trainable=trained), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     schedule = SGDRScheduler(0.01, 0.1, cycle_length=1, mult_factor=1, snapshot_folder=tmp_path)
     fit(model, schedule, epochs=2)
-    assert len(snapshot_paths(tmp_path)) == 2
-    assert schedule.cycle_end_weights is not None
-
-
-def test_the_end_of_a_cycle_is_not_kept_with_infinite_weights(tmp_path):
-    start = keras.initializers.Constant(np.inf)
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer=start)])
-    model.compile("sgd", lambda y, prediction: 0.0 * y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fit(model, SGDRScheduler(0.01, 0.1, cycle_length=1, snapshot_folder=tmp_path), epochs=1)
-    assert not snapshot_paths(tmp_path)
+    assert len(snapshot_paths(tmp_path)) == kept
+    assert (schedule.cycle_end_weights is not None) == (kept > 0)
 
 
 class BatchEndWeights(keras.callbacks.Callback):
