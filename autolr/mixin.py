@@ -219,7 +219,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         """Search as Keras Tuner does; takes the arguments of `model.fit`. See `keras_tuner.Tuner.search`."""
         # What was found on one call's data says nothing about another's.
         progress = progress_for(fit_kwargs.get("verbose", "auto"), self.project_name)
-        self._autolr_memory = replace(self._autolr_memory, progress=progress, found={}, verdicts={}, unassisted=[])
+        self._autolr_memory = replace(self._autolr_memory, progress=progress, shared={}, verdicts={}, unassisted=[])
         # Keras Tuner saves this after the first trial, and forgets that one if it is killed before.
         if not compat_tuner.is_saved(self):
             self.save()

@@ -42,7 +42,7 @@ class SearchMemory:
 
     Attributes:
         warned: What the search has been warned of, so that each thing is said once.
-        found: By what a range test depends on, the trial that ran it, what it found, and the steps it could have taken.
+        shared: By what a range test depends on, the trial that ran one, what it found, and the steps it could have had.
         progress: What the search shows.
         streams: The generators trained on, as long as they live, and what range tests have drawn from them.
         lengths: The data trained on, by identity, and how many batches their longest epoch had.
@@ -52,7 +52,7 @@ class SearchMemory:
     """
 
     warned: set[str] = field(default_factory=set)
-    found: dict[str, tuple[str, LRBounds, int]] = field(default_factory=dict)
+    shared: dict[str, tuple[str, LRBounds, int]] = field(default_factory=dict)
     progress: Lines = field(default_factory=Lines)
     streams: weakref.WeakKeyDictionary[Any, Drawn] = field(default_factory=weakref.WeakKeyDictionary)
     lengths: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)

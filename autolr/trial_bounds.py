@@ -78,8 +78,8 @@ def find_trial_bounds(
         screening=screens(trial),
     )
     measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
-    if measured in search.found:
-        tester, bounds, most = search.found[measured]
+    if measured in search.shared:
+        tester, bounds, most = search.shared[measured]
         if most >= steps + bursts:  # a short trial's guess would not do for a long one
             return _taken_over(tester, bounds, diary)
     diary.say(f"range test: up to {steps + bursts} steps ...")
@@ -97,7 +97,7 @@ def find_trial_bounds(
         found = Found(bounds, None, "fallback")
     bounds = found.bounds
     if bounds.ok and measured:
-        search.found[measured] = str(trial.trial_id), bounds, steps + bursts
+        search.shared[measured] = str(trial.trial_id), bounds, steps + bursts
     if not bounds.ok:
         # Once a search for each verdict and kind of error; every trial's record has its own.
         diary.warn(topic, f"Trial {trial.trial_id}: {bounds.status}. {bounds.reason}")

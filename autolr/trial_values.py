@@ -18,10 +18,8 @@ TAIL_AVERAGE = 0.1
 
 PREFIX, TUNER_PREFIX = "autolr/", "tuner/"  # of what is found and what Keras Tuner sets: no choices of the search
 PARENT = f"{TUNER_PREFIX}trial_id"  # the trial of Hyperband's rung before
-RUNG, BRACKET = (
-    f"{TUNER_PREFIX}round",
-    f"{TUNER_PREFIX}bracket",
-)  # of a trial of Hyperband; a bracket has one rung more than its number
+# Of a trial of Hyperband; a bracket has one rung more than its number.
+RUNG, BRACKET = f"{TUNER_PREFIX}round", f"{TUNER_PREFIX}bracket"
 MIN_LR, MAX_LR, TAIL = f"{PREFIX}min_lr", f"{PREFIX}max_lr", f"{PREFIX}tail_average"
 
 NAMES = {"min_lr": MIN_LR, "max_lr": MAX_LR, "tail_average": TAIL, **{name: name for name in DEFAULTS}}

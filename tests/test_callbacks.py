@@ -290,17 +290,12 @@ class TestSGDRScheduler:
         fit(model, schedule, weights, epochs=5, validation_data=(X, Y))
         assert_same_arrays(model.get_weights(), weights.weights[24])
 
-    def test_nothing_is_undone_unless_asked(self):
-        schedule, weights, model = SGDRScheduler(**SCHEDULE, restore_weights=False), BatchEndWeights(), one_weight()
+    @pytest.mark.parametrize(("asked", "epochs"), [(False, 5), (True, 6)])
+    def test_nothing_is_undone_unless_asked_or_when_training_ends_with_a_cycle(self, asked, epochs):
+        schedule, weights, model = SGDRScheduler(**SCHEDULE, restore_weights=asked), BatchEndWeights(), one_weight()
         model.compile(model.optimizer, lambda y, prediction: (1 - 2 * y) * prediction)
-        fit(model, schedule, weights, epochs=5, validation_data=(X, Y + 1))
-        assert_same_arrays(model.get_weights(), weights.weights[24])
-
-    def test_nothing_is_undone_when_training_ends_with_a_cycle(self):
-        schedule, weights, model = SGDRScheduler(**SCHEDULE), BatchEndWeights(), one_weight()
-        model.compile(model.optimizer, lambda y, prediction: (1 - 2 * y) * prediction)
-        fit(model, schedule, weights, epochs=6, validation_data=(X, Y + 1))
-        assert_same_arrays(model.get_weights(), weights.weights[29])
+        fit(model, schedule, weights, epochs=epochs, validation_data=(X, Y + 1))
+        assert_same_arrays(model.get_weights(), weights.weights[5 * epochs - 1])
 
     def test_cycles_fitted_to_the_budget_end_at_min_lr_with_the_last_step(self):
         schedule, spy, weights = SGDRScheduler(**SCHEDULE, fit_budget=True), RateSpy(), BatchEndWeights()

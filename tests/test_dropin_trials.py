@@ -183,9 +183,9 @@ def test_bounds_are_shared_by_trials_that_differ_in_their_schedule_alone(tmp_pat
         first.setdefault(units, record)
     assert any(record.source != "range test" for record in found)
     # Another call of `search` may have other data.
-    assert outcome.tuner._autolr_memory.found
+    assert outcome.tuner._autolr_memory.shared
     outcome.tuner.search(verbose=0)
-    assert not outcome.tuner._autolr_memory.found
+    assert not outcome.tuner._autolr_memory.shared
 
 
 class Batches(keras.utils.PyDataset):
