@@ -83,7 +83,9 @@ def averaged_variables(model: keras.Model) -> list[Any]:
     These are the weights that are trained, and the moving statistics of BatchNormalization, which belong to them. A
     count, a threshold or a code book is a layer's own affair.
     """
-    statistics = [it for layer in normalizers_of(model) for it in (layer.moving_mean, layer.moving_variance)]
+    statistics = [
+        it for layer in normalizers_of(model) if layer.built for it in (layer.moving_mean, layer.moving_variance)
+    ]
     return list({id(it): it for it in [*model.trainable_variables, *statistics]}.values())
 
 

@@ -36,7 +36,7 @@ class TailStatistics:
             (layer.momentum, variable, keras.ops.convert_to_numpy(variable), lowest)
             for layer in normalizers_of(model)
             # One that sees each batch twice forgets twice as fast: only where it is known to see it once.
-            if 0 < layer.momentum < 1 and calls[id(layer)] == 1
+            if layer.built and 0 < layer.momentum < 1 and calls[id(layer)] == 1
             for variable, lowest in ((layer.moving_mean, -np.inf), (layer.moving_variance, 0.0))
         ]
         self._lags: list[tuple[Any, Any, float]] = []
@@ -83,8 +83,8 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
 
 
 def normalizers_of(model: keras.Model) -> list[Any]:
-    """The BatchNormalization layers of a model that are built, at whatever depth."""
-    return [it for it in all_layers(model) if isinstance(it, keras.layers.BatchNormalization) and it.built]
+    """The BatchNormalization layers of a model, at whatever depth."""
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def moving_statistics(model: keras.Model) -> dict[int, list[Any]]:
@@ -92,6 +92,7 @@ def moving_statistics(model: keras.Model) -> dict[int, list[Any]]:
     return {
         id(layer): [keras.ops.convert_to_numpy(it) for it in (layer.moving_mean, layer.moving_variance)]
         for layer in normalizers_of(model)
+        if layer.built
     }
 
 

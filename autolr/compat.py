@@ -73,12 +73,14 @@ def replace_optimizer(model: Any, optimizer: Any) -> None:
     """Give a compiled model another optimizer, also in what is saved of how it was compiled.
 
     Keras writes down what `compile` was given, and what an optimizer of another kind has saved finds no place in that.
-    A `MultiOptimizer` is saved without its state anyway.
+    Of several optimizers what was given stays there, and their state is lost: `multi_optimizer_in_step` makes one that
+    can't be loaded.
     """
     model.optimizer = optimizer
     model.train_function = None  # should it have been traced with the other one
     compiled = getattr(model, "_compile_config", None)
-    if compiled is not None and not is_multi_optimizer(optimizer):
+    inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
+    if compiled is not None and not is_multi_optimizer(inner):
         compiled.config["optimizer"] = optimizer
 
 

@@ -165,6 +165,10 @@ def averaged_weights(
 def _adapted_kernels(model: keras.Model) -> list[Any]:
     """What layers with LoRA do not train, but merge their adapters into when they are saved."""
     adapted = [layer for layer in all_layers(model) if getattr(layer, "lora_enabled", False)]
+    quantized = [layer.name for layer in adapted if getattr(layer, "quantization_mode", None)]
+    if quantized:
+        constraint = "have no quantized layers with LoRA, which are saved in whole numbers of which there is no mean"
+        raise invalid("model", constraint, quantized, "`snapshot_ensemble` averages their predictions.")
     return [it for layer in adapted for it in layer.non_trainable_variables if keras.backend.is_float_dtype(it.dtype)]
 
 

@@ -135,13 +135,17 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         compat_tuner.write_whole(self.oracle)
         folder = str(self.project_dir)
         if glob.escape(folder) != folder and not self.oracle.trials:
-            constraint = (
-                "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up"
-            )
             if self.oracle.start_order:
-                hint = "Give the folder another name: the search there is whole."
-                raise invalid("directory", constraint, folder, hint)
-            warn(f"The folder of a search that is to be taken up again must {constraint}. Received: {folder!r}.")
+                raise invalid(
+                    "directory",
+                    "hold none of `[`, `*` and `?`, by which Keras Tuner finds no trial of a search that it takes up",
+                    folder,
+                    "Give the folder another name: the search there is whole.",
+                )
+            warn(
+                "A search in a folder with `[`, `*` or `?` in its name cannot be taken up again, as Keras Tuner finds "
+                f"no trial there. Received: directory={folder!r}. Choose another name before it begins."
+            )
         if missing := compat_tuner.mend_after_reload(self.oracle):
             warn(
                 f"Of the search in {self.project_dir}, the folders of trials {', '.join(missing)} are gone. They "

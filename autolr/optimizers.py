@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.errors import LIBRARIES, library_of, shown
+from autolr.errors import LIBRARIES, is_finite, library_of, shown
 
 
 def scope_of(model: Any) -> AbstractContextManager[Any]:
@@ -67,8 +67,8 @@ def current_rate(optimizer: Any) -> float:
 def default_rate(optimizer: Any) -> float:
     """The rate an optimizer of this class has when none is given; for a `MultiOptimizer`, that of its first."""
     parameter = inspect.signature(type(_first(optimizer)).__init__).parameters.get("learning_rate")
-    rate = parameter.default if parameter is not None else None
-    return rate if isinstance(rate, float) and rate > 0 else 0.001
+    rate: Any = parameter.default if parameter is not None else None
+    return float(rate) if is_finite(rate) and rate > 0 else 0.001
 
 
 def usual_rate(optimizer: Any) -> float:

@@ -83,23 +83,13 @@ def random_state_kept(variables: Sequence[Any] = ()) -> Iterator[None]:
     Args:
         variables: What else is to be as it was, as the seeds of layers that data pass through.
     """
-    state = RandomState.now()
-    try:
-        with values_kept(variables):
-            yield
-    finally:
-        state.restore()
-
-
-@contextlib.contextmanager
-def values_kept(variables: Sequence[Any]) -> Iterator[None]:
-    """Give variables, and generators of the user's own, their values back at the end."""
-    values = noted(variables)
+    state, values = RandomState.now(), noted(variables)
     try:
         yield
     finally:
         for variable, value in values:
             variable.assign(value)
+        state.restore()
 
 
 def noted(variables: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -29,12 +29,8 @@ class TrainingLog(keras.callbacks.Callback):
         schedule: What `autolr.budget.plan` says.
         save: Called with the training so far: `TrialRecord.training`.
         fits: How often `fit` was called in this trial, this time included.
-
-    Attributes:
-        note_epoch: Called with the batches of each epoch that was not cut short.
+        note_epoch: Called with the batches of each epoch that was not cut short, if it is not None.
     """
-
-    note_epoch: Callable[[int], None] = staticmethod(lambda batches: None)
 
     def __init__(
         self,
@@ -42,9 +38,10 @@ class TrainingLog(keras.callbacks.Callback):
         save: Callable[[dict[str, Any]], None],
         *,
         fits: int = 1,
+        note_epoch: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__()
-        self._save, self._fits = save, fits
+        self._save, self._fits, self._note_length = save, fits, note_epoch
         per_epoch, start = schedule["steps_per_epoch"], schedule["initial_epoch"]
         total = (per_epoch or 0) * (schedule["epochs"] - start)
         self._every = max(1, round(total / POINTS))  # batches; of data of unknown size it is doubled as they come
@@ -80,8 +77,8 @@ class TrainingLog(keras.callbacks.Callback):
         if announced < self._most:  # else all were trained
             self._done = self._before + batches_trained(self.model, announced, since=self._since)
         exact = self._per_update == 1 or int(self.model.steps_per_execution or 1) == 1  # what the optimizer counts
-        if exact and not self.model.stop_training:  # by a callback, in mid-epoch
-            self.note_epoch(self._done - self._before)
+        if self._note_length is not None and exact and not self.model.stop_training:  # by a callback, in mid-epoch
+            self._note_length(self._done - self._before)
         self._guarded(self._note_epoch, epoch, logs or {})
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self._hand_on()

@@ -34,7 +34,6 @@ from autolr.optimizers import (
 )
 from autolr.preparing import build, prepare
 from autolr.progress import StepReporter
-from autolr.random_state import values_kept
 from autolr.replay import Replay
 from autolr.reuse import compiled_setup
 from autolr.scheduler import SGDRScheduler
@@ -286,19 +285,19 @@ class AssistedTrial:
             num_snapshots=self.options.num_snapshots or 1,
             **{name: planned[name] for name in DEFAULTS},
         )
-        scheduler.batches_if_unknown = planned["steps_per_epoch"]
+        # Of the data that Keras trains on, which a model's own `fit` may make of these.
+        scheduler.batches_if_unknown = self.search.batches_in_epoch(arguments["x"])
         for callback in callbacks:
             if isinstance(callback, CycleEarlyStopping):
                 callback.scheduler = scheduler
         # Before the user's, who may change the rate when a step has ended.
-        log = TrainingLog(planned, self.diary.keep_training, fits=self.fitted)
-        if arguments.get("steps_per_epoch") is None:  # else the user says how long an epoch is, not the data
-            log.note_epoch = partial(self.search.note_epoch, arguments["x"])
+        told_by_user = arguments.get("steps_per_epoch") is not None  # how long an epoch is, and not by the data
+        note_epoch = None if told_by_user else partial(self.search.note_epoch, arguments["x"])
+        log = TrainingLog(planned, self.diary.keep_training, fits=self.fitted, note_epoch=note_epoch)
         own = [scheduler, log, *tensorboard_callbacks(callbacks, log, bounds, planned)]
-        # Snapshots hold the averages that are validated: what puts these in the weights' place at an epoch's end is in
-        # front.
-        behind = 1 + max((i for i, it in enumerate(callbacks) if isinstance(it, SwapEMAWeights)), default=-1)
-        return [*callbacks[:behind], *own, *callbacks[behind:]]
+        # What puts averages in the weights' place at an epoch's end comes first: snapshots hold them then.
+        swaps = [it for it in callbacks if isinstance(it, SwapEMAWeights) and it.swap_on_epoch]
+        return [*swaps, *own, *(it for it in callbacks if it not in swaps)]
 
     def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> str:
         """Let the optimizer take a number as its rate; what to add to the trial's line on its schedule."""
@@ -338,8 +337,12 @@ class AssistedTrial:
             with scope_of(model):
                 if not model.optimizer.built:
                     prepare(Fit.on(model, **training_arguments(arguments)))
-                with values_kept(model.variables):
+                weights = [(variable, keras.ops.copy(variable)) for variable in model.variables]
+                try:
                     model.load_weights(self.checkpoint_of(parent))
+                finally:
+                    for variable, value in weights:
+                        variable.assign(value)
         except Exception as error:  # whatever it was, the weights are there
             self.diary.warn(
                 "optimizer",

@@ -44,8 +44,9 @@ def pytest_collection_finish(session):
     # tracing makes so many that Python looks for garbage among them all the time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
-    # Optimizing the graphs of tiny models takes longer than running them as they are.
-    if tensorflow := sys.modules.get("tensorflow"):
+    # Optimizing the graphs of tiny models takes longer than running them as they are. Slow tests run as users' do.
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow and "not slow" in session.config.option.markexpr:
         tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

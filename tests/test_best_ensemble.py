@@ -123,10 +123,11 @@ def test_snapshots_hold_the_averages_that_are_validated(tmp_path, data):
 
     x, y = data
     search = tuner(tmp_path, build=build)
-    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    search.search(x, y, validation_data=(x, y), epochs=1, batch_size=8, callbacks=[swap], verbose=0)
+    log, swap = keras.callbacks.CSVLogger(tmp_path / "log.csv"), keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    search.search(x, y, validation_data=(x, y), epochs=1, batch_size=8, callbacks=[log, swap], verbose=0)
     score = search.oracle.get_best_trials()[0].score
     assert search.get_best_ensemble().evaluate(x, y, verbose=0) == pytest.approx(score, rel=1e-5)
+    assert "learning_rate" in (tmp_path / "log.csv").read_text(), "the schedule is in front of all others"
 
 
 def inside(share):

@@ -15,6 +15,8 @@ import pytest
 from helpers import compiled, plain
 
 import autolr
+from autolr import compat
+from autolr.optimizers import with_number_as_rate
 
 PACKAGE = Path(autolr.__file__).parent
 COMPAT = ("compat", "compat_tuner")
@@ -93,6 +95,7 @@ def test_every_private_name_in_compat_is_explained(module):
 USED = {
     "Model._symbolic_build": (lambda: keras.Model, "create the variables of an unbuilt model"),
     "Model._compile_loss": (model, "know whether a first fit on JAX will draw a batch"),
+    "Model._compile_config": (model, "have the optimizer saved that a trial trains with"),
     "Model._compile_metrics": (model, "know whether a first fit on JAX will draw a batch"),
     "Functional._nodes_by_depth": (
         lambda: keras.Model(it := keras.Input((2,)), keras.layers.Dense(1)(it)),
@@ -145,6 +148,19 @@ def test_a_multi_optimizer_still_knows_where_variables_go():
     multi = keras.optimizers.MultiOptimizer(lambda variable: first if "kernel" in variable.path else rest)
     message = "MultiOptimizer has no `_optimizer_map` any more. autolr/compat.py copies it to set all rates at once."
     assert hasattr(multi, "_optimizer_map"), message
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_of_several_optimizers_those_are_saved_that_were_compiled(scaled):
+    made, first = plain("rmsprop"), keras.optimizers.SGD(0.1)
+    several = keras.optimizers.MultiOptimizer(lambda variable: first)
+    if scaled:
+        several = keras.optimizers.LossScaleOptimizer(several)
+    compat.replace_optimizer(made, with_number_as_rate(several))
+    assert made.get_compile_config()["optimizer"]["class_name"] == "RMSprop"
+    compat.replace_optimizer(made, first)
+    assert made.get_compile_config()["optimizer"]["class_name"] == "SGD"
 
 
 def test_a_full_oracle_file_is_left_when_a_write_is_cut_short(tmp_path, monkeypatch):
@@ -360,7 +376,7 @@ def test_a_folder_whose_name_is_a_pattern_is_refused_before_trials_are_written_o
         options = {"directory": tmp_path / folder, "project_name": "p", "range_test_min_steps": 2}
         return autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, **options)
 
-    with pytest.warns(autolr.AutoLRWarning, match=r"taken up again must hold none of .*\[v2\]"):
+    with pytest.warns(autolr.AutoLRWarning, match=r"cannot be taken up again.*\[v2\]"):
         begun = tuner("runs [v2]")
     begun.search(*data, epochs=1, verbose=0)
     with pytest.raises(ValueError, match=r"^Argument `directory` must hold none of .*\[v2\].* another name"):

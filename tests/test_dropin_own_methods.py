@@ -8,7 +8,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
-from helpers import compiled, plain
+from helpers import RateSpy, compiled, plain
 
 import autolr
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
@@ -156,6 +156,26 @@ def test_a_fit_is_given_what_it_takes_alone(data, cls, batched):
     given = [tf.data.Dataset.from_tensor_slices(data).batch(16)] if batched else data
     test = autolr.range_test(compiled(cls(plain().layers)), *given, num_steps=10, burst_steps=0)
     assert len(test) == 10
+
+
+class BatchesItself(keras.Sequential):
+    def fit(self, x, y, batch_size=None, **options):
+        import tensorflow as tf
+
+        batches = tf.data.Dataset.from_tensor_slices((x[:16], y[:16])).batch(4).filter(lambda x, y: True)
+        return super().fit(batches, **options)
+
+
+def test_a_fit_that_makes_other_batches_of_unknown_number_trains_to_the_end_of_its_schedule(tmp_path, data):
+    hp, spy = kt.HyperParameters(), RateSpy()
+    hp.Fixed("cycle_length", 100)
+    options = {**OPTIONS, "range_test_steps": 10, "hyperparameters": hp, "directory": tmp_path}
+    tuner = autolr.RandomSearch(lambda hp: compiled(BatchesItself(plain().layers)), "loss", **options)
+    tuner.search(*data, batch_size=4, epochs=3, callbacks=[spy], verbose=0)
+    (rates,) = spy.fits
+    low = tuner.get_best_hyperparameters()[0].values["autolr/min_lr"]
+    assert len(rates) == 12
+    assert rates[-1] < 2 * low
 
 
 def test_an_optimizer_that_a_step_refers_to_is_left_alone(tmp_path, data):

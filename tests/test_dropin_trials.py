@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import types
 import warnings
 from dataclasses import replace
@@ -25,7 +26,7 @@ from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, compat_tuner,
 from autolr.budget import RANGE_TEST_STEPS, range_test_budget
 from autolr.bursts import Burst
 from autolr.data import count_batches, first_batch, holding_nan, is_array_data
-from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
+from autolr.optimizers import keeps_its_optimizer, several_optimizers, usual_rate, with_number_as_rate
 from autolr.random_state import python_state
 from autolr.records import TrialRecord
 from autolr.replay import Replay
@@ -914,6 +915,15 @@ def test_where_noise_hides_everything_a_trial_has_its_optimizers_usual_rate(opti
     assert tuple(bounds) == pytest.approx((usual / 25, usual))
     assert "usual rate" in bounds.reason
     assert "last rate" not in bounds.reason
+
+
+@pytest.mark.parametrize(("default", "usual"), [(0.5, 0.5), (1, 1.0), (0.0, 1e-3), (math.inf, 1e-3), (None, 1e-3)])
+def test_a_default_that_is_no_rate_is_not_usual(default, usual):
+    class Own(keras.optimizers.SGD):
+        def __init__(self, learning_rate=default, **options):
+            super().__init__(0.1, **options)
+
+    assert usual_rate(Own()) == usual
 
 
 def test_after_a_test_of_too_few_steps_a_trial_has_its_optimizers_usual_rate():

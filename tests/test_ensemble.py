@@ -564,6 +564,17 @@ def test_adapters_are_averaged_though_files_hold_them_within_the_kernels(tmp_pat
     assert not np.allclose(*kernels)
 
 
+def test_kernels_of_whole_numbers_have_no_mean(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="top")])
+    model.quantize("int8")
+    model.layers[0].enable_lora(2)
+    model.compile("sgd", "mse")
+    for cycle in (1, 2):
+        save_snapshot(model, tmp_path, cycle, keep=2)
+    with pytest.raises(ValueError, match=r"^Argument `model` must have no quantized layers with LoRA.*top"):
+        averaged_weights(model, tmp_path)
+
+
 def test_statistics_need_a_sample(data, tmp_path):
     model = compiled(Own())
     trained(model, data, tmp_path, epochs=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import random
 import threading
@@ -11,7 +12,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, sequential, state_of
+from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, plain, sequential, state_of
 
 from autolr import AutoLRWarning, RangeTest, SGDRScheduler, range_test
 from autolr.data import count_batches
@@ -744,3 +745,17 @@ def test_a_sweep_of_one_optimizer_among_several_says_what_it_is_about(data):
         AutoLRWarning, match="has optimizers of its own.*the one it is compiled with, whether that trains"
     ):
         range_test(model, *data, num_steps=12, burst_steps=0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_frozen_for_a_range_test_is_thawed_and_the_users_own_stays_frozen(data, frozen):
+    import tensorflow as tf
+
+    gc.unfreeze()  # by the tests' own set-up
+    if frozen:
+        gc.freeze()
+    try:
+        range_test(plain(), tf.data.Dataset.from_tensor_slices(data).batch(16), num_steps=4, burst_steps=0)
+        assert (gc.get_freeze_count() > 0) == frozen
+    finally:
+        gc.freeze()

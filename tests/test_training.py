@@ -113,8 +113,7 @@ def test_the_length_of_whole_epochs_is_told(stop_at, compile_with, noted):
 
     told = []
     schedule = {"steps_per_epoch": None, "epochs": 2, "initial_epoch": 0, "edges": [0, 2]}
-    log = TrainingLog(schedule, lambda training: None)
-    log.note_epoch = told.append
+    log = TrainingLog(schedule, lambda training: None, note_epoch=told.append)
     x = tf.data.Dataset.from_tensor_slices((np.ones((10, 1)), np.zeros(10))).batch(1).filter(lambda x, y: True)
     one_weight(**compile_with).fit(x, epochs=2, callbacks=[log, Stop()], verbose=0)
     assert told == noted
@@ -123,8 +122,7 @@ def test_the_length_of_whole_epochs_is_told(stop_at, compile_with, noted):
 def test_a_length_that_gathered_executions_do_not_tell_exactly_is_not_told():
     told = []
     schedule = {"steps_per_epoch": None, "epochs": 1, "initial_epoch": 0, "edges": [0, 1]}
-    log = TrainingLog(schedule, lambda training: None)
-    log.note_epoch = told.append
+    log = TrainingLog(schedule, lambda training: None, note_epoch=told.append)
     model = one_weight(steps_per_execution=8)
     model.optimizer.gradient_accumulation_steps = 3
     x = tf.data.Dataset.from_tensor_slices((np.ones((20, 1)), np.zeros(20))).batch(1).filter(lambda x, y: True)

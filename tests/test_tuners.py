@@ -957,7 +957,7 @@ def test_a_range_test_that_failed_is_counted_in_the_end(tmp_path, data):
     assert "1 of 1 range tests found no bounds beyond doubt" in found.printed
 
 
-def test_a_record_of_other_bounds_is_noverdict_on_these(tmp_path, data):
+def test_a_record_of_other_bounds_is_no_verdict_on_these(tmp_path, data):
     found = search(tmp_path, data)
     record = found.record(found.trials[0])
     low, high = record.bounds["min_lr"], record.bounds["max_lr"]
