@@ -125,7 +125,8 @@ def averaged_weights(
 
     Raises:
         ValueError: As by `snapshot_ensemble`, or if `batch_size` is no whole number of 1 or more, or `x` is needed and
-            not given, empty, or, as far as its cardinality tells, without end.
+            not given, empty, or, as far as its cardinality tells, without end, or the model has quantized layers with
+            LoRA.
 
     Example:
     ```python

@@ -117,11 +117,11 @@ class SearchMemory:
 
     def warn_once(self, topic: str, text: str) -> None:
         """Warn, unless the search has been warned of this before."""
-        if self.is_new(topic):
+        if self.note_topic(topic):
             warn(text)
 
-    def is_new(self, topic: str) -> bool:
-        """Whether the search has not said anything of this before; from now on it has."""
-        new = topic not in self.warned
+    def note_topic(self, topic: str) -> bool:
+        """Note that the search is told of this; whether it is for the first time."""
+        is_first = topic not in self.warned
         self.warned.add(topic)
-        return new
+        return is_first

@@ -314,7 +314,7 @@ class AssistedTrial:
             compiled = f"of {current_rate(model.optimizer):g}"
         else:
             # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
-            is_first = self.search.is_new("default")
+            is_first = self.search.note_topic("default")
             return f", in place of the compiled rate {current_rate(model.optimizer):g}" if is_first else ""
         if not parent_of(self.trial):  # else it was loaded, not chosen
             self.diary.warn(
