@@ -17,16 +17,17 @@ import keras_tuner as kt
 from autolr import compat_tuner
 from autolr.averaging import check_tail_average
 from autolr.best_ensemble import best_ensemble
-from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS, describe
+from autolr.budget import MIN_RANGE_TEST_STEPS, RANGE_TEST_SHARE, RANGE_TEST_STEPS
 from autolr.chief import WorkerWatch, is_chief, signs_of_life
-from autolr.errors import RecordError, check_count, in_brief, invalid, is_finite, warn
+from autolr.errors import check_count, in_brief, invalid, is_finite, warn
 from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
-from autolr.records import TrialRecord, in_words, note_start, note_stop, objective_of, record_in
+from autolr.records import in_words, note_start, note_stop, objective_of, record_in
 from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import CHOICES, add_schedule, fading, missing_in
 from autolr.trial import AssistedTrial
-from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL_AVERAGE
+from autolr.trial_summary import summarise
+from autolr.trial_values import DEFAULTS, TAIL_AVERAGE
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):
@@ -381,22 +382,4 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if best:
             print("\nLearning rates")
         for trial in best:
-            print(f"Trial {trial.trial_id}: {self._autolr_summarise(trial)}")
-
-    def _autolr_summarise(self, trial: Any) -> str:
-        values = trial.hyperparameters.values
-        if MIN_LR not in values:
-            return "no bounds recorded"
-        found = f"{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
-        try:
-            record = TrialRecord.read(self.get_trial_dir(trial.trial_id))
-        except RecordError as error:
-            return f"{found}; {error}"
-        verdict = f"{record.bounds['status']}, {record.bounds['confidence']} confidence, from {record.source}"
-        return f"{found} ({verdict}); {describe(record.schedule)}{_cut_short(record)}"
-
-
-def _cut_short(record: TrialRecord) -> str:
-    """What a summary adds of a training that ended before its last epoch."""
-    epochs, planned = record.epochs, record.schedule["edges"][-1] // record.per_epoch
-    return f", ended after epoch {epochs[-1]['epoch']} of {planned}" if epochs and epochs[-1]["epoch"] < planned else ""
+            print(f"Trial {trial.trial_id}: {summarise(trial, self.get_trial_dir(trial.trial_id))}")

@@ -60,6 +60,10 @@ def ended(oracle, trial, loss=1.0):
     oracle.end_trial(as_sent(oracle.get_trial(trial.trial_id), status="COMPLETED"))
 
 
+def failed(oracle, trial):
+    oracle.end_trial(as_sent(trial, status="FAILED", message="boom"))
+
+
 def test_what_too_many_failures_leave_can_be_taken_up_again(tmp_path):
     oracle = oracle_in(tmp_path, max_trials=6, max_consecutive_failed_trials=2)
     compat_tuner.give_up_afterwards(oracle)
@@ -144,11 +148,12 @@ def test_a_worker_that_writes_is_at_work_however_long_its_first_trial_takes(orac
         ended(oracle, trial)
 
 
-def test_a_trial_ends_once_though_a_worker_that_was_given_up_comes_back(oracle, roll, clock):
+@pytest.mark.parametrize("end", [ended, failed])
+def test_a_trial_ends_once_though_a_worker_that_was_given_up_comes_back(oracle, roll, clock, end):
     lost = oracle.create_trial("a")
     clock.now += PATIENCE + 1
-    ended(oracle, oracle.create_trial("b"))
-    ended(oracle, lost)
+    end(oracle, oracle.create_trial("b"))
+    end(oracle, lost)
     assert oracle.end_order == [lost.trial_id]
     assert oracle.create_trial("a").trial_id != lost.trial_id  # and it is given work again
 
@@ -289,10 +294,6 @@ def test_the_trial_left_out_is_trained_when_the_search_is_taken_up_again(oracle,
     assert later.create_trial("a").status == "STOPPED"
 
 
-def failed(oracle, trial):
-    oracle.end_trial(as_sent(trial, status="FAILED", message="boom"))
-
-
 def test_after_too_many_failures_the_workers_are_told_to_leave_and_the_chief_knows_why(oracle, clock, said):
     compat_tuner.give_up_afterwards(oracle)
     oracle.max_consecutive_failed_trials = 2
@@ -360,14 +361,6 @@ def test_that_too_many_have_failed_is_said_once(oracle, clock, said):
     for trial in trials:
         failed(oracle, trial)
     assert len([line for line in said if "No more trials are handed out" in line]) == 1
-
-
-def test_a_trial_that_has_failed_meanwhile_ends_once(oracle, roll, clock):
-    lost = oracle.create_trial("a")
-    clock.now += PATIENCE + 1
-    failed(oracle, oracle.create_trial("b"))
-    failed(oracle, lost)
-    assert oracle.end_order == [lost.trial_id]
 
 
 def test_a_retry_after_too_many_failures_of_the_past_ends_no_search(tmp_path):
