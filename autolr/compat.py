@@ -36,6 +36,35 @@ def first_fit_draws_a_batch(model: Any) -> bool:
     return not model.built or any(part is not None and not part.built for part in parts)
 
 
+def trains_on_one_tensorflow_device(model: Any) -> bool:
+    """Whether a model's `fit` is that of the TensorFlow backend, without a strategy that distributes batches."""
+    strategy = getattr(model, "distribute_strategy", None)  # other backends have none
+    return strategy is not None and strategy.num_replicas_in_sync == 1
+
+
+def dataset_of_arrays(
+    x: Any, y: Any, sample_weight: Any = None, *, validation_split: float | None = None, **arguments: Any
+) -> Any:
+    """The `tf.data.Dataset` that Keras makes of arrays, each time that `fit` is called, and no public name does.
+
+    Args:
+        x: Arrays, as `fit` takes them.
+        y: Targets.
+        sample_weight: Weights.
+        validation_split: Share of the samples that is left out, those at the end.
+        **arguments: Those of `fit` that decide on the batches: `batch_size`, `shuffle`, `class_weight`.
+    """
+    import tensorflow as tf
+    from keras.src.trainers.data_adapters import get_data_adapter
+    from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+
+    if validation_split:
+        (x, y, sample_weight), _ = train_validation_split((x, y, sample_weight), validation_split=validation_split)
+    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, **{"shuffle": True, **arguments})
+    # How many there are would be forgotten on the way.
+    return adapter.get_tf_dataset().apply(tf.data.experimental.assert_cardinality(adapter.num_batches))
+
+
 def optimizer_is_scaled(optimizer: Any) -> bool:
     """Whether the optimizer is a wrapper (loss scaling) around another one that holds the learning rate."""
     return hasattr(optimizer, "inner_optimizer")

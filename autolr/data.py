@@ -23,23 +23,6 @@ def is_array_data(x: Any) -> bool:
     return all(it is None or hasattr(it, "shape") or hasattr(it, "__array__") for it in keras.tree.flatten(x))
 
 
-def as_tensors(data: Any) -> Any:
-    """Arrays as TensorFlow's tensors, which Keras takes as they are: of NumPy's it makes a copy for each training.
-
-    Args:
-        data: An array, or a nest of them. What is no array of numbers stays as it is; on other backends, all does.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return data
-
-    def as_tensor(it: Any) -> Any:
-        numbers = type(it) is np.ndarray and it.dtype.kind in "biuf" and it.dtype.itemsize <= 8
-        return keras.ops.convert_to_tensor(it) if numbers else it
-
-    with keras.device("cpu"):  # not into the memory of a GPU, which may be too small
-        return keras.tree.map_structure(as_tensor, data)
-
-
 def num_samples(x: Any) -> int:
     """Length of the first array of a nest; inputs that are optional may be None, and without any there is no sample."""
     given = [part for part in keras.tree.flatten(x) if part is not None]

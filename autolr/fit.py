@@ -8,18 +8,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import GeneratorType
 from typing import Any
 
 import keras
 
 from autolr import compat
-from autolr.data import as_tensors, count_batches, is_array_data, is_endless, samples_to_train, yields_targets
+from autolr.data import count_batches, is_array_data, is_endless, samples_to_train, yields_targets
 from autolr.errors import invalid
 from autolr.kept import attributes_kept
 from autolr.replay import Replay, Unannounced, replayable, source_of
 
 NEVER = 2**31  # epochs between two validations
+DECIDING = ("batch_size", "validation_split", "shuffle", "class_weight", "sample_weight")  # what batches arrays make
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,6 @@ class Fit:
             steps = arguments.pop("steps_per_epoch", None)
             if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
                 arguments["batch_size"] = math.ceil(samples_to_train(x, arguments.get("validation_split")) / steps)
-        if is_array_data(x) and type(model).fit is keras.Model.fit:  # one of the user's own may want them as they are
-            x, y = as_tensors(x), as_tensors(y)
-            if "sample_weight" in arguments:
-                arguments["sample_weight"] = as_tensors(arguments["sample_weight"])
         return cls(model, Unannounced(x) if isinstance(x, keras.utils.PyDataset) else replayable(x), y, arguments)
 
     def __call__(self, callback: keras.callbacks.Callback, *, epochs: int, skipped: int = 0) -> None:
@@ -66,17 +64,15 @@ class Fit:
         fit = unassisted_fit(self.model)
         quietly = {"verbose": 0, "validation_freq": NEVER}  # Keras must not evaluate in between
         options = {name: value for name, value in quietly.items() if accepts(fit, name)}
-        data = [self.x.replay() if isinstance(self.x, Replay) else self.x]
-        if self.y is not None or _takes_two(fit):
-            data.append(self.y)
         try:
             with _skipping(self.model, skipped):
+                data, arguments = self._batches or (self._data(fit), self.arguments)
                 fit(
                     *data,
                     epochs=epochs,
                     callbacks=[callback],
                     **options,
-                    **self.arguments,
+                    **arguments,
                 )
         except ValueError as error:
             if self.y is not None or "None values not supported" not in str(error):
@@ -87,6 +83,26 @@ class Fit:
                 raise
             given, hint = source_of(self.x), "Let each element be `(inputs, targets)`."
             raise invalid("x", "yield targets, too, since the model's loss needs them", given, hint) from error
+
+    def _data(self, fit: Callable[..., Any]) -> list[Any]:
+        """What `fit` takes by position."""
+        x = self.x.replay() if isinstance(self.x, Replay) else self.x
+        return [x, self.y] if self.y is not None or _takes_two(fit) else [x]
+
+    @cached_property
+    def _batches(self) -> tuple[list[Any], Mapping[str, Any]] | None:
+        """Arrays as the data set that Keras makes of them, and the arguments left; None of anything else.
+
+        Keras would make one for each training, which takes longer than a burst of a small model. This one gives the
+        same batches each time, where that can be said of Keras's own: where there is a seed, once that is put back.
+        """
+        if not (is_array_data(self.x) and is_keras_own(unassisted_fit(self.model))):
+            return None
+        if not compat.trains_on_one_tensorflow_device(self.model):
+            return None
+        deciding = {name: self.arguments[name] for name in DECIDING if name in self.arguments}
+        left = {name: value for name, value in self.arguments.items() if name not in DECIDING}
+        return [compat.dataset_of_arrays(self.x, self.y, **deciding)], {**left, "shuffle": False}  # no second time
 
     def dispose(self) -> None:
         """End what goes on of a training that ended within an epoch.

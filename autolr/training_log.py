@@ -14,6 +14,8 @@ from autolr.files import strict
 from autolr.optimizers import batches_per_update, batches_trained, current_rate, updates_and_scale
 
 POINTS = 300  # of each line, about: more cannot be told apart on a page
+# A point costs a small model a tenth of a step, so short trainings have one in five steps, but no fewer than these.
+FEWEST_POINTS = 60
 SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
 _MOST_CORNERS = 200  # of a schedule, kept whatever else is thinned
 
@@ -44,7 +46,8 @@ class TrainingLog(keras.callbacks.Callback):
         self._save, self._fits, self._note_length = save, fits, note_epoch
         per_epoch, start = schedule["steps_per_epoch"], schedule["initial_epoch"]
         total = (per_epoch or 0) * (schedule["epochs"] - start)
-        self._every = max(1, round(total / POINTS))  # batches; of data of unknown size it is doubled as they come
+        # In batches; of data of unknown size it is doubled as they come.
+        self._every = max(1, round(total / min(max(total / 5, FEWEST_POINTS), POINTS)))
         edges = [edge - start * per_epoch for edge in (0, *schedule["edges"])] if per_epoch else []
         # Numbers of the batches, from 1, that end one cycle and begin the next.
         self._corners = {edge + n for edge in edges for n in (0, 1)} if 2 * len(edges) <= _MOST_CORNERS else {1}

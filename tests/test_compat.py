@@ -58,6 +58,18 @@ def test_keras_training_step_can_be_traced_without_running():
     assert compat.tracer_of_training(compiled(sequential(), run_eagerly=True)) is None
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras makes data sets of arrays for TensorFlow")
+def test_keras_data_set_of_arrays(data):
+    from keras.src.trainers import data_adapters
+
+    require(data_adapters, "get_data_adapter", "make the batches of a `fit` once for many")
+    require(data_adapters.array_slicing, "train_validation_split", "leave out the share for validation as `fit` does")
+    x, y = data
+    batches = compat.dataset_of_arrays(x, y, batch_size=10, validation_split=0.5, shuffle=False)
+    assert int(batches.cardinality()) == len(list(batches)) == -(-len(x) // 2 // 10)
+    np.testing.assert_array_equal(next(iter(batches))[0], x[:10])
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="layers of the backend that runs the pipeline")
 def test_variables_within_a_pipeline_are_found(data):
     import tensorflow as tf

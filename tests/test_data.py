@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autolr.data import as_tensors, first_batch, samples_to_train
+from autolr.data import first_batch, samples_to_train
 
 
 def test_a_share_for_validation_is_rounded_as_keras_does():
@@ -23,8 +23,3 @@ def test_a_batch_has_its_weights():
         (4,),
         (4,),
     ]
-
-
-def test_numbers_that_tensorflow_does_not_know_stay_what_they_are():
-    x = np.zeros(3, np.longdouble)
-    assert as_tensors(x) is x

@@ -78,6 +78,16 @@ def test_a_long_training_is_thinned_and_keeps_the_corners_of_its_cycles():
     assert training["losses"]["loss"][5] == pytest.approx(weights[begin:end].mean(), rel=1e-2)
 
 
+def test_of_a_training_of_some_hundred_steps_one_in_five_is_noted():
+    # A point takes a small model a tenth of a step.
+    saved, rates = train(np.ones((450, 1), "float32"), batch_size=1, epochs=1)
+    training = saved[-1]
+    assert training["losses"]["step"] == list(range(5, 450, 5))
+    assert training["rates"]["step"] == sorted({1, 46, *range(5, 451, 5)}), "warm-up ends after 45"
+    at = np.array(training["rates"]["step"]) - 1
+    np.testing.assert_allclose(training["rates"]["lr"], np.array(rates)[at], rtol=1e-5)
+
+
 @pytest.mark.slow  # as many epochs as it takes
 def test_of_very_many_epochs_those_that_end_a_cycle_are_kept():
     saved, _ = train(np.ones((1, 1), "float32"), choices={**CHOICES, "cycle_length": 7}, batch_size=1, epochs=350)
