@@ -36,8 +36,8 @@ def first_fit_draws_a_batch(model: Any) -> bool:
     return not model.built or any(part is not None and not part.built for part in parts)
 
 
-def trains_on_one_tensorflow_device(model: Any) -> bool:
-    """Whether a model's `fit` is that of the TensorFlow backend, without a strategy that distributes batches."""
+def trains_in_one_replica(model: Any) -> bool:
+    """Whether a model is one of the TensorFlow backend that no strategy trains in several replicas."""
     strategy = getattr(model, "distribute_strategy", None)  # other backends have none
     return strategy is not None and strategy.num_replicas_in_sync == 1
 
@@ -55,12 +55,12 @@ def dataset_of_arrays(
         **arguments: Those of `fit` that decide on the batches: `batch_size`, `shuffle`, `class_weight`.
     """
     import tensorflow as tf
-    from keras.src.trainers.data_adapters import get_data_adapter
     from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+    from keras.src.trainers.epoch_iterator import EpochIterator  # which heeds `keras.config.set_max_steps_per_epoch`
 
     if validation_split:
         (x, y, sample_weight), _ = train_validation_split((x, y, sample_weight), validation_split=validation_split)
-    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, **{"shuffle": True, **arguments})
+    adapter = EpochIterator(x=x, y=y, sample_weight=sample_weight, **{"shuffle": True, **arguments}).data_adapter
     # How many there are would be forgotten on the way.
     return adapter.get_tf_dataset().apply(tf.data.experimental.assert_cardinality(adapter.num_batches))
 

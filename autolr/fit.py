@@ -47,6 +47,8 @@ class Fit:
         Finite data are repeated as needed, so `steps_per_epoch` is dropped: Keras would end at the end of the data, and
         say that they ran out.
         """
+        if arguments.get("validation_data") is not None:
+            arguments.pop("validation_split", None)  # Keras ignores it then
         if count_batches(x) is not None:
             steps = arguments.pop("steps_per_epoch", None)
             if steps and is_array_data(x) and not arguments.get("batch_size"):  # then Keras takes as many batches
@@ -96,9 +98,8 @@ class Fit:
         Keras would make one for each training, which takes longer than a burst of a small model. This one gives the
         same batches each time, where that can be said of Keras's own: where there is a seed, once that is put back.
         """
-        if not (is_array_data(self.x) and is_keras_own(unassisted_fit(self.model))):
-            return None
-        if not compat.trains_on_one_tensorflow_device(self.model):
+        own = is_keras_own(unassisted_fit(self.model))
+        if not (own and is_array_data(self.x) and compat.trains_in_one_replica(self.model)):
             return None
         deciding = {name: self.arguments[name] for name in DECIDING if name in self.arguments}
         left = {name: value for name, value in self.arguments.items() if name not in DECIDING}
@@ -132,8 +133,7 @@ def can_skip(model: keras.Model, x: Any, arguments: Mapping[str, Any], batches: 
         arguments: Further arguments of its `fit`.
         batches: How many.
     """
-    kind = type(model)
-    own = kind.fit is keras.Model.fit and kind.make_train_function is keras.Model.make_train_function
+    own = is_keras_own(unassisted_fit(model)) and type(model).make_train_function is keras.Model.make_train_function
     if not own or keras.backend.backend() != "tensorflow":
         return False
     length = count_batches(

@@ -59,7 +59,6 @@ class LossRecorder(keras.callbacks.Callback):
         batches, self._executes_several = math.lcm(execution, update), execution > 1
         self._calls_per_point, self._updates_per_point = batches // execution, batches // update
         self._call_losses: list[float] = []
-        self._rate: float | None = None  # of the latest step
         self._lrs = self._lay_out(max(2, self.num_steps // self._updates_per_point))
         if len(self._lrs) < MIN_POINTS <= self.num_steps:
             warn(
@@ -78,12 +77,9 @@ class LossRecorder(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate."""
-        if self._ended:
-            return
-        rate = self._lrs[len(self._recorded)]
-        if rate != self._rate:
-            self.model.optimizer.learning_rate = self._rate = rate
-        self._forget()
+        if not self._ended:
+            self.model.optimizer.learning_rate = self._lrs[len(self._recorded)]
+            self._forget()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Record this step's loss; stop when done or diverged."""

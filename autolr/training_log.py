@@ -14,8 +14,9 @@ from autolr.files import strict
 from autolr.optimizers import batches_per_update, batches_trained, current_rate, updates_and_scale
 
 POINTS = 300  # of each line, about: more cannot be told apart on a page
-# A point costs a small model a tenth of a step, so short trainings have one in five steps, but no fewer than these.
-FEWEST_POINTS = 60
+# A point costs a small model a tenth of a step, so short trainings have one at every fifth step; more often where these
+# would be too few, or few in an epoch, whose last steps make no whole point.
+FEWEST, FEWEST_IN_EPOCH = 60, 4
 SAVE_SECONDS = 5.0  # between two writes while training runs, so that short epochs do not pay for the disk
 _MOST_CORNERS = 200  # of a schedule, kept whatever else is thinned
 
@@ -47,7 +48,7 @@ class TrainingLog(keras.callbacks.Callback):
         per_epoch, start = schedule["steps_per_epoch"], schedule["initial_epoch"]
         total = (per_epoch or 0) * (schedule["epochs"] - start)
         # In batches; of data of unknown size it is doubled as they come.
-        self._every = max(1, round(total / min(max(total / 5, FEWEST_POINTS), POINTS)))
+        self._every = max(1, round(total / POINTS), min(5, total // FEWEST, (per_epoch or 0) // FEWEST_IN_EPOCH))
         edges = [edge - start * per_epoch for edge in (0, *schedule["edges"])] if per_epoch else []
         # Numbers of the batches, from 1, that end one cycle and begin the next.
         self._corners = {edge + n for edge in edges for n in (0, 1)} if 2 * len(edges) <= _MOST_CORNERS else {1}

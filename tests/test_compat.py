@@ -60,9 +60,9 @@ def test_keras_training_step_can_be_traced_without_running():
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras makes data sets of arrays for TensorFlow")
 def test_keras_data_set_of_arrays(data):
-    from keras.src.trainers import data_adapters
+    from keras.src.trainers import data_adapters, epoch_iterator
 
-    require(data_adapters, "get_data_adapter", "make the batches of a `fit` once for many")
+    require(epoch_iterator, "EpochIterator", "make the batches of a `fit` once for many")
     require(data_adapters.array_slicing, "train_validation_split", "leave out the share for validation as `fit` does")
     x, y = data
     batches = compat.dataset_of_arrays(x, y, batch_size=10, validation_split=0.5, shuffle=False)

@@ -47,6 +47,7 @@ def batches_of(train):
         {},
         {"batch_size": 6},
         {"validation_split": 0.25, "batch_size": 4},
+        {"validation_split": 0.25, "validation_data": (X, Y)},
         {"steps_per_epoch": 4},
         {"shuffle": False},
         {"shuffle": "batch", "batch_size": 4},
@@ -72,6 +73,37 @@ def test_batches_of_arrays_are_those_of_fit_again_and_again(x, arguments):
         assert len(seen) == len(expected)
         for one, other in zip(seen, expected, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def few_steps():
+    keras.config.set_max_steps_per_epoch(2)
+    yield
+    keras.config.set_max_steps_per_epoch(None)
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.filterwarnings("ignore:Limiting steps_per_epoch")
+def test_batches_are_those_of_fit_where_keras_is_told_to_take_few_steps():
+    assert {len(part) for part in batches_of(lambda model: model.fit(X, Y, verbose=0))} == {10}
+    assert {
+        len(part) for part in batches_of(lambda model: Fit.on(model, X, Y)(keras.callbacks.Callback(), epochs=1))
+    } == {10}
+
+
+def test_a_fit_of_the_model_alone_is_given_the_arrays_as_they_are():
+    model, given = compiled(sequential()), []
+    kerass = model.fit
+
+    def fit(x, y, **arguments):
+        given.append((x, y))
+        return kerass(x, y, **arguments)
+
+    model.fit = fit
+    x, y = np.zeros((16, 6), "float32"), np.zeros(16, int)
+    Fit.on(model, x, y)(keras.callbacks.Callback(), epochs=1)
+    assert given[0][0] is x
+    assert given[0][1] is y
 
 
 def test_a_range_test_makes_its_batches_once(monkeypatch, data):

@@ -15,6 +15,7 @@ import pytest
 from helpers import LOSS, Subclassed, assert_same_arrays, compiled, functional, plain, sequential, state_of
 
 from autolr import AutoLRWarning, RangeTest, SGDRScheduler, range_test
+from autolr.burst_recorder import BurstRecorder
 from autolr.data import count_batches
 
 MODELS = {"sequential": sequential, "functional": functional, "unbuilt subclass": Subclassed}
@@ -43,10 +44,23 @@ def assert_same_training(left, right):
     assert_same_arrays(left[1], right[1])
 
 
+def test_a_burst_records_the_loss_of_each_batch():
+    """Not the running mean that Keras reports, which each backend keeps somewhere else."""
+    x = np.arange(1.0, 6.0, dtype="float32")[:, None]
+    model, recorder = (
+        keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]),
+        BurstRecorder(1e-30, 5),
+    )
+    model.compile("sgd", lambda y, prediction: prediction)
+    model.set_weights([np.ones((1, 1))])
+    model.fit(x, x, batch_size=1, shuffle=False, callbacks=[recorder], verbose=0)
+    np.testing.assert_allclose(recorder.result.losses, x[:, 0], rtol=1e-6)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere arrays stay what they are")
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("uint8", marks=pytest.mark.slow)])
-def test_arrays_that_are_made_tensors_once_train_as_they_would_have(data, dtype):
-    """Keras copies an array for each training, of which a range test has a dozen, but no tensor."""
+def test_arrays_train_as_tensors_do(data, dtype):
+    """Keras makes a data set of either for each training; a range test makes one for all of its own."""
     x, y = data
     x = (x * 3).astype(dtype)
     weights = np.linspace(0.5, 2, len(x))

@@ -88,6 +88,13 @@ def test_of_a_training_of_some_hundred_steps_one_in_five_is_noted():
     np.testing.assert_allclose(training["rates"]["lr"], np.array(rates)[at], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("per_epoch", "epochs", "every"), [(10, 30, 2), (4, 40, 1), (100, 3, 5), (100, 1, 1)])
+def test_of_short_epochs_most_steps_are_seen(per_epoch, epochs, every):
+    saved, _ = train(np.ones((per_epoch, 1), "float32"), batch_size=1, epochs=epochs)
+    places = {(step - 1) % per_epoch + 1 for step in saved[-1]["losses"]["step"]}
+    assert places == set(range(every, per_epoch, every))
+
+
 @pytest.mark.slow  # as many epochs as it takes
 def test_of_very_many_epochs_those_that_end_a_cycle_are_kept():
     saved, _ = train(np.ones((1, 1), "float32"), choices={**CHOICES, "cycle_length": 7}, batch_size=1, epochs=350)
