@@ -249,6 +249,17 @@ def tracer_of_training(model: Any) -> Callable[[Any], Any] | None:
     return trace
 
 
+def draws_in_kernels(traced: Any) -> bool:
+    """Whether a traced function has operations of TensorFlow's own that draw random numbers, as `tf.random.normal`.
+
+    Where these are in their sequence, only their kernels know. Keras's layers and `keras.random` have seeds that are
+    variables. Operations with such a kernel, and no others, have an attribute `seed2`.
+    """
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return any("seed2" in node.attr for node in nodes)
+
+
 def layers_of(layer: Any) -> list[Any]:
     """The layers directly within a model or a layer.
 
@@ -289,14 +300,21 @@ def tensorflow_seed_state() -> Any:
     return None if rng is None else rng.getstate()
 
 
-def set_tensorflow_seed_state(state: Any) -> None:
-    """Put back what `tensorflow_seed_state` returned."""
+def set_tensorflow_seed_state(state: Any, *, kernels: bool = True) -> None:
+    """Put back what `tensorflow_seed_state` returned.
+
+    Args:
+        state: What it returned.
+        kernels: Whether operations that draw random numbers begin anew even if no seed was drawn since: those within a
+            traced function have theirs.
+    """
     rng = _tensorflow_rng()
-    if rng is not None and state is not None:
+    if rng is not None and state is not None and (kernels or rng.getstate() != state):
         rng.setstate(state)
         from tensorflow.python.eager import context
 
-        # A kernel is kept by its seed and counts on: the same seed drawn again would not give the same numbers.
+        # A kernel is kept by its seed and counts on: the same seed drawn again would not give the same numbers. Making
+        # them all again takes longer than a burst of a small model.
         context.context().clear_kernel_cache()
 
 

@@ -67,8 +67,13 @@ class ModelState:
             RandomState.now(),
         )
 
-    def restore(self) -> None:
-        """Put everything back as it was, and all that can be if something can't."""
+    def restore(self, *, kernels: bool = True) -> None:
+        """Put everything back as it was, and all that can be if something can't.
+
+        Args:
+            kernels: Whether random operations of TensorFlow's own begin anew, too, which takes a while: `prepare` tells
+                whether a training has any.
+        """
         try:
             self.model.reset_metrics()  # those created since then start from zero
         finally:
@@ -77,7 +82,7 @@ class ModelState:
             finally:
                 for name, value in self.attributes.items():
                     setattr(self.model, name, value)
-                self.random_state.restore()
+                self.random_state.restore(kernels=kernels)
 
     def without(self, variables: Sequence[Any]) -> ModelState:
         """The same, but for these variables and generators."""

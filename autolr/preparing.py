@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.data import first_batch, without_samples
+from autolr.data import first_batch, is_array_data, without_samples
 from autolr.fit import Fit
 from autolr.kept import attributes_kept
 from autolr.model_state import variables_of_data
@@ -19,11 +19,15 @@ from autolr.random_state import random_state_kept
 from autolr.replay import Replay
 
 
-def prepare(fit: Fit) -> None:
+def prepare(fit: Fit) -> bool:
     """Create what a model's first training would create, without training.
 
     Args:
         fit: Of the model, built or not.
+
+    Returns:
+        Whether the training step or the data may draw from random operations of TensorFlow's own, which only their
+        kernels count.
 
     Raises:
         ValueError: If the data hold no sample.
@@ -32,8 +36,11 @@ def prepare(fit: Fit) -> None:
         _look_at_first(fit.x)
     if compat.first_fit_draws_a_batch(fit.model) and not isinstance(fit.x, Replay):
         _begin(fit)
-    if not _trace(fit):
+    traced = _trace(fit)
+    if traced is None:
         build(fit)
+    made_in_python = not (is_array_data(fit.x) or hasattr(fit.x, "cardinality"))  # by whatever operations
+    return made_in_python or traced is None or compat.draws_in_kernels(traced)
 
 
 def _look_at_first(x: Replay) -> None:
@@ -65,8 +72,8 @@ def _begin(fit: Fit) -> None:
         fit(_EndAtOnce(), epochs=1)
 
 
-def _trace(fit: Fit) -> bool:
-    """Trace the training step, which creates all that is missing; whether that could be done.
+def _trace(fit: Fit) -> Any:
+    """Trace the training step, which creates all that is missing; None where that can't be done.
 
     Training uses the same trace afterwards, so this costs nothing. What is drawn from Python's random generator in
     tracing, as the seed of Keras's global generator, will not be drawn again and stays drawn.
@@ -74,14 +81,15 @@ def _trace(fit: Fit) -> bool:
     model = fit.model
     trace = compat.tracer_of_training(model)
     if trace is None:
-        return False
+        return None
     before = random.getstate()
+    traced: Any = None
     after: Any = None
 
     def only_trace(iterator: Any) -> None:
-        nonlocal after
+        nonlocal traced, after
         random.setstate(before)  # the data may have drawn from it
-        trace(iterator)
+        traced = trace(iterator)
         after = random.getstate()
         raise _BegunError
 
@@ -95,7 +103,7 @@ def _trace(fit: Fit) -> bool:
         raise without_samples(fit.x)
     random.setstate(after)
     model.built = True  # also one without a `call`, whose `train_step` calls the layers
-    return True
+    return traced
 
 
 def build(fit: Fit) -> None:

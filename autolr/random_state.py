@@ -40,10 +40,10 @@ class RandomState:
         """Note the states."""
         return cls(python_state(), compat.tensorflow_seed_state())
 
-    def restore(self) -> None:
-        """Put them back."""
+    def restore(self, *, kernels: bool = True) -> None:
+        """Put them back; without `kernels`, TensorFlow's own only if a seed was drawn since."""
         set_python_state(self.python)
-        compat.set_tensorflow_seed_state(self.tensorflow)
+        compat.set_tensorflow_seed_state(self.tensorflow, kernels=kernels)
 
 
 class OwnGenerator:

@@ -156,7 +156,7 @@ def run_range_test(
     fit = Fit.on(model, x, y, **fit_arguments)
 
     with quick_collection(fit):
-        prepare(fit)
+        draws = prepare(fit)
         if not model.trainable_variables:
             warn("The model has no trainable weights, so no learning rate changes it. Unfreeze a layer; compile again.")
             burst_steps = 0  # there is nothing to confirm
@@ -164,7 +164,7 @@ def run_range_test(
         try:
             with step_by_step(model) as changed:
                 if changed:
-                    prepare(fit)
+                    draws = prepare(fit)
                 before = ModelState.of(model, fit.x) if changed else original
                 statistics = moving_statistics(model)
 
@@ -181,7 +181,7 @@ def run_range_test(
                         normalized = is_normalized(model, statistics)
                     finally:
                         fit.dispose()
-                        before.restore()
+                        before.restore(kernels=draws)
                     if not len(recorder.result):
                         raise without_samples(x)
                     return replace(recorder.result, normalized=normalized)

@@ -84,6 +84,21 @@ def test_variables_within_a_pipeline_are_found(data):
     assert compat.variables_of_dataset(data) == []
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own operations")
+def test_random_operations_within_traced_functions_are_found():
+    import tensorflow as tf
+
+    generator = keras.random.SeedGenerator(1)
+
+    def traced(draw):
+        inner = tf.function(draw)
+        return tf.function(lambda: inner() + 1.0).get_concrete_function()
+
+    assert compat.draws_in_kernels(traced(lambda: tf.random.normal(())))
+    assert compat.draws_in_kernels(traced(lambda: tf.nn.dropout(tf.ones(()), 0.5)))
+    assert not compat.draws_in_kernels(traced(lambda: keras.random.normal((), seed=generator)))
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own generator")
 def test_tensorflow_global_generator():
     import tensorflow as tf

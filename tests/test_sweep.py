@@ -44,6 +44,19 @@ def assert_same_training(left, right):
     assert_same_arrays(left[1], right[1])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="operations of TensorFlow's own")
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_each_burst_draws_the_numbers_that_the_sweep_has_drawn(data, eagerly):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    model = plain()
+    model.compile("sgd", lambda y, prediction: tf.random.normal(()) + 0.0 * prediction, run_eagerly=eagerly)
+    test = range_test(model, *data, batch_size=16, burst_steps=72, verbose=0)
+    assert np.std(test.losses) > 0.5
+    assert [burst.change for burst in test.bursts] == [0.0] * 3
+
+
 def test_a_burst_records_the_loss_of_each_batch():
     """Not the running mean that Keras reports, which each backend keeps somewhere else."""
     x = np.arange(1.0, 6.0, dtype="float32")[:, None]
