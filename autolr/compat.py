@@ -256,6 +256,7 @@ def draws_in_kernels(traced: Any) -> bool:
     variables. Operations with such a kernel, and no others, have an attribute `seed2`.
     """
     graph = traced.graph.as_graph_def()
+    # TensorFlow keeps the functions that a graph calls, the step itself among them, in the graph's field `library`.
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return any("seed2" in node.attr for node in nodes)
 

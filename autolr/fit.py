@@ -21,7 +21,8 @@ from autolr.kept import attributes_kept
 from autolr.replay import Replay, Unannounced, replayable, source_of
 
 NEVER = 2**31  # epochs between two validations
-DECIDING = ("batch_size", "validation_split", "shuffle", "class_weight", "sample_weight")  # what batches arrays make
+# Of `fit`: what batches it makes of arrays.
+BATCH_ARGUMENTS = ("batch_size", "validation_split", "shuffle", "class_weight", "sample_weight")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Fit:
         options = {name: value for name, value in quietly.items() if accepts(fit, name)}
         try:
             with _skipping(self.model, skipped):
-                data, arguments = self._batches or (self._data(fit), self.arguments)
+                data, arguments = self._as_dataset or (self._data(fit), self.arguments)
                 fit(
                     *data,
                     epochs=epochs,
@@ -92,7 +93,7 @@ class Fit:
         return [x, self.y] if self.y is not None or _takes_two(fit) else [x]
 
     @cached_property
-    def _batches(self) -> tuple[list[Any], Mapping[str, Any]] | None:
+    def _as_dataset(self) -> tuple[list[Any], Mapping[str, Any]] | None:
         """Arrays as the data set that Keras makes of them, and the arguments left; None of anything else.
 
         Keras would make one for each training, which takes longer than a burst of a small model. This one gives the
@@ -101,8 +102,8 @@ class Fit:
         own = is_keras_own(unassisted_fit(self.model))
         if not (own and is_array_data(self.x) and compat.trains_in_one_replica(self.model)):
             return None
-        deciding = {name: self.arguments[name] for name in DECIDING if name in self.arguments}
-        left = {name: value for name, value in self.arguments.items() if name not in DECIDING}
+        deciding = {name: self.arguments[name] for name in BATCH_ARGUMENTS if name in self.arguments}
+        left = {name: value for name, value in self.arguments.items() if name not in BATCH_ARGUMENTS}
         return [compat.dataset_of_arrays(self.x, self.y, **deciding)], {**left, "shuffle": False}  # no second time
 
     def dispose(self) -> None:

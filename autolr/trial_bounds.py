@@ -12,7 +12,7 @@ from autolr.budget import epochs_of, range_test_budget
 from autolr.bursts import ROUNDS
 from autolr.curve import RangeTest
 from autolr.errors import in_brief
-from autolr.fit import can_skip
+from autolr.fit import BATCH_ARGUMENTS, can_skip
 from autolr.lr_finder import LRFinder
 from autolr.optimizers import batches_per_update, usual_rate
 from autolr.records import TrialRecord, record_in
@@ -24,7 +24,7 @@ from autolr.trial_values import BRACKET, MAX_LR, MIN_LR, PARENT, RUNG
 from autolr.verdicts import STATUSES, LRBounds
 
 # The arguments of `fit` that decide what a training step sees.
-TRAINING_ARGUMENTS = ("batch_size", "sample_weight", "class_weight", "shuffle", "steps_per_epoch", "validation_split")
+TRAINING_ARGUMENTS = (*BATCH_ARGUMENTS, "steps_per_epoch")
 
 
 def parent_of(trial: Any) -> str | None:
