@@ -1,16 +1,17 @@
 """What AutoLR costs a search: time and memory, beside the same search of Keras Tuner's.
 
     python benchmarks/search_overhead.py            # time, memory, and what reusing bounds would gain
-    python benchmarks/search_overhead.py --part time --repeats 5
+    python benchmarks/search_overhead.py --part time --trials 40
 
-*Time* is an AutoLR search divided by what Keras Tuner's needs for as many steps: its own search, and the range tests'
-steps at the price of a training step, which is measured as the difference of searches of E and 2E epochs. CPU time is
-the fairer figure on a busy machine, wall time is given beside it. *Memory* is the growth of the process's resident
+*Time* is a trial of AutoLR's divided by what Keras Tuner's needs for as many steps: its own trial, and the range test's
+steps at the price of a training step, which is measured as the difference of trials of E and 2E epochs. The three
+searches take turns, a trial each, since a machine's speed changes within minutes. CPU time is the fairer figure on a
+busy machine, wall time is given beside it. *Memory* is the growth of the process's resident
 memory from the 5th to the 30th trial, per trial. *Reuse* repeats one architecture under nine schedules, with
 `reuse_bounds` off and on: how much time it saves, and how far apart bounds measured again and again lie. The goal for
 the two ratios is 1.10 or less.
 
-Each search runs in a process of its own. Results go to `benchmarks/results/search_overhead.json`.
+Each search runs in a process of its own, and its first trial is not measured. Results go to `benchmarks/results/search_overhead.json`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "search_overhead.json"
-TIME_EPOCHS, TIME_TRIALS, MEMORY_TRIALS, WARM_TRIALS = 8, 4, 30, 5
+EPOCHS, STEPS_PER_EPOCH, MEMORY_TRIALS, WARM_TRIALS = 8, 56, 30, 5
 
 
 def main() -> None:
     """Run the parts asked for and write what they measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["time", "memory", "reuse"], action="append")
-    parser.add_argument("--repeats", type=int, default=3, help="searches of each kind for the time (default 3)")
+    parser.add_argument("--trials", type=int, default=20, help="trials of each kind for the time (default 20)")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -42,28 +43,36 @@ def main() -> None:
         return
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in options.part or ["time", "memory", "reuse"]:
-        results[part] = {"time": measure_time, "memory": measure_memory, "reuse": measure_reuse}[part](options.repeats)
+        results[part] = {"time": measure_time, "memory": measure_memory, "reuse": measure_reuse}[part](options.trials)
         print(part, json.dumps(results[part], indent=1), flush=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def measure_time(repeats: int) -> dict[str, Any]:
-    """AutoLR's search over Keras Tuner's with the range tests' steps counted."""
+def measure_time(trials: int) -> dict[str, Any]:
+    """AutoLR's trials over Keras Tuner's with the range tests' steps counted."""
+    kinds = {"plain": (False, EPOCHS), "double": (False, 2 * EPOCHS), "ours": (True, EPOCHS)}
+    searches = {
+        kind: start(auto_lr=auto_lr, trials=trials, epochs=epochs, in_turns=True)
+        for kind, (auto_lr, epochs) in kinds.items()
+    }
+    for process in searches.values():
+        process.stdout.readline()  # the first trial is over
+    turns = [{kind: next_turn(process) for kind, process in searches.items()} for _ in range(trials)]
+    tested = {kind: finish(process)["tested"] for kind, process in searches.items()}["ours"]
     ratios: dict[str, list[float]] = {"cpu": [], "wall": []}
-    for _ in range(repeats):
-        plain = job(auto_lr=False, trials=TIME_TRIALS, epochs=TIME_EPOCHS)
-        double = job(auto_lr=False, trials=TIME_TRIALS, epochs=2 * TIME_EPOCHS)
-        ours = job(auto_lr=True, trials=TIME_TRIALS, epochs=TIME_EPOCHS)
+    for turn, steps in zip(turns, tested, strict=True):
         for clock, values in ratios.items():
-            step = max(0.0, double[clock] - plain[clock]) / (double["steps"] - plain["steps"])
-            values.append(ours[clock] / (plain[clock] + ours["tested"] * step))
+            step = (turn["double"][clock] - turn["plain"][clock]) / (EPOCHS * STEPS_PER_EPOCH)
+            values.append(turn["ours"][clock] / (turn["plain"][clock] + steps * step))
     medians = {f"{clock}_ratio": statistics.median(values) for clock, values in ratios.items()}
-    return {**medians, "all": ratios, "tested_share": ours["tested"] / ours["steps"]}
+    seconds = {kind: statistics.median(turn[kind]["cpu"] for turn in turns) for kind in kinds}
+    share = statistics.mean(tested) / (EPOCHS * STEPS_PER_EPOCH)
+    return {**medians, "cpu_seconds_of_a_trial": seconds, "all": ratios, "tested_share": share}
 
 
 def measure_memory(_: int) -> dict[str, Any]:
     """Growth per trial over Keras Tuner's own."""
-    plain, ours = (job(auto_lr=which, trials=MEMORY_TRIALS, epochs=2) for which in (False, True))
+    plain, ours = (finish(start(auto_lr=which, trials=MEMORY_TRIALS, epochs=2)) for which in (False, True))
     return {
         "ratio": ours["growth"] / plain["growth"],
         "bytes_per_trial": ours["growth"],
@@ -73,27 +82,46 @@ def measure_memory(_: int) -> dict[str, Any]:
 
 def measure_reuse(_: int) -> dict[str, Any]:
     """What sharing bounds saves, and what it shares."""
-    off, on = (job(auto_lr=True, trials=9, epochs=TIME_EPOCHS, schedules=True, reuse=which) for which in (False, True))
+    off, on = (
+        finish(start(auto_lr=True, trials=9, epochs=EPOCHS, schedules=True, reuse=which)) for which in (False, True)
+    )
+    tested = {"off": sum(off["tested"]), "on": sum(on["tested"])}
     measured = off["max_lrs"]
     return {
         "cpu_ratio": on["cpu"] / off["cpu"],
-        "steps_saved": (off["tested"] - on["tested"]) / (off["steps"] + off["tested"]),
+        "steps_saved": (tested["off"] - tested["on"]) / (off["steps"] + tested["off"]),
         "max_lr_measured_again": measured,
         "max_lr_largest_over_smallest": max(measured) / min(measured),
         "best_loss": {"off": off["best"], "on": on["best"]},
     }
 
 
-def job(**arguments: Any) -> dict[str, Any]:
-    """A search in a process of its own."""
+def start(**arguments: Any) -> subprocess.Popen[str]:
+    """Begin a search in a process of its own."""
     command = [sys.executable, __file__, "--job", json.dumps(arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def search(*, auto_lr: bool, trials: int, epochs: int, schedules: bool = False, reuse: bool = False) -> dict[str, Any]:
-    """Search, after one trial that is not measured, and tell what it took."""
+def next_turn(process: subprocess.Popen[str]) -> dict[str, float]:
+    """Let a search that takes turns run its next trial, and read what it took."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a search's end, and read what it took in all."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"a search failed: {' '.join(process.args)}")
+    return json.loads(output.splitlines()[-1])
+
+
+def search(
+    *, auto_lr: bool, trials: int, epochs: int, schedules: bool = False, reuse: bool = False, in_turns: bool = False
+) -> dict[str, Any]:
+    """Search, and tell what all trials but the first took; in turns: and what each took, waiting for its turn."""
     import keras
     import keras_tuner as kt
     import numpy as np
@@ -120,12 +148,18 @@ def search(*, auto_lr: bool, trials: int, epochs: int, schedules: bool = False, 
     if not schedules:
         for name, value in {"cycle_length": 2, "mult_factor": 1.5, "lr_decay": 0.9}.items():
             hp.Fixed(name, value)
-    marks: list[tuple[float, float, int]] = []
+    begun: dict[str, float] = {}
+    memory: list[int] = []
 
     class Marked(kt.RandomSearch):
         def on_trial_end(self, trial: Any) -> None:
             super().on_trial_end(trial)
-            marks.append((time.process_time(), time.perf_counter(), resident_memory()))
+            memory.append(resident_memory())
+            if in_turns:
+                print(json.dumps(since(begun)), flush=True)
+                sys.stdin.readline()
+            if in_turns or not begun:
+                begun.update(clocks())
 
     options = {"reuse_bounds": reuse} if auto_lr else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -136,16 +170,24 @@ def search(*, auto_lr: bool, trials: int, epochs: int, schedules: bool = False, 
         measured = list(tuner.oracle.trials.values())[1:]
         records = [TrialRecord.read(tuner.get_trial_dir(trial.trial_id)) for trial in measured] if auto_lr else []
         best = tuner.oracle.get_best_trials(1)[0].score
-    # From the end of the trial that is not measured.
     return {
-        "cpu": marks[-1][0] - marks[0][0],
-        "wall": marks[-1][1] - marks[0][1],
-        "growth": (marks[-1][2] - marks[WARM_TRIALS][2]) / (trials - WARM_TRIALS) if trials > WARM_TRIALS else 0,
-        "steps": trials * epochs * 56,
-        "tested": sum(record.range_test["steps_spent"] for record in records if record.range_test),
+        **since(begun),
+        "growth": (memory[-1] - memory[WARM_TRIALS]) / (trials - WARM_TRIALS) if trials > WARM_TRIALS else 0,
+        "steps": trials * epochs * STEPS_PER_EPOCH,
+        "tested": [record.range_test["steps_spent"] if record.range_test else 0 for record in records],
         "max_lrs": [record.bounds["max_lr"] for record in records],
         "best": best,
     }
+
+
+def clocks() -> dict[str, float]:
+    """This process's clocks, in seconds."""
+    return {"cpu": time.process_time(), "wall": time.perf_counter()}
+
+
+def since(begun: dict[str, float]) -> dict[str, float]:
+    """Seconds since then, by each clock."""
+    return {clock: now - begun.get(clock, 0.0) for clock, now in clocks().items()}
 
 
 def resident_memory() -> int:
