@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr import compat
 from autolr.array_types import IntArray
 from autolr.batchnorm import TailStatistics, normalizers_of
 from autolr.errors import invalid, is_finite
@@ -57,12 +58,11 @@ class TailAverage:
     def _add(self, model: keras.Model) -> None:
         self._count += 1
         if self._count == 1:
-            # Copies: a backend may hand out views of the memory the next step writes to.
-            values = [(it, keras.ops.convert_to_numpy(it)) for it in averaged_variables(model)]
-            self._mean = [(it, np.array(value, _gathered_in(value))) for it, value in values]
+            values = [(it, compat.array_of(it)) for it in averaged_variables(model)]
+            self._mean = [(it, value.astype(_gathered_in(value), copy=False)) for it, value in values]
             return
         for variable, mean in self._mean:
-            weight = keras.ops.convert_to_numpy(variable)
+            weight = compat.array_of(variable)
             with np.errstate(invalid="ignore"):
                 # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
                 np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)

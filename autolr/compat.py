@@ -16,6 +16,32 @@ from types import FunctionType
 from typing import Any
 
 import keras
+import numpy as np
+
+
+def assign(variable: Any, value: Any) -> None:
+    """Give a variable a number or an array, as its `assign` does, without what takes longest in there.
+
+    On TensorFlow that converts the value twice and reads it back, which for one number takes as long as a layer of a
+    small model. A learning rate is set in each step.
+    """
+    if keras.backend.backend() == "tensorflow" and isinstance(variable, keras.Variable):
+        import tensorflow as tf
+
+        its = variable.value
+        its.assign(tf.constant(value, its.dtype), read_value=False)
+    else:
+        variable.assign(value)
+
+
+def array_of(variable: Any) -> np.ndarray[Any, Any]:
+    """The value of a variable, a copy: on a CPU a backend may hand out a view of the memory the next step writes to.
+
+    What Keras's public `convert_to_numpy` does first takes longer than a small variable.
+    """
+    if keras.backend.backend() == "tensorflow" and isinstance(variable, keras.Variable):
+        return np.asarray(variable.value.numpy())  # copies
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def symbolic_build(model: Any, data_batch: Any) -> None:

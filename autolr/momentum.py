@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import keras
-import numpy as np
 
+from autolr import compat
 from autolr.errors import invalid, is_finite, warn
 from autolr.optimizers import leaf_optimizers, scope_of
 
@@ -92,7 +92,7 @@ class CycledMomentum:
                     "momentum is handed to it, and back: from here on it stays where it is, and the rate moves alone."
                 )
         for *_, variable in self._taken:
-            variable.assign(np.float32(value))
+            compat.assign(variable, value)
 
     def give_back(self) -> None:
         """Give the optimizer its own momentum again."""

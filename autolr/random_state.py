@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from autolr import compat
@@ -101,10 +100,5 @@ def noted(variables: Sequence[Any]) -> list[tuple[Any, Any]]:
     for variable in variables:
         with contextlib.suppress(Exception):
             own = isinstance(variable, OwnGenerator)
-            values.append((variable, variable.state() if own else copy_of(variable)))
+            values.append((variable, variable.state() if own else compat.array_of(variable)))
     return values
-
-
-def copy_of(variable: Any) -> np.ndarray[Any, Any]:
-    """Its value; a copy, since on a CPU a backend may hand out a view of the memory the next step writes to."""
-    return np.array(keras.ops.convert_to_numpy(variable))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autolr.errors import warn
-from autolr.optimizers import has_rate
+from autolr.optimizers import has_rate, set_rate
 
 BETWEEN_STEPS = (
     "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. `SGDRScheduler` sets it "
@@ -31,7 +31,8 @@ class RateWatch:
 
     def set(self, optimizer: Any, rate: float) -> None:
         """Give the optimizer a rate."""
-        optimizer.learning_rate = self._rate = rate
+        set_rate(optimizer, rate)
+        self._rate = rate
 
     def look(self, optimizer: Any, warning: str) -> None:
         """Warn if the optimizer has another rate by now."""

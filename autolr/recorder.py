@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from autolr import compat
 from autolr.array_types import FloatArray
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import warn
 from autolr.model_state import ModelState
-from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of
+from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of, set_rate
 from autolr.verdicts import MIN_POINTS
 
 
@@ -72,13 +74,13 @@ class LossRecorder(keras.callbacks.Callback):
         # user's own may have its own tracker.
         trackers = [metric for metric in self.model.metrics if metric.name == "loss"]
         own_step = type(self.model).train_step is not keras.Model.train_step
-        self._forget = trackers[0].reset_state if trackers and not own_step else self.model.reset_metrics
+        self._forget = partial(_reset, trackers[0]) if trackers and not own_step else self.model.reset_metrics
         self._before = ModelState.of(self.model) if self._restore else None
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate."""
         if not self._ended:
-            self.model.optimizer.learning_rate = self._lrs[len(self._recorded)]
+            set_rate(self.model.optimizer, self._lrs[len(self._recorded)])
             self._forget()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -125,3 +127,12 @@ class LossRecorder(keras.callbacks.Callback):
             )
         if self._before is not None:
             self._before.restore()
+
+
+def _reset(metric: keras.metrics.Metric) -> None:
+    """Reset a metric, a mean more quickly than it does so itself."""
+    if type(metric) is keras.metrics.Mean:
+        for variable in metric.variables:
+            compat.assign(variable, 0)
+    else:
+        metric.reset_state()
