@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr import compat
 from autolr.errors import warn
 from autolr.files import check_space, written_aside
 
@@ -92,8 +93,12 @@ class CycleEnds:
 
 def has_non_finite_weights(model: keras.Model) -> bool:
     """Whether a weight is not a number, or one that is trained infinite; a mask may be of infinite constants."""
-    trained = (keras.ops.any(keras.ops.isinf(variable)) for variable in model.trainable_variables)
-    return any(bool(np.any(np.isnan(weight))) for weight in model.get_weights()) or any(map(bool, trained))
+    trained = {id(variable) for variable in model.trainable_variables}
+    for variable in model.weights:
+        weight = compat.array_of(variable)
+        if np.any(np.isnan(weight)) or (id(variable) in trained and np.any(np.isinf(weight))):
+            return True
+    return False
 
 
 def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) -> None:
