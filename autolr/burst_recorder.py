@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from autolr import compat
 from autolr.array_types import FloatArray
 from autolr.fit import SKIPPED
 from autolr.model_state import ModelState
@@ -86,8 +87,8 @@ class BurstRecorder(LossRecorder):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""
-        finite = (keras.ops.all(keras.ops.isfinite(variable)) for variable in self.model.trainable_variables)
-        if self._recorded and not all(map(bool, finite)):
+        weights = map(compat.array_of, self.model.trainable_variables)
+        if self._recorded and not all(np.all(np.isfinite(weight)) for weight in weights):
             self._recorded[-1] = math.inf
         super().on_train_end(logs)
         if self._begun:

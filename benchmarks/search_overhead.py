@@ -11,7 +11,8 @@ memory from the 5th to the 30th trial, per trial. *Reuse* repeats one architectu
 `reuse_bounds` off and on: how much time it saves, and how far apart bounds measured again and again lie. The goal for
 the two ratios is 1.10 or less.
 
-Each search runs in a process of its own, and its first trial is not measured. Results go to `benchmarks/results/search_overhead.json`.
+Each search runs in a process of its own, and its first trial is not measured. Results go to
+`benchmarks/results/search_overhead.json`.
 """
 
 from __future__ import annotations
