@@ -20,18 +20,18 @@ import numpy as np
 
 
 def assign(variable: Any, value: Any) -> None:
-    """Give a variable a number or an array, as its `assign` does, without what takes longest in there.
+    """Give a variable a number or an array of its shape, as its `assign` does, without what takes longest in there.
 
     On TensorFlow that converts the value twice and reads it back, which for one number takes as long as a layer of a
     small model. A learning rate is set in each step.
     """
-    if keras.backend.backend() == "tensorflow" and isinstance(variable, keras.Variable):
-        import tensorflow as tf
-
-        its = variable.value
-        its.assign(tf.constant(value, its.dtype), read_value=False)
-    else:
+    if not _is_single_resource(variable):
         variable.assign(value)
+        return
+    import tensorflow as tf
+
+    its = variable.value
+    tf.raw_ops.AssignVariableOp(resource=its.handle, value=tf.constant(value, its.dtype), validate_shape=True)
 
 
 def array_of(variable: Any) -> np.ndarray[Any, Any]:
@@ -39,9 +39,18 @@ def array_of(variable: Any) -> np.ndarray[Any, Any]:
 
     What Keras's public `convert_to_numpy` does first takes longer than a small variable.
     """
-    if keras.backend.backend() == "tensorflow" and isinstance(variable, keras.Variable):
-        return np.asarray(variable.value.numpy())  # copies
-    return np.array(keras.ops.convert_to_numpy(variable))
+    if not _is_single_resource(variable):
+        return np.array(keras.ops.convert_to_numpy(variable))
+    return np.asarray(variable.value.value().numpy())  # copies
+
+
+def _is_single_resource(variable: Any) -> bool:
+    """Whether a variable is Keras's, and holds one of TensorFlow's, not one for each replica."""
+    if keras.backend.backend() != "tensorflow" or not isinstance(variable, keras.Variable):
+        return False
+    import tensorflow as tf
+
+    return not isinstance(variable.value, tf.distribute.DistributedValues)
 
 
 def symbolic_build(model: Any, data_batch: Any) -> None:
