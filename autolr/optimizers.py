@@ -66,12 +66,12 @@ def current_rate(optimizer: Any) -> float:
 
 def set_rate(optimizer: Any, rate: float) -> None:
     """Give an optimizer a rate, as assigning to its `learning_rate` does, but quicker."""
-    source = compat.learning_rate_source(optimizer)
-    # Not where that does more: a wrapper hands it on, and a class of the user's own may do as it likes.
-    if type(optimizer).learning_rate is keras.optimizers.Optimizer.learning_rate and isinstance(source, keras.Variable):
-        compat.assign(source, rate)
-    else:
+    # Not where that does more: a class of the user's own may do as it likes.
+    its_own = type(optimizer).learning_rate is not keras.optimizers.Optimizer.learning_rate
+    if its_own or compat.optimizer_is_scaled(optimizer) or not takes_a_number(optimizer):
         optimizer.learning_rate = rate
+    else:
+        compat.assign(optimizer.learning_rate, rate)
 
 
 def default_rate(optimizer: Any) -> float:

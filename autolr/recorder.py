@@ -132,7 +132,7 @@ class LossRecorder(keras.callbacks.Callback):
 def _reset(metric: keras.metrics.Metric) -> None:
     """Reset a metric, a mean more quickly than it does so itself."""
     if type(metric) is keras.metrics.Mean:
-        for variable in metric.variables:
+        for variable in (metric.total, metric.count):
             compat.assign(variable, 0)
     else:
         metric.reset_state()

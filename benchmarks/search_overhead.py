@@ -3,10 +3,10 @@
     python benchmarks/search_overhead.py            # time, memory, and what reusing bounds would gain
     python benchmarks/search_overhead.py --part time --trials 40
 
-*Time* is a trial of AutoLR's divided by what Keras Tuner's needs for as many steps: its own trial, and the range test's
-steps at the price of a training step, which is measured as the difference of trials of E and 2E epochs. The three
-searches take turns, a trial each, since a machine's speed changes within minutes. CPU time is the fairer figure on a
-busy machine, wall time is given beside it. *Memory* is the growth of the process's resident
+*Time* is a trial of AutoLR's divided by Keras Tuner's own with the range test's steps counted as training: the price of
+a step is what a trial on twice the training data takes longer, divided by the steps. The three searches take turns, a
+trial each, since a machine's speed changes within minutes. CPU time is the fairer figure on a busy machine, wall time
+is given beside it. *Memory* is the growth of the process's resident
 memory from the 5th to the 30th trial, per trial. *Reuse* repeats one architecture under nine schedules, with
 `reuse_bounds` off and on: how much time it saves, and how far apart bounds measured again and again lie. The goal for
 the two ratios is 1.10 or less.
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "search_overhead.json"
-EPOCHS, STEPS_PER_EPOCH = 8, 56
+EPOCHS, STEPS_PER_EPOCH, VALIDATION_STEPS, BATCH = 8, 56, 8, 32
 STEPS = EPOCHS * STEPS_PER_EPOCH  # of a trial
 MEMORY_TRIALS, WARM_TRIALS = 30, 5
 
@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="trials of each kind for the time (default 20)")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not 5 <= options.trials <= 40:  # of few trials all is noise, and the space has some 60
+        parser.error("--trials must be from 5 to 40")
     if options.job:
         print(json.dumps(search(**json.loads(options.job))))
         return
@@ -53,15 +55,19 @@ def main() -> None:
 
 def measure_time(trials: int) -> dict[str, Any]:
     """AutoLR's trials over Keras Tuner's with the range tests' steps counted."""
-    kinds = {"plain": (False, EPOCHS), "double": (False, 2 * EPOCHS), "ours": (True, EPOCHS)}
-    searches = {
-        kind: start(auto_lr=auto_lr, trials=trials, epochs=epochs, in_turns=True)
-        for kind, (auto_lr, epochs) in kinds.items()
-    }
-    for process in searches.values():
-        process.stdout.readline()  # the first trial is over
-    turns = [{kind: next_turn(process) for kind, process in searches.items()} for _ in range(trials)]
-    tested = {kind: finish(process)["tested"] for kind, process in searches.items()}["ours"]
+    kinds: dict[str, dict[str, Any]] = {"plain": {}, "double": {"times_the_data": 2}, "ours": {"auto_lr": True}}
+    searches = {kind: start(**options, trials=trials, in_turns=True) for kind, options in kinds.items()}
+    order, turns = list(searches), []
+    try:
+        for process in searches.values():
+            read(process)  # the first trial is over
+        for _ in range(trials):
+            turns.append({kind: next_turn(searches[kind]) for kind in order})
+            order.append(order.pop(0))
+        tested = {kind: finish(process)["tested"] for kind, process in searches.items()}["ours"]
+    finally:
+        for process in searches.values():
+            process.kill()
     ratios: dict[str, list[float]] = {}
     for clock in ("cpu", "wall"):
         # One price for all: the difference of two trials' times is mostly noise.
@@ -87,9 +93,7 @@ def measure_memory(_: int) -> dict[str, Any]:
 
 def measure_reuse(_: int) -> dict[str, Any]:
     """What sharing bounds saves, and what it shares."""
-    off, on = (
-        finish(start(auto_lr=True, trials=9, epochs=EPOCHS, schedules=True, reuse=which)) for which in (False, True)
-    )
+    off, on = (finish(start(auto_lr=True, trials=9, schedules=True, reuse=which)) for which in (False, True))
     tested = {"off": sum(off["tested"]), "on": sum(on["tested"])}
     measured = off["max_lrs"]
     return {
@@ -112,21 +116,34 @@ def next_turn(process: subprocess.Popen[str]) -> dict[str, float]:
     """Let a search that takes turns run its next trial, and read what it took."""
     process.stdin.write("\n")
     process.stdin.flush()
-    return json.loads(process.stdout.readline())
+    return read(process)
+
+
+def read(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The next that a search tells."""
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"a search failed: {process.args[-1]}")
+    return json.loads(line)
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Wait for a search's end, and read what it took in all."""
-    output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"a search failed: {' '.join(process.args)}")
-    return json.loads(output.splitlines()[-1])
+    process.stdin.close()
+    return read(process)
 
 
 def search(
-    *, auto_lr: bool, trials: int, epochs: int, schedules: bool = False, reuse: bool = False, in_turns: bool = False
+    *,
+    trials: int,
+    epochs: int = EPOCHS,
+    times_the_data: int = 1,
+    auto_lr: bool = False,
+    schedules: bool = False,
+    reuse: bool = False,
+    in_turns: bool = False,
 ) -> dict[str, Any]:
-    """Search, and tell what all trials but the first took; in turns: and what each took, waiting for its turn."""
+    """Search, and tell what all trials but the first took; in turns, also what each took, waiting for the next turn."""
     import keras
     import keras_tuner as kt
     import numpy as np
@@ -135,8 +152,10 @@ def search(
     from autolr.records import TrialRecord
 
     rng = np.random.default_rng(0)
-    y = np.arange(2048) % 8
-    x = (np.eye(32)[y] + rng.normal(size=(2048, 32))).astype("float32")
+    samples = BATCH * (VALIDATION_STEPS + times_the_data * STEPS_PER_EPOCH)
+    y = np.arange(samples) % 8
+    x = (np.eye(32)[y] + rng.normal(size=(samples, 32))).astype("float32")
+    held_out = BATCH * VALIDATION_STEPS
 
     def build(hp: Any) -> Any:
         units = 64 if schedules else hp.Int("units", 40, 99)
@@ -153,7 +172,7 @@ def search(
     if not schedules:
         for name, value in {"cycle_length": 2, "mult_factor": 1.5, "lr_decay": 0.9}.items():
             hp.Fixed(name, value)
-    begun: dict[str, float] = {}
+    begun = clocks()
     memory: list[int] = []
 
     class Marked(kt.RandomSearch):
@@ -163,7 +182,7 @@ def search(
             if in_turns:
                 print(json.dumps(since(begun)), flush=True)
                 sys.stdin.readline()
-            if in_turns or not begun:
+            if in_turns or len(memory) == 1:
                 begun.update(clocks())
 
     options = {"reuse_bounds": reuse} if auto_lr else {}
@@ -171,8 +190,12 @@ def search(
         tuner = (autolr.with_auto_lr(Marked) if auto_lr else Marked)(
             build, "val_loss", max_trials=trials + 1, seed=1, hyperparameters=hp, directory=folder, **options
         )
-        tuner.search(x, y, validation_split=0.125, epochs=epochs, batch_size=32, verbose=0)
+        validation_data = (x[:held_out], y[:held_out])
+        data = {"validation_data": validation_data, "batch_size": BATCH}
+        tuner.search(x[held_out:], y[held_out:], **data, epochs=epochs, verbose=0)
         measured = list(tuner.oracle.trials.values())[1:]
+        if any(trial.status != "COMPLETED" for trial in measured):
+            raise SystemExit("a trial failed")
         records = [TrialRecord.read(tuner.get_trial_dir(trial.trial_id)) for trial in measured] if auto_lr else []
         best = tuner.oracle.get_best_trials(1)[0].score
     return {
@@ -192,7 +215,7 @@ def clocks() -> dict[str, float]:
 
 def since(begun: dict[str, float]) -> dict[str, float]:
     """Seconds since then, by each clock."""
-    return {clock: now - begun.get(clock, 0.0) for clock, now in clocks().items()}
+    return {clock: now - begun[clock] for clock, now in clocks().items()}
 
 
 def resident_memory() -> int:
