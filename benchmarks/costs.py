@@ -21,8 +21,14 @@ OVERHEAD = Path(__file__).parent / "results" / "search_overhead.json"
 CNN, PERCEPTRON = "the method's CNN", "2-layer perceptron"
 
 
+def quartiles(ratios: list[float]) -> str:
+    """The median, and the quartiles in brackets."""
+    q1, median, q3 = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return f"{median:.3f} ({q1:.3f} to {q3:.3f})"
+
+
 def table() -> str:
-    """Markdown, medians first, in brackets the range of the rounds or, for schedules, their quartiles."""
+    """Markdown, medians first, in brackets quartiles, for range tests the range of the rounds."""
     sweeps, steps = range_test.read(), schedules.read()
     overhead = json.loads(OVERHEAD.read_text(encoding="utf-8"))
 
@@ -30,12 +36,11 @@ def table() -> str:
         return range_test.shown(range_test.ratios(sweeps[model], kind))
 
     def schedule(key: str, kind: str) -> str:
-        q1, median, q3 = np.quantile(schedules.ratios(steps[key], kind), [0.25, 0.5, 0.75])
-        return f"{median:.3f}" if kind == schedules.ALONE else f"{median:.3f} ({q1:.3f} to {q3:.3f})"
+        ratios = schedules.ratios(steps[key], kind)
+        return f"{np.median(ratios):.3f}" if kind == schedules.ALONE else quartiles(ratios)
 
     def search(clock: str) -> str:
-        values = overhead["time"]["all"][clock]
-        return f"{np.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+        return quartiles(overhead["time"]["all"][clock])
 
     epoch = "an epoch of 60,000 images"
     rows = [
