@@ -55,8 +55,8 @@ tests promise: the same rates at every step, and training after a range test bit
 `rate_callbacks="keep"` leaves a trial with a `ReduceLROnPlateau`, a `LearningRateScheduler` or another callback that
 sets the rate to that callback. `reuse_bounds=True` lets trials of one `search` call that differ in their schedule alone
 share the bounds the first of them found. It is off by default: `benchmarks/search_overhead.py --part reuse` measures
-that it saves 21 % of the steps and 20 % of the CPU time, while bounds measured nine times for one architecture on
-short, noisy trials lay a factor of 1.9 apart. One such measurement should not decide for all trials.
+that it saves 20 % of the steps and 8 % of the CPU time, while bounds measured nine times for one architecture on
+short, noisy trials lay a factor of 1.5 apart. One such measurement should not decide for all trials.
 
 ## Kills, and many machines
 
