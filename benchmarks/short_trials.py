@@ -238,14 +238,15 @@ def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> 
     many as `benchmarks/search.py` has: their error is drawn, the models' own errors are those measured.
     """
     rng = np.random.default_rng(0)
-    winners: dict[str, list[float]] = {way: [] for way in errors}
-    for _ in range(DRAWS):
-        order = rng.permutation(len(next(iter(errors.values()))))
-        for way, its in errors.items():
-            tried = order[np.cumsum(steps[way][order]) <= budget]
-            validated = rng.binomial(FULL["validation"], its[tried] / 100)
-            winners[way].append(its[tried[np.argmin(validated)]])
-    return {way: float(np.mean(of)) for way, of in winners.items()}
+    models = np.tile(np.arange(len(next(iter(errors.values())))), (DRAWS, 1))
+    orders = rng.permuted(models, axis=1)
+    winners = {}
+    for way, its in errors.items():
+        tried = np.cumsum(steps[way][orders], axis=1) <= budget
+        validated = np.where(tried, rng.binomial(FULL["validation"], its[orders] / 100), FULL["validation"] + 1)
+        best = np.argmin(validated, axis=1)[:, None]
+        winners[way] = float(np.mean(its[np.take_along_axis(orders, best, axis=1)]))
+    return winners
 
 
 def tables() -> dict[str, str]:
