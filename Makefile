@@ -27,7 +27,7 @@ test-slow: $(READY)
 
 # The contract of schedules, callbacks and range tests on JAX as well.
 BACKEND_TESTS := $(addprefix tests/test_,schedules.py scheduler.py early_stopping.py ensemble.py averaging.py callbacks.py \
-	sweep.py training.py)
+	sweep.py training.py variables.py)
 
 $(VENV)/.ready-jax: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[jax]'

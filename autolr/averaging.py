@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.array_types import IntArray
 from autolr.batchnorm import TailStatistics, normalizers_of
 from autolr.errors import invalid, is_finite
 from autolr.optimizers import leaf_optimizers
+from autolr.variables import array_of
 
 # Of a cycle, and batches between two of them: more tell nothing new, since neighbouring steps have nearly the same
 # weights, and each is a copy of them all.
@@ -58,11 +58,11 @@ class TailAverage:
     def _add(self, model: keras.Model) -> None:
         self._count += 1
         if self._count == 1:
-            values = [(it, compat.array_of(it)) for it in averaged_variables(model)]
+            values = [(it, array_of(it)) for it in averaged_variables(model)]
             self._mean = [(it, value.astype(_gathered_in(value), copy=False)) for it, value in values]
             return
         for variable, mean in self._mean:
-            weight = compat.array_of(variable)
+            weight = array_of(variable)
             with np.errstate(invalid="ignore"):
                 # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
                 np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)

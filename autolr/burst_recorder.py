@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.array_types import FloatArray
 from autolr.fit import SKIPPED
 from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update
 from autolr.recorder import LossRecorder
+from autolr.variables import array_of
 
 MOST_NUMBERS = 2**25  # in the weights and slots of a model whose bursts pause: 128 MB, of which some are kept at a time
 
@@ -87,7 +87,7 @@ class BurstRecorder(LossRecorder):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Call it diverged if a weight is no number: the loss may still be one, as ReLU makes NaN zero."""
-        weights = map(compat.array_of, self.model.trainable_variables)
+        weights = map(array_of, self.model.trainable_variables)
         if self._recorded and not all(np.all(np.isfinite(weight)) for weight in weights):
             self._recorded[-1] = math.inf
         super().on_train_end(logs)

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.errors import warn
 from autolr.files import check_space, written_aside
+from autolr.variables import array_of
 
 SUFFIX = ".weights.h5"
 MARGIN = 2**20  # bytes that a file takes beside the weights; of a model of a thousand layers it is as much
@@ -95,7 +95,7 @@ def has_non_finite_weights(model: keras.Model) -> bool:
     """Whether a weight is not a number, or one that is trained infinite; a mask may be of infinite constants."""
     trained = {id(variable) for variable in model.trainable_variables}
     for variable in model.weights:
-        weight = compat.array_of(variable)
+        weight = array_of(variable)
         if np.any(np.isnan(weight)) or (id(variable) in trained and np.any(np.isinf(weight))):
             return True
     return False

@@ -12,6 +12,7 @@ from autolr import compat
 from autolr.held import held_variables
 from autolr.optimizers import scope_of
 from autolr.random_state import OwnGenerator, RandomState, noted
+from autolr.variables import array_of, assign
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ModelState:
         variables += compat.global_seed_variables()
         listed = {id(variable): variable for variable in variables}
         held = {id(it): it for it in [*held_variables(model, model.loss), *variables_of_data(data)]}
-        values = [(variable, compat.array_of(variable)) for variable in listed.values()]
+        values = [(variable, array_of(variable)) for variable in listed.values()]
         return cls(
             model,
             [*values, *noted([variable for key, variable in held.items() if key not in listed])],
@@ -94,7 +95,7 @@ class ModelState:
         errors: list[Exception] = []
         for variable, value in self.values:
             try:
-                compat.assign(variable, value)
+                assign(variable, value)
             except Exception as error:  # whatever a variable's class raises: the others are put back first
                 errors.append(error)
         if errors:

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from autolr import compat
 from autolr.errors import invalid, is_finite, warn
 from autolr.optimizers import leaf_optimizers, scope_of
+from autolr.variables import assign
 
 MOST_TIMES = 10  # that momentum is taken over again in one training: the step is traced anew each time
 NAMES = ("momentum", "beta_1")  # of SGD, RMSprop and Muon; of Adam and its kin
@@ -92,7 +92,7 @@ class CycledMomentum:
                     "momentum is handed to it, and back: from here on it stays where it is, and the rate moves alone."
                 )
         for *_, variable in self._taken:
-            compat.assign(variable, value)
+            assign(variable, value)
 
     def give_back(self) -> None:
         """Give the optimizer its own momentum again."""

@@ -11,6 +11,7 @@ import keras
 
 from autolr import compat
 from autolr.errors import LIBRARIES, is_finite, library_of, shown
+from autolr.variables import array_of, assign
 
 
 def scope_of(model: Any) -> AbstractContextManager[Any]:
@@ -61,7 +62,7 @@ def batches_per_update(optimizer: Any) -> int:
 
 def current_rate(optimizer: Any) -> float:
     """The rate of the next update; for a `MultiOptimizer`, of the first of its optimizers."""
-    return float(compat.array_of(_first(optimizer).learning_rate))
+    return float(array_of(_first(optimizer).learning_rate))
 
 
 def set_rate(optimizer: Any, rate: float) -> None:
@@ -71,7 +72,7 @@ def set_rate(optimizer: Any, rate: float) -> None:
     if its_own or compat.optimizer_is_scaled(optimizer) or not takes_a_number(optimizer):
         optimizer.learning_rate = rate
     else:
-        compat.assign(optimizer.learning_rate, rate)
+        assign(optimizer.learning_rate, rate)
 
 
 def default_rate(optimizer: Any) -> float:

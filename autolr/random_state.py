@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from autolr import compat
+from autolr.variables import array_of
 
 
 def python_state() -> bytes:
@@ -100,5 +101,5 @@ def noted(variables: Sequence[Any]) -> list[tuple[Any, Any]]:
     for variable in variables:
         with contextlib.suppress(Exception):
             own = isinstance(variable, OwnGenerator)
-            values.append((variable, variable.state() if own else compat.array_of(variable)))
+            values.append((variable, variable.state() if own else array_of(variable)))
     return values

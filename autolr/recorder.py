@@ -10,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr import compat
 from autolr.array_types import FloatArray
 from autolr.curve import RangeTest
 from autolr.divergence import has_diverged
 from autolr.errors import warn
 from autolr.model_state import ModelState
 from autolr.optimizers import batches_per_update, check_assignable_rate, has_rate, iterations_of, set_rate
+from autolr.variables import assign
 from autolr.verdicts import MIN_POINTS
 
 
@@ -133,6 +133,6 @@ def _reset(metric: keras.metrics.Metric) -> None:
     """Reset a metric, a mean more quickly than it does so itself."""
     if type(metric) is keras.metrics.Mean:
         for variable in (metric.total, metric.count):
-            compat.assign(variable, 0)
+            assign(variable, 0)
     else:
         metric.reset_state()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import keras
@@ -12,7 +11,6 @@ import pytest
 from helpers import Subclassed, compiled, sequential
 
 from autolr import compat, compat_tuner
-from autolr.optimizers import current_rate, set_rate
 
 ORACLES = {
     "random": lambda: kt.oracles.RandomSearchOracle("val_loss", max_trials=3),
@@ -134,69 +132,6 @@ def test_keras_tuner_is_worker():
 @pytest.mark.parametrize("name", ["_compute_values_hash", "populate_space", "get_space", "update_space"])
 def test_keras_tuner_oracle(kind, name):
     require(ORACLES[kind](), name, "keep what a trial found out of the search")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "int32", "int64", "uint32", "bool"])
-@pytest.mark.parametrize("shape", [(), (3, 2)])
-def test_a_variable_gets_what_its_own_assign_would_give_it(dtype, shape):
-    ours, keras_own = (keras.Variable(np.zeros(shape), dtype=dtype) for _ in range(2))
-    array = np.random.default_rng(0).uniform(0, 99, shape).astype(compat.array_of(ours).dtype)
-    numbers = [True] if dtype == "bool" else [3] if "int" in dtype else [3, 0.1, np.float64(0.1), 1e-9, math.inf]
-    for value in [array, *([] if shape else numbers)]:
-        compat.assign(ours, value)
-        keras_own.assign(value)
-        found, expected = compat.array_of(ours), np.array(keras.ops.convert_to_numpy(keras_own))
-        assert (found.dtype, found.shape) == (expected.dtype, shape)
-        assert found.tobytes() == expected.tobytes()
-
-
-def test_the_array_of_a_variable_is_a_copy():
-    variable = keras.Variable(np.ones(5, "float32"))
-    array = compat.array_of(variable)
-    array += 1  # it may be written to
-    np.testing.assert_array_equal(compat.array_of(variable), np.ones(5))
-    variable.assign(np.zeros(5))
-    np.testing.assert_array_equal(array, np.full(5, 2))
-
-
-def test_a_class_of_variables_that_assigns_in_its_own_way_does_so():
-    class Noting(keras.Variable):
-        def assign(self, value):
-            self.noted = value
-            return super().assign(value)
-
-    variable = Noting(np.zeros(3))
-    compat.assign(variable, np.ones(3))
-    np.testing.assert_array_equal(variable.noted, compat.array_of(variable))
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_rate_is_set_as_by_the_optimizers_own_property(wrapped):
-    class Halved(keras.optimizers.SGD):
-        """An optimizer of the user's own, that does more than Keras's where it is given a rate."""
-
-        @property
-        def learning_rate(self):
-            return super().learning_rate
-
-        @learning_rate.setter
-        def learning_rate(self, rate):
-            keras.optimizers.SGD.learning_rate.fset(self, rate / 2)
-
-    class Wrapper(keras.optimizers.Optimizer):
-        """One with a rate of its own, beside that of another."""
-
-        def __init__(self):
-            super().__init__(0.5)
-            self.inner_optimizer = keras.optimizers.SGD(0.1)
-
-    wrapper = Wrapper()
-    set_rate(wrapper, 0.25)
-    assert float(wrapper.learning_rate) == 0.25
-    assert float(wrapper.inner_optimizer.learning_rate) == pytest.approx(0.1)
-    for optimizer, expected in ((keras.optimizers.SGD(0.1), 0.25), (Halved(0.1), 0.125)):
-        set_rate(keras.optimizers.LossScaleOptimizer(optimizer) if wrapped else optimizer, 0.25)
-        assert current_rate(optimizer) == float(optimizer.learning_rate) == expected
 
 
 def test_symbolic_build_makes_all_variables_without_training(data):
