@@ -6,10 +6,9 @@
 *Time* is a trial of AutoLR's divided by Keras Tuner's own with the range test's steps counted as training: the price of
 a step is what a trial on twice the training data takes longer, divided by the steps. The three searches take turns, a
 trial each, since a machine's speed changes within minutes. CPU time is the fairer figure on a busy machine, wall time
-is given beside it. *Memory* is the growth of the process's resident
-memory from the 5th to the 30th trial, per trial. *Reuse* repeats one architecture under nine schedules, with
-`reuse_bounds` off and on: how much time it saves, and how far apart bounds measured again and again lie. The goal for
-the two ratios is 1.10 or less.
+is given beside it. *Memory* is the growth of the process's resident memory from the 5th to the 30th trial, per trial.
+The goal for these ratios is 1.10 or less. *Reuse* repeats one architecture under nine schedules, with `reuse_bounds`
+off and on: how much time it saves, and how far apart bounds measured again and again lie.
 
 Each search runs in a process of its own, and its first trial is not measured. Results go to
 `benchmarks/results/search_overhead.json`.
