@@ -46,6 +46,43 @@ def test_a_class_of_variables_that_assigns_in_its_own_way_does_so():
     np.testing.assert_array_equal(variable.noted, array_of(variable))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere Keras does it")
+def test_tensorflow_is_told_without_what_takes_keras_longer(monkeypatch):
+    def slow(*_):
+        pytest.fail("Keras's own way was taken")
+
+    variable = keras.Variable(np.zeros(3))
+    monkeypatch.setattr(keras.Variable, "_direct_assign", slow)
+    monkeypatch.setattr(keras.ops, "convert_to_numpy", slow)
+    assign(variable, np.arange(3))
+    assert array_of(variable).tolist() == [0, 1, 2]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's strategies")
+def test_a_variable_is_set_in_each_replica_of_a_strategy():
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        variable = keras.Variable(np.zeros(3))
+    assign(variable, np.arange(3))
+    assert array_of(variable).tolist() == [0, 1, 2]
+    assert [replica.numpy().tolist() for replica in variable.value.values] == [[0, 1, 2]]
+
+
+def test_an_optimizer_around_another_is_given_the_rate_itself():
+    class Wrapper(keras.optimizers.Optimizer):
+        """One with a rate of its own, beside that of another."""
+
+        def __init__(self):
+            super().__init__(0.5)
+            self.inner_optimizer = keras.optimizers.SGD(0.1)
+
+    wrapper = Wrapper()
+    set_rate(wrapper, 0.25)
+    assert float(wrapper.learning_rate) == 0.25
+    assert float(wrapper.inner_optimizer.learning_rate) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_rate_is_set_as_by_the_optimizers_own_property(wrapped):
     class Halved(keras.optimizers.SGD):
@@ -59,17 +96,6 @@ def test_a_rate_is_set_as_by_the_optimizers_own_property(wrapped):
         def learning_rate(self, rate):
             keras.optimizers.SGD.learning_rate.fset(self, rate / 2)
 
-    class Wrapper(keras.optimizers.Optimizer):
-        """One with a rate of its own, beside that of another."""
-
-        def __init__(self):
-            super().__init__(0.5)
-            self.inner_optimizer = keras.optimizers.SGD(0.1)
-
-    wrapper = Wrapper()
-    set_rate(wrapper, 0.25)
-    assert float(wrapper.learning_rate) == 0.25
-    assert float(wrapper.inner_optimizer.learning_rate) == pytest.approx(0.1)
     for optimizer, expected in ((keras.optimizers.SGD(0.1), 0.25), (Halved(0.1), 0.125)):
         set_rate(keras.optimizers.LossScaleOptimizer(optimizer) if wrapped else optimizer, 0.25)
         assert current_rate(optimizer) == float(optimizer.learning_rate) == expected
