@@ -67,12 +67,13 @@ def current_rate(optimizer: Any) -> float:
 
 def set_rate(optimizer: Any, rate: float) -> None:
     """Give an optimizer a rate, as assigning to its `learning_rate` does, but quicker."""
-    # Not where that does more: a class of the user's own may do as it likes.
-    its_own = type(optimizer).learning_rate is not keras.optimizers.Optimizer.learning_rate
-    if its_own or compat.optimizer_is_scaled(optimizer) or not takes_a_number(optimizer):
-        optimizer.learning_rate = rate
+    # Not where that does more: a class with such a property of its own may do as it likes.
+    is_kerass = type(optimizer).learning_rate is keras.optimizers.Optimizer.learning_rate
+    variable = optimizer.learning_rate if is_kerass else None
+    if isinstance(variable, keras.Variable):
+        assign(variable, rate)
     else:
-        assign(optimizer.learning_rate, rate)
+        optimizer.learning_rate = rate
 
 
 def default_rate(optimizer: Any) -> float:
