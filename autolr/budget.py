@@ -8,6 +8,7 @@ from typing import Any
 from autolr.bursts import BURST_STEPS, FEWEST, ROUNDS
 from autolr.cycles import cycle_lengths
 from autolr.data import count_batches
+from autolr.fit import training_arguments
 from autolr.lr_finder import DEFAULT_NUM_STEPS
 from autolr.sgdr import Schedule
 from autolr.trial_values import WARMUP
@@ -123,11 +124,6 @@ def describe(schedule: dict[str, Any]) -> str:
 
 def batches_per_epoch(arguments: dict[str, Any]) -> int | None:
     """Batches in an epoch of a `fit` with these arguments, None if it cannot be known beforehand."""
-    return count_batches(
-        arguments.get("x"),
-        batch_size=arguments.get("batch_size"),
-        steps_per_epoch=arguments.get("steps_per_epoch"),
-        validation_split=0.0
-        if arguments.get("validation_data") is not None
-        else arguments.get("validation_split", 0.0),
-    )
+    seen = training_arguments(arguments)
+    counting = ("x", "batch_size", "steps_per_epoch", "validation_split")
+    return count_batches(**{name: seen[name] for name in counting if name in seen})

@@ -64,7 +64,7 @@ class BurstSearch:
             self._bounds.max_lr,
             self._bursts,
             steps_left=self._steps_left,
-            within=(0.0, self._highest),
+            highest=self._highest,
             rounds=rounds,
             noise=self._noise,
             cost=self._cost,

@@ -98,7 +98,7 @@ def next_burst(
     bursts: Sequence[Burst],
     *,
     steps_left: int,
-    within: tuple[float, float] = (0.0, math.inf),
+    highest: float = math.inf,
     rounds: Sequence[Round] = ROUNDS,
     noise: float = 0.0,
     cost: Callable[[float, int], int] = lambda rate, steps: steps,
@@ -113,7 +113,7 @@ def next_burst(
         centre: The `max_lr` that the sweep suggests.
         bursts: What has been tried.
         steps_left: Steps that may still be spent. No round is begun that can't compare three rates.
-        within: Lowest and highest rate that may be tried.
+        highest: Rate above which none may be tried.
         rounds: What may be tried, the shortest bursts first.
         noise: Standard deviation of the untrained model's batch losses.
         cost: Steps that a burst of a rate and length takes: fewer than its length if it goes on from a shorter one.
@@ -121,7 +121,7 @@ def next_burst(
     for number, (steps, most) in enumerate(rounds):
         tried = [burst for burst in bursts if burst.steps == steps]
         if len(tried) < most:
-            rates = _next_rates(centre, tried, within, widen=number == 0, noise=noise)
+            rates = _next_rates(centre, tried, highest, widen=number == 0, noise=noise)
             missing = max(FEWEST - len(tried), 1)
             costs = [cost(rate, steps) for rate in rates[:missing]]
             if rates and sum(costs) + steps * (missing - len(costs)) <= steps_left:
@@ -134,15 +134,13 @@ def next_burst(
     return None
 
 
-def _next_rates(
-    centre: float, tried: Sequence[Burst], within: tuple[float, float], *, widen: bool, noise: float
-) -> list[float]:
+def _next_rates(centre: float, tried: Sequence[Burst], most: float, *, widen: bool, noise: float) -> list[float]:
     """What is left of the first three rates, or the one that these lead on to; none where enough has been seen."""
     ceiling = _lowest_harmful(tried, noise)
 
     def new(rate: float) -> bool:
         seen = any(math.isclose(rate, burst.lr) for burst in tried)
-        return within[0] <= rate <= within[1] and rate < ceiling and not seen
+        return rate <= most and rate < ceiling and not seen
 
     first = [rate for rate in (centre, centre / FACTOR, centre * FACTOR) if new(rate)]
     if first or not tried:

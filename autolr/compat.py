@@ -178,11 +178,10 @@ def global_seed_variables() -> list[Any]:
     Keras has one of its own, TensorFlow another. Asking TensorFlow's public `get_global_generator` would make it.
     """
     from keras.src.backend.common import global_state
-    from keras.src.random import seed_generator
 
-    name = getattr(seed_generator, "GLOBAL_SEED_GENERATOR", "global_seed_generator")  # older Keras names it nowhere
     stateful = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
-    generators = global_state.get_global_attribute(name), getattr(stateful, "global_generator", None)
+    kerass = global_state.get_global_attribute("global_seed_generator")
+    generators = kerass, getattr(stateful, "global_generator", None)
     return [generator.state for generator in generators if generator is not None]
 
 

@@ -132,7 +132,7 @@ def overrides(it: Any, *names: str) -> bool:
 
 def scores_by_fit(tuner: Any) -> bool:
     """Whether a trial's score is among what its model's `fit` reports: a user's own methods may take any other."""
-    return not overrides(tuner, "run_trial", "_build_and_fit_model")
+    return not (overrides(tuner, "run_trial", "_build_and_fit_model") or overrides(tuner.hypermodel, "fit"))
 
 
 def has_chief() -> bool:
@@ -322,7 +322,7 @@ def _write_whole(path: str, write_to: Callable[[str], Any]) -> None:
         write_to(str(aside))
 
 
-def write_whole(oracle: Any) -> None:
+def save_whole(oracle: Any) -> None:
     """Make the oracle write its files aside and move them into place: a kill would leave half of one otherwise.
 
     Keras Tuner opens the file itself for writing, and cannot take up a search whose `oracle.json` is cut short.

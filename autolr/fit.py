@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from types import GeneratorType
 from typing import Any
 
 import keras
@@ -23,6 +22,14 @@ from autolr.replay import Replay, Unannounced, replayable, source_of
 NEVER = 2**31  # epochs between two validations
 # Of `fit`: what batches it makes of arrays.
 BATCH_ARGUMENTS = ("batch_size", "validation_split", "shuffle", "class_weight", "sample_weight")
+
+
+def training_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments of `fit` that decide what a training step sees."""
+    chosen = {name: arguments[name] for name in ("x", "y", *BATCH_ARGUMENTS, "steps_per_epoch") if name in arguments}
+    if arguments.get("validation_data") is not None:
+        chosen.pop("validation_split", None)  # Keras ignores it then
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,22 @@ class Fit:
         left = {name: value for name, value in self.arguments.items() if name not in BATCH_ARGUMENTS}
         return [compat.dataset_of_arrays(self.x, self.y, **deciding)], {**left, "shuffle": False}  # no second time
 
+    def can_skip(self, batches: int) -> bool:
+        """Whether its first batches can be left out: by Keras's own `fit`, on TensorFlow, where an epoch goes on after.
+
+        At an epoch's end metrics are asked for their results, and one of the user's own may refuse without a batch.
+        """
+        kept_step = type(self.model).make_train_function is keras.Model.make_train_function
+        if not (kept_step and is_keras_own(unassisted_fit(self.model)) and keras.backend.backend() == "tensorflow"):
+            return False
+        counting = {name: self.arguments[name] for name in ("batch_size", "validation_split") if name in self.arguments}
+        length = count_batches(self.x, **counting)
+        if length is not None:
+            return length > batches
+        # Of finite data an epoch is all of them, and how many that are is not known.
+        goes_on = isinstance(self.x, Replay) or is_endless(self.x)
+        return goes_on and int(self.arguments.get("steps_per_epoch") or batches + 1) > batches
+
     def dispose(self) -> None:
         """End what goes on of a training that ended within an epoch.
 
@@ -121,30 +144,6 @@ class Fit:
 
 
 SKIPPED = "skipped"  # what a step that was left out reports
-
-
-def can_skip(model: keras.Model, x: Any, arguments: Mapping[str, Any], batches: int) -> bool:
-    """Whether a `fit` can leave out its first batches: Keras's own, on TensorFlow, in an epoch that goes on after them.
-
-    At an epoch's end metrics are asked for their results, and one of the user's own may refuse without a batch.
-
-    Args:
-        model: The model.
-        x: What it is trained on.
-        arguments: Further arguments of its `fit`.
-        batches: How many.
-    """
-    own = is_keras_own(unassisted_fit(model)) and type(model).make_train_function is keras.Model.make_train_function
-    if not own or keras.backend.backend() != "tensorflow":
-        return False
-    length = count_batches(
-        x, **{name: arguments[name] for name in ("batch_size", "validation_split") if name in arguments}
-    )
-    if length is not None:
-        return length > batches
-    # Of finite data an epoch of a `Fit` is all of them, and how many that are is not known.
-    goes_on = isinstance(x, Replay | GeneratorType) or is_endless(x)
-    return goes_on and int(arguments.get("steps_per_epoch") or batches + 1) > batches
 
 
 @contextmanager
@@ -180,10 +179,7 @@ def unassisted_fit(model: keras.Model) -> Callable[..., Any]:
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
     """Whether a function, as a model's own `fit`, has an argument of this name; one that does not tell may."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return True
+    parameters = inspect.signature(function).parameters
     return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
 
 
@@ -193,8 +189,6 @@ def _takes_two(function: Callable[..., Any]) -> bool:
         inspect.signature(function).bind_partial(None, None)
     except TypeError:
         return False
-    except ValueError:  # it does not tell
-        pass
     return True
 
 
@@ -207,15 +201,15 @@ def arguments_by_name(
     model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, str]:
     """The arguments of a call of a model's `fit` by name; None where AutoLR can't add its own to them, and why."""
-    is_own = not is_keras_own(model.fit)  # Keras's says itself what is wrong with a call
+    customised = not is_keras_own(model.fit)  # Keras's says itself what is wrong with a call
     try:
         arguments = dict(inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments)
     except TypeError as error:
-        return None, f"The model's `fit` takes other arguments than Keras's ({error})." if is_own else ""
+        return None, f"The model's `fit` takes other arguments than Keras's ({error})." if customised else ""
     if not accepts(model.fit, "callbacks"):
         return None, "The model's own `fit` takes no `callbacks`, by which AutoLR sets the learning rate."
     if "x" not in arguments:
-        return None, "The model's own `fit` was given no `x`, which a range test needs." if is_own else ""
+        return None, "The model's own `fit` was given no `x`, which a range test needs." if customised else ""
     del arguments["self"]
     return arguments, ""
 

@@ -133,7 +133,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def _autolr_mend_oracle(self) -> None:
         """Teach the oracle what AutoLR needs of it, and mend a search that was taken up again."""
         compat_tuner.ignore_found_values(self.oracle)
-        compat_tuner.write_whole(self.oracle)
+        compat_tuner.save_whole(self.oracle)
         folder = str(self.project_dir)
         if glob.escape(folder) != folder and not self.oracle.trials:
             if self.oracle.start_order:
@@ -289,17 +289,13 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         )
 
     def _autolr_objective_check(self, trial: Any) -> ObjectiveCheck | None:
-        if not self._autolr_scored_by_fit():
+        if not compat_tuner.scores_by_fit(self):
             return None
         return ObjectiveCheck(
             self.oracle.objective,
             noted=lambda: self.oracle.get_trial(trial.trial_id).metrics.metrics,
             fails_trial=compat_tuner.is_worker(self),
         )
-
-    def _autolr_scored_by_fit(self) -> bool:
-        """Whether a trial's score is among what `fit` reports: a user's own methods may return any."""
-        return compat_tuner.scores_by_fit(self) and not compat_tuner.overrides(self.hypermodel, "fit")
 
     def _autolr_on_model_built(self, hp: Any, model: Any) -> None:
         """Watch the `fit` of a model that is built for a trial."""
@@ -329,7 +325,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def _autolr_lost_weights(self, trial: Any) -> bool:
         """Whether a trial has a score and no weights, because a method of the user's own kept them from being saved."""
         scored = trial.score is not None and math.isfinite(trial.score)  # else Keras Tuner keeps none
-        passes_on = self._autolr_scored_by_fit() or compat_tuner.overrides(self, "load_model")
+        passes_on = compat_tuner.scores_by_fit(self) or compat_tuner.overrides(self, "load_model")
         return scored and not passes_on and not compat_tuner.may_have_weights(self, trial.trial_id)
 
     def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:

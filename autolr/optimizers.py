@@ -185,14 +185,11 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
             the others keep their ratio to it.
         rate: The rate to begin with.
     """
-    config = optimizer.get_config() if not compat.is_multi_optimizer(optimizer) else {}
-    if compat.optimizer_is_scaled(optimizer):
-        inner = with_number_as_rate(optimizer.inner_optimizer, rate)
-        return type(optimizer)(
-            inner, **{name: value for name, value in config.items() if name not in ("inner_optimizer", "learning_rate")}
-        )
     if compat.is_multi_optimizer(optimizer):
         return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
+    config = optimizer.get_config()
+    if compat.optimizer_is_scaled(optimizer):
+        return type(optimizer)(**{**config, "inner_optimizer": with_number_as_rate(optimizer.inner_optimizer, rate)})
     copy = type(optimizer).from_config({**config, "learning_rate": rate})
     _check_copy(copy, optimizer)
     compat.copy_weight_decay_exclusions(optimizer, copy)

@@ -110,7 +110,7 @@ class Screen(Lines):
 
         keras.ops.zeros(())  # what the backend prints when it begins would push the first picture up, to stay there
         self._note_best(oracle)
-        self._before = len(getattr(oracle, "end_order", []))
+        self._before = len(oracle.end_order)
         live = Live(
             get_renderable=self._draw,
             console=self._console,
@@ -127,8 +127,8 @@ class Screen(Lines):
 
     def begin(self, trial: Any, oracle: Any) -> None:
         """Name the trial."""
-        order, most = list(getattr(oracle, "start_order", [])), getattr(oracle, "max_trials", None)
-        number = order.index(trial.trial_id) + 1 if trial.trial_id in order else None
+        order, most = oracle.start_order, oracle.max_trials
+        number = order.index(trial.trial_id) + 1 if trial.trial_id in order else None  # a user's oracle may not note it
         self._left = most - number if most and number else None
         # Keras Tuner's own name of a trial, which is that of its folder, counts from 0.
         place = f"Trial {number}" + (f" of {most}" if most else "") if number else "Trial"

@@ -1,4 +1,4 @@
-"""What a trial found, as one JSON file in the trial's folder.
+"""What a trial found, as one JSON file in the trial's folder, and how its search ended, as one in the search's.
 
 Reading a search needs neither Keras nor TensorFlow.
 """

@@ -14,6 +14,7 @@ import numpy as np
 
 from autolr import compat
 from autolr.data import count_batches, first_batch, is_array_data
+from autolr.fit import training_arguments
 from autolr.model_state import variables_of_data
 from autolr.optimizers import leaf_optimizers
 from autolr.random_state import random_state_kept
@@ -28,10 +29,10 @@ def compiled_setup(model: Any, arguments: Mapping[str, Any]) -> str:
         arguments: The arguments of its `fit`.
     """
     variables = [[list(v.shape), str(v.dtype), bool(v.trainable)] for v in getattr(model, "variables", ())]
-    fit = {name: arguments.get(name) for name in ("batch_size", "steps_per_epoch", "validation_split", "class_weight")}
-    if isinstance(fit["class_weight"], Mapping):
-        fit["class_weight"] = {label: float(weight) for label, weight in fit["class_weight"].items()}
-    data = [_shapes(arguments.get(name)) for name in ("x", "y", "sample_weight")]
+    fit = {name: value for name, value in training_arguments(arguments).items() if value is not None}
+    if isinstance(weights := fit.get("class_weight"), Mapping):
+        fit["class_weight"] = {label: float(weight) for label, weight in weights.items()}
+    data = [_shapes(fit.pop(name, None)) for name in ("x", "y", "sample_weight")]
     return _text([_optimizer(model.optimizer), _loss(model), variables, fit, data])
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -351,7 +352,7 @@ def _patience(display: Mapping[str, Any], folder: Path) -> float:
     times = {str(name): _time(moment) for name, moment in _dict(display.get("trial_start")).items()}
     begun = sorted((moment.timestamp(), name) for name, moment in times.items() if moment)
     lengths = [
-        min(end, _last_write(folder.glob(f"trial_{name}/*"))) - start
+        min(end, _last_write(folder.glob(f"trial_{escape(name)}/*"))) - start
         for (start, name), (end, _) in itertools.pairwise([*begun, (math.inf, "")])
     ]
     return max([PATIENCE_SECONDS, *(3 * length for length in lengths)])
@@ -395,6 +396,8 @@ def _number(value: Any) -> float | None:
 
 def _time(value: Any) -> datetime | None:
     try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        moment = datetime.fromisoformat(value)
+        moment.timestamp()
+    except (TypeError, ValueError, OverflowError):  # the last two, too, of a moment that no clock can show
         return None
+    return moment

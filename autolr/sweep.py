@@ -16,7 +16,7 @@ from autolr.bursts import ALL_ROUNDS, BURST_STEPS
 from autolr.curve import RangeTest
 from autolr.data import holding_nan, is_empty, without_samples
 from autolr.errors import check_count, invalid, is_finite, shown, warn
-from autolr.fit import Fit, can_skip, quick_collection, unassisted_fit
+from autolr.fit import Fit, quick_collection, unassisted_fit
 from autolr.lr_finder import DEFAULT_END_LR, DEFAULT_NUM_STEPS, DEFAULT_START_LR, LRFinder
 from autolr.model_state import ModelState, variables_of_data
 from autolr.optimizers import (
@@ -188,7 +188,7 @@ def run_range_test(
 
                 def may_pause(steps: int) -> bool:
                     longer = steps < ALL_ROUNDS[-1].steps
-                    return longer and can_skip(model, fit.x, fit.arguments, steps * batches_per_update(model.optimizer))
+                    return longer and fit.can_skip(steps * batches_per_update(model.optimizer))
 
                 sweep = train(finder)
                 return BurstSearch(sweep, train, steps=burst_steps, end_lr=finder.end_lr, may_pause=may_pause).run()
@@ -237,8 +237,6 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
         )
     try:
         inspect.signature(unassisted_fit(model)).bind_partial(**arguments)
-    except ValueError:  # a `fit` that does not tell what it takes
-        pass
     except TypeError as error:
         received = ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
         raise TypeError(

@@ -1,4 +1,4 @@
-"""What is shown of a range test outside a search."""
+"""Whether somebody looks, and the line that shows them a range test outside a search."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from autolr.budget import batches_per_epoch, describe, epochs_of, plan, trial_sc
 from autolr.cycle_ends import drop_snapshots
 from autolr.early_stopping import CycleEarlyStopping
 from autolr.errors import in_brief
-from autolr.fit import Fit, accepts, arguments_by_name, is_keras_own
+from autolr.fit import Fit, accepts, arguments_by_name, is_keras_own, training_arguments
 from autolr.left_alone import reason_to_leave_alone
 from autolr.optimizers import (
     batches_per_update,
@@ -41,7 +41,7 @@ from autolr.search_memory import Options, SearchMemory
 from autolr.search_space import declared_twice
 from autolr.tensorboard import tensorboard_callbacks
 from autolr.training_log import TrainingLog
-from autolr.trial_bounds import find_trial_bounds, parent_of, training_arguments
+from autolr.trial_bounds import find_trial_bounds, parent_of
 from autolr.trial_callbacks import (
     callbacks_of,
     has_own_end,
@@ -50,7 +50,7 @@ from autolr.trial_callbacks import (
     without_rate_callbacks,
 )
 from autolr.trial_diary import Found, TrialDiary
-from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL, WARMUP
+from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, TAIL
 from autolr.verdicts import LRBounds
 
 SNAPSHOTS = "cycles"  # in a trial's folder: the weights at the ends of its last cycles
@@ -262,8 +262,6 @@ class AssistedTrial:
             # Before and after: an unbuilt model's variables are only there now.
             self.found[setup] = self.found[compiled_setup(model, arguments)] = found
         bounds = found.bounds
-        if found.test is not None or bounds.status == "failed":
-            self.search.note_test(str(self.trial.trial_id), found.test, bounds)
         # Python floats: NumPy's break JSON and the chief-worker protocol.
         values = self.trial.hyperparameters.values
         values[MIN_LR], values[MAX_LR] = float(bounds.min_lr), float(bounds.max_lr)
@@ -274,16 +272,11 @@ class AssistedTrial:
         """The user's callbacks, and before them those that set the rate and write down what happens."""
         callbacks = self._leave_out_rate_callbacks(callbacks_of(arguments))
         keeps_snapshots = self.options.num_snapshots > 0 and not self.diary.is_remote
-        scheduler = SGDRScheduler(
-            bounds.min_lr,
-            bounds.max_lr,
-            fit_budget=True,
-            warmup=WARMUP,
-            tail_average=self.options.tail_average,
+        scheduler = SGDRScheduler.from_hyperparameters(
+            self.trial.hyperparameters,
             restore_weights=False,
             snapshot_folder=Path(self.folder) / SNAPSHOTS if keeps_snapshots else None,
             num_snapshots=self.options.num_snapshots or 1,
-            **{name: planned[name] for name in DEFAULTS},
         )
         # Of the data that Keras trains on, which a model's own `fit` may make of these.
         scheduler.batches_if_unknown = self.search.batches_in_epoch(arguments["x"])
@@ -301,28 +294,33 @@ class AssistedTrial:
 
     def _replace_rate(self, model: keras.Model, arguments: dict[str, Any]) -> str:
         """Let the optimizer take a number as its rate; what to add to the trial's line on its schedule."""
-        if not takes_a_number(model.optimizer):
-            several = isinstance(compat.learning_rate_source(model.optimizer), list)
+        optimizer = model.optimizer
+        if not takes_a_number(optimizer):
+            several = isinstance(compat.learning_rate_source(optimizer), list)
             # Freshly built and never trained, so nothing of the optimizer is lost.
             with scope_of(model):
-                compat.replace_optimizer(model, with_number_as_rate(model.optimizer))
+                compat.replace_optimizer(model, with_number_as_rate(optimizer))
             if several:  # their ratio, which is what was chosen, is kept
                 build(Fit.on(model, **training_arguments(arguments)))
-                return ""
-            compiled = "schedule"
-        elif not has_rate(model.optimizer, default_rate(model.optimizer)):
-            compiled = f"of {current_rate(model.optimizer):g}"
-        else:
-            # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
-            is_first = self.search.note_topic("default")
-            return f", in place of the compiled rate {current_rate(model.optimizer):g}" if is_first else ""
-        if not parent_of(self.trial):  # else it was loaded, not chosen
-            self.diary.warn(
-                "replaced",
-                f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
-                "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
-            )
-        return ""
+            else:
+                self._warn_of_rate("schedule")
+            return ""
+        if not has_rate(optimizer, default_rate(optimizer)):
+            self._warn_of_rate(f"of {current_rate(optimizer):g}")
+            return ""
+        # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
+        is_first = self.search.note_topic("default")
+        return f", in place of the compiled rate {current_rate(optimizer):g}" if is_first else ""
+
+    def _warn_of_rate(self, compiled: str) -> None:
+        """Say that the rate a model is compiled with is not used."""
+        if parent_of(self.trial):  # it was loaded, not chosen
+            return
+        self.diary.warn(
+            "replaced",
+            f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
+            "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
+        )
 
     def _take_over_optimizer(self, model: keras.Model, arguments: dict[str, Any], trained: Sequence[Any]) -> None:
         """Give a later rung of Hyperband its parent's optimizer state, too, before anything is trained.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from autolr.budget import epochs_of, range_test_budget
 from autolr.bursts import ROUNDS
 from autolr.curve import RangeTest
 from autolr.errors import in_brief
-from autolr.fit import BATCH_ARGUMENTS, can_skip
+from autolr.fit import Fit, training_arguments
 from autolr.lr_finder import LRFinder
 from autolr.optimizers import batches_per_update, usual_rate
 from autolr.records import TrialRecord, record_in
@@ -22,9 +22,6 @@ from autolr.sweep import run_range_test
 from autolr.trial_diary import Found, TrialDiary
 from autolr.trial_values import BRACKET, MAX_LR, MIN_LR, PARENT, RUNG
 from autolr.verdicts import STATUSES, LRBounds
-
-# The arguments of `fit` that decide what a training step sees.
-TRAINING_ARGUMENTS = (*BATCH_ARGUMENTS, "steps_per_epoch")
 
 
 def parent_of(trial: Any) -> str | None:
@@ -74,7 +71,7 @@ def find_trial_bounds(
         share=options.range_test_share,
         most=options.range_test_steps,
         least=options.range_test_min_steps,
-        goes_on=can_skip(model, seen.get("x"), seen, ROUNDS[0].steps * per_update),
+        goes_on=Fit.on(model, **seen).can_skip(ROUNDS[0].steps * per_update),
         screening=screens(trial),
     )
     measured = measured_setup(model, arguments, values) if options.reuse_bounds else ""
@@ -96,6 +93,7 @@ def find_trial_bounds(
         bounds = fallback(model.optimizer, f"The range test raised {in_brief(error)}")
         found = Found(bounds, None, "fallback")
     bounds = found.bounds
+    search.note_test(str(trial.trial_id), found.test, bounds)
     if bounds.ok and measured:
         search.shared[measured] = str(trial.trial_id), bounds, steps + bursts
     if not bounds.ok:
@@ -123,14 +121,6 @@ def judged(test: RangeTest, optimizer: Any) -> LRBounds:
         )
     usual = fallback(optimizer, STATUSES[bounds.status], status=bounds.status)
     return replace(usual, reason=f"{usual.reason} {advice}")
-
-
-def training_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the arguments of `fit` that decide what a training step sees."""
-    chosen = {name: arguments[name] for name in ("x", "y", *TRAINING_ARGUMENTS) if name in arguments}
-    if arguments.get("validation_data") is not None:
-        chosen.pop("validation_split", None)  # Keras ignores it then
-    return chosen
 
 
 def _taken_over(trial_id: str, bounds: LRBounds, diary: TrialDiary) -> Found:

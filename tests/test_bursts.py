@@ -30,7 +30,7 @@ from autolr.bursts import (
 SWEEP = LRBounds(2e-3, 8e-3, "never_fell", "Nothing was seen.", "low")
 
 
-def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0), noise=0.0, going_on=False):
+def search(change, centre=8e-3, *, steps_left=BURST_STEPS, highest=10.0, noise=0.0, going_on=False):
     """All bursts of a model on which a burst of a rate has this effect."""
     bursts = []
 
@@ -38,7 +38,7 @@ def search(change, centre=8e-3, *, steps_left=BURST_STEPS, within=(1e-7, 10.0), 
         halves = [b for b in bursts if going_on and math.isclose(b.lr, rate) and b.steps == steps // 2]
         return steps - steps // 2 * len(halves)
 
-    while found := next_burst(centre, bursts, steps_left=steps_left, within=within, noise=noise, cost=cost):
+    while found := next_burst(centre, bursts, steps_left=steps_left, highest=highest, noise=noise, cost=cost):
         rate, steps = found
         steps_left -= cost(rate, steps)
         assert steps_left >= 0
@@ -289,7 +289,7 @@ def test_no_bursts_change_nothing():
 
 
 def test_nothing_is_tried_where_nothing_may_be():
-    assert search(valley(8e-3), within=(1e-7, 1e-4)) == []
+    assert search(valley(8e-3), highest=1e-4) == []
 
 
 def test_rates_above_divergence_are_left_behind():
@@ -324,10 +324,10 @@ def test_bursts_that_go_on_count_by_what_is_left_of_them(best, steps_left, lengt
     st.lists(st.one_of(st.just(math.inf), st.floats(-5, 5)), min_size=12, max_size=12),
 )
 def test_whatever_bursts_show_the_search_ends_inside_the_sweep(centre, steps_left, going_on, changes):
-    queue, within = iter(changes), (1e-6, 1.0)
-    bursts = search(lambda rate, steps: next(queue), centre, steps_left=steps_left, within=within, going_on=going_on)
+    queue = iter(changes)
+    bursts = search(lambda rate, steps: next(queue), centre, steps_left=steps_left, highest=1.0, going_on=going_on)
     assert len(bursts) <= sum(most for _, most in ROUNDS)
-    assert all(1e-6 <= burst.lr <= 1.0 for burst in bursts)
+    assert all(burst.lr <= 1.0 for burst in bursts)
     bounds = confirm(LRBounds(centre / 4, centre, "ok", "", "high"), bursts)
     assert 0 < bounds.min_lr < bounds.max_lr <= 1.0
     if bursts:

@@ -392,6 +392,6 @@ def test_an_oracle_with_a_save_of_its_own_is_left_alone(tmp_path):
             self.saved = True
 
     oracle = oracle_in(tmp_path, Own, max_trials=1)
-    compat_tuner.write_whole(oracle)
+    compat_tuner.save_whole(oracle)
     oracle.save()
     assert oracle.saved

@@ -15,11 +15,11 @@ from helpers import RateSpy, one_weight
 
 import autolr
 from autolr.budget import batches_per_epoch, describe, plan
+from autolr.fit import training_arguments
 from autolr.records import TrialRecord
 from autolr.scheduler import SGDRScheduler
 from autolr.training_chart import planned_line
 from autolr.training_log import POINTS, TrainingLog
-from autolr.trial_bounds import training_arguments
 
 CHOICES = {"cycle_length": 1, "mult_factor": 1.0, "lr_decay": 1.0}
 
