@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 import keras
@@ -47,9 +47,11 @@ class TailAverage:
 
     def sample(self, done: int, model: keras.Model) -> None:
         """Look at the model after so many batches, if it is time to."""
+        if self._passed is None:  # training may begin on the very batch at which a sample is due
+            self._passed = bisect_left(self._due, done, key=lambda due: due[0])
         passed = bisect_right(self._due, done, key=lambda due: due[0])
         # With several steps per execution, or an epoch shorter than planned, a cycle may be over by then.
-        if self._passed is not None and passed > self._passed and done < self._due[passed - 1][1]:
+        if passed > self._passed and done < self._due[passed - 1][1]:
             if not self._count:
                 self._statistics = TailStatistics(model, done)
             self._add(model)

@@ -11,13 +11,12 @@ placed from the two sides of the trough instead, and from the far side alone if 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from autolr.array_types import FloatArray
-from autolr.errors import invalid, is_finite
+from autolr.errors import check_numbers, invalid, is_finite
 from autolr.trough import find_onset, find_trough, half_fall, smooth
 from autolr.verdicts import ADVICE, DEFAULT_BOUNDS, MIN_POINTS, STATUSES, LRBounds
 
@@ -111,7 +110,7 @@ def find_bounds(
 
     finite = np.isfinite(y)
     if np.count_nonzero(finite) < MIN_POINTS:
-        bad = ~(np.abs(_numbers("losses", losses)) <= _HUGE)
+        bad = ~(np.abs(check_numbers("losses", losses)) <= _HUGE)
         if bad.any():
             first = logs[np.argmax(bad)]
             return answer("non_finite", max(first - 1, (logs[0] + first) / 2))
@@ -156,7 +155,7 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> FloatArray:
         Array of shape `(num_steps,)`; NaN where the loss is not finite.
     """
     rates, x, y = _prepare(lrs, losses)
-    raw = _numbers("losses", losses)
+    raw = check_numbers("losses", losses)
     finite = np.isfinite(raw)
     if np.count_nonzero(np.abs(raw) <= _HUGE) < MIN_POINTS:
         return np.where(finite, raw, np.nan)
@@ -172,19 +171,9 @@ def smooth_losses(lrs: ArrayLike, losses: ArrayLike) -> FloatArray:
     return smoothed
 
 
-def _numbers(name: str, values: ArrayLike) -> FloatArray:
-    try:
-        given: Any = np.ma.asarray(values)
-        if np.iscomplexobj(given):
-            raise TypeError("complex")
-        return np.ma.filled(given.astype(float), np.nan)  # what is masked was not seen
-    except (TypeError, ValueError):
-        raise invalid(name, "be a list or an array of numbers", values, "Give one value per step.") from None
-
-
 def _prepare(lrs: ArrayLike, losses: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Check the arguments; the rates, and log-rates and losses to judge (`inf` where training diverged)."""
-    rates, raw = _numbers("lrs", lrs), _numbers("losses", losses)
+    rates, raw = check_numbers("lrs", lrs), check_numbers("losses", losses)
     for name, array in (("lrs", rates), ("losses", raw)):
         if array.ndim != 1:
             raise ValueError(

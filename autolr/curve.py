@@ -12,7 +12,7 @@ import numpy as np
 from autolr.array_types import FloatArray
 from autolr.bounds import find_bounds
 from autolr.bursts import Burst, confirm
-from autolr.errors import invalid
+from autolr.errors import check_count, check_numbers, invalid
 from autolr.files import strict
 from autolr.trough import batch_noise
 from autolr.verdicts import STATUSES, LRBounds
@@ -42,7 +42,8 @@ class RangeTest:
             bursts have seen it learn at a settled pace.
 
     Raises:
-        ValueError: If `lrs` and `losses` are not one-dimensional and equally long.
+        ValueError: If `lrs` and `losses` are not one-dimensional, equally long and of numbers, `steps_spent` is no
+            whole number of 0 or more, or a burst is no triple of numbers.
 
     Example:
     >>> curve = RangeTest(lrs=[0.001, 0.01, 0.1], losses=[2.3, 1.9, 4.0])
@@ -59,7 +60,7 @@ class RangeTest:
 
     def __post_init__(self) -> None:
         for name in ("lrs", "losses"):
-            array = np.array(getattr(self, name), dtype=np.float64)
+            array = np.array(check_numbers(name, getattr(self, name)))
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         if self.lrs.ndim != 1 or self.lrs.shape != self.losses.shape:
@@ -68,10 +69,14 @@ class RangeTest:
                 f"Received: shapes {self.lrs.shape} and {self.losses.shape}. Give one of each for every step."
             )
         object.__setattr__(self, "diverged", bool(self.diverged))
-        object.__setattr__(self, "steps_spent", int(self.steps_spent) or len(self.lrs))
-        object.__setattr__(
-            self, "bursts", tuple(Burst(float(lr), float(change), int(steps)) for lr, change, steps in self.bursts)
-        )
+        spent = check_count("steps_spent", self.steps_spent, least=0, hint="0 counts a step for each rate.")
+        object.__setattr__(self, "steps_spent", spent or len(self.lrs))
+        try:
+            bursts = tuple(Burst(float(lr), float(change), int(steps)) for lr, change, steps in self.bursts)
+        except (TypeError, ValueError, OverflowError):
+            hint = "Leave them out of a sweep without any."
+            raise invalid("bursts", "be triples of numbers, `(lr, change, steps)`", self.bursts, hint) from None
+        object.__setattr__(self, "bursts", bursts)
         object.__setattr__(self, "normalized", bool(self.normalized))
 
     def __len__(self) -> int:
@@ -148,7 +153,7 @@ class RangeTest:
         """The curve that `to_dict` was called on.
 
         Raises:
-            ValueError: If a value is missing.
+            ValueError: If a value is missing, or none that a `RangeTest` takes.
         """
         if not isinstance(values, Mapping):
             raise invalid("values", "be a mapping", values, "Give what `to_dict` returns.")

@@ -55,7 +55,8 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start counting."""
-        if self.scheduler is None or self.scheduler.model is not self.model:
+        # Keras gives the callbacks of one training the same `params`; a scheduler left out has an earlier one's.
+        if self.scheduler is None or self.scheduler.params is not self.params:
             raise ValueError(
                 "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
                 f"Received: scheduler={self.scheduler}. Pass it to both: "

@@ -72,8 +72,9 @@ def average(members: Sequence[keras.Model], *, name: str) -> keras.Model:
     inputs, first = inputs_like(members[0]), members[0]
     each = [member(inputs) for member in members]
     names = getattr(first, "output_names", None) or [None] * len(keras.tree.flatten(each[0]))
-    # Two outputs of one layer have one name, which no two layers can have.
-    names = [name if names.count(name) == 1 else None for name in names]
+    # Two outputs of one layer have one name, and an input that is passed on has its own: no two layers can have one.
+    taken = [it.name for it in keras.tree.flatten(inputs)] + names
+    names = [name if taken.count(name) == 1 else None for name in names]
     together = zip(*map(keras.tree.flatten, each), strict=True)
     means = [
         keras.layers.Average(name=name, dtype=_precision(outputs[0].dtype))(list(outputs))
@@ -188,7 +189,10 @@ def _resolve(snapshots: Snapshots, last: int | None) -> list[Path]:
     if isinstance(snapshots, (str, os.PathLike)):
         paths = snapshot_paths(snapshots) if Path(snapshots).is_dir() else []
     else:
-        paths = [Path(path) for path in snapshots or ()]
+        try:
+            paths = [Path(path) for path in snapshots or ()]
+        except TypeError:
+            paths = []
     if not paths:
         hint = "They are written by `SGDRScheduler(snapshot_folder=...)` at the end of each cycle."
         raise invalid("snapshots", "be a folder with snapshots, or paths of them", snapshots, hint)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from autolr.array_types import FloatArray
+
 MAX_EXACT_INT = 2**53  # up to here a float holds every whole number
 LIBRARIES = {"autolr", "keras", "keras_tuner", "tensorboard", "tensorflow"}
 MAX_SHOWN = 300  # characters of a value in a message, whose end says what to try
@@ -109,3 +111,18 @@ def check_count(argument: str, value: Any, unit: str = "", *, hint: str, least: 
 def check_optional_count(argument: str, value: Any, *, hint: str) -> int | None:
     """Like `check_count`, for an argument that may be None."""
     return None if value is None else check_count(argument, value, hint=hint)
+
+
+def check_numbers(argument: str, values: Any) -> FloatArray:
+    """An argument that is a list of numbers, as an array of floats; NaN where it is masked, which was not seen.
+
+    Raises:
+        ValueError: If it holds anything but real numbers.
+    """
+    try:
+        given: Any = np.ma.asarray(values)
+        if np.iscomplexobj(given):
+            raise TypeError("complex")
+        return np.ma.filled(given.astype(float), np.nan)
+    except (TypeError, ValueError, OverflowError):
+        raise invalid(argument, "be a list or an array of numbers", values, "Give one value per step.") from None

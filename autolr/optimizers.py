@@ -95,7 +95,7 @@ def has_rate(optimizer: Any, rate: float) -> bool:
     """Whether the rate of the next update is this one, as far as the digits of its type tell."""
     dtype = keras.backend.standardize_dtype(_first(optimizer).learning_rate.dtype)
     digits = 2 if dtype.endswith("float16") else 6
-    smallest = 6e-8 if dtype == "float16" else 0.0  # rates near it have hardly a digit
+    smallest = 6e-8 if dtype == "float16" else 1e-37  # rates near it have hardly a digit
     return math.isclose(current_rate(optimizer), rate, rel_tol=10.0**-digits, abs_tol=smallest)
 
 

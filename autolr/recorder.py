@@ -127,6 +127,7 @@ class LossRecorder(keras.callbacks.Callback):
             )
         if self._before is not None:
             self._before.restore()
+            self._before = None  # no use any more, and as large as the model
 
 
 def _reset(metric: keras.metrics.Metric) -> None:

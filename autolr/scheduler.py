@@ -58,7 +58,9 @@ class SGDRScheduler(keras.callbacks.Callback):
             cycle, where the rate is high and the model worse, unless the monitored loss (`val_loss`, or `loss` without
             validation) has improved since. Defaults to True. Nothing is restored if the optimizer has `use_ema=True`,
             whose average the model has then, or if a callback in front, such as
-            `EarlyStopping(restore_best_weights=True)`, has just put weights of its own choice back.
+            `EarlyStopping(restore_best_weights=True)`, has just put other weights back than those of the last epoch.
+            Beside such a callback, whose choice of the last epoch can't be seen, pass False. The ends of cycles before
+            `initial_epoch` are not known.
         shape: Of a cycle: `"cosine"`, the default, `"triangular"`, `"triangular2"` or `"one_cycle"`; see `sgdr_lr`.
         warmup: Epochs, a whole number, in front of the first cycle, in which the rate rises in a straight line. With
             `fit_budget` it may also be a share of the training, below 1: then the first cycle begins with it (at most
@@ -143,6 +145,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.momentum = momentum
         self.restore_weights = restore_weights
         self.tail_average = float(tail_average)
+        if not (snapshot_folder is None or (isinstance(snapshot_folder, str | os.PathLike) and str(snapshot_folder))):
+            raise invalid("snapshot_folder", "be a folder", snapshot_folder, "None keeps no snapshots.")
         self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
         self.num_snapshots = check_count(
             "num_snapshots", num_snapshots, hint="Without a `snapshot_folder` none are kept."
@@ -152,6 +156,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._watch = RateWatch()
         self._warned_of_short = False
         self._tail: TailAverage | None = None
+        self._training_params: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.schedule}>"
@@ -232,6 +237,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Start afresh: nothing is left of an earlier training."""
         check_assignable_rate(self.model)
         warn_of_optimizer(self.model)
+        self._training_params = self.params
         self._give_momentum_back()  # if that training was interrupted
         self._history = RateHistory()
         # Such an optimizer has put its own average into the model by the time training ends.
@@ -339,7 +345,8 @@ class SGDRScheduler(keras.callbacks.Callback):
         Where an epoch turns out shorter than planned, that cannot be told from a look at the model within one: its
         weights are averaged afterwards.
         """
-        if self._tail is not None and self._has_reached_end():
+        in_training = self.params is self._training_params  # an `evaluate` of its own has others
+        if in_training and self._tail is not None and self._has_reached_end():
             # The latest batches may not have been called back yet.
             self._close_cycle(max(self._trained(), self._batches_per_epoch or 0))
 

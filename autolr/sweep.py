@@ -243,6 +243,8 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
             "A range test takes `batch_size`, `start_lr`, `end_lr`, `num_steps`, `burst_steps`, `verbose` and "
             f"arguments of the model's `fit`. Received: {received} ({error}). Leave out what `fit` does not take."
         ) from None
+    if steps := arguments.get("steps_per_epoch"):  # 0 is none to Keras
+        check_count("steps_per_epoch", steps, hint="Leave it out: a range test goes through all of the data.")
     split = arguments.get("validation_split")
     if split is not None and not (is_finite(split) and 0 <= split < 1):
         raise invalid("validation_split", "be in [0, 1)", split, "It is left out of the test, as of training.")

@@ -92,6 +92,8 @@ class LRBounds:
                 "Arguments `min_lr` and `max_lr` must be finite and positive, and `min_lr` the smaller one. "
                 f"Received: min_lr={self.min_lr!r}, max_lr={self.max_lr!r}. {hint}"
             )
+        for name in ("min_lr", "max_lr"):  # Python's own numbers: JSON knows none of NumPy's
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def __iter__(self) -> Iterator[float]:
         yield self.min_lr

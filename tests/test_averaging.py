@@ -104,8 +104,36 @@ def test_one_instance_serves_two_fits_and_a_resumed_one():
         fit(model, schedule)
     assert_same_arrays(first.get_weights(), second.get_weights())
     assert first.get_weights()[0].item() == pytest.approx(-35 / 8)
-    fit(resumed, schedule, initial_epoch=3)  # steps 30 to 40, sampled after 33 and 37: 30 was in the other `fit`
-    assert resumed.get_weights()[0].item() == pytest.approx(-np.mean([3, 7, 10]) / 8)
+    fit(resumed, schedule, initial_epoch=3)  # steps 30 to 40, sampled before the first of them and after 33, 37 and 40
+    assert resumed.get_weights()[0].item() == pytest.approx(-np.mean([0, 3, 7, 10]) / 8)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_training_resumed_where_a_tail_begins_ends_as_if_it_had_not_stopped(share):
+    def schedule():
+        return SGDRScheduler(0.05, 0.25, cycle_length=4, tail_average=share)
+
+    whole, resumed, before = one_weight(), one_weight(), round(4 * (1 - share))
+    fit(whole, schedule())
+    fit(resumed, SGDRScheduler(0.05, 0.25, cycle_length=4), epochs=before)
+    unaveraged = resumed.get_weights()
+    fit(resumed, schedule(), initial_epoch=before)
+    np.testing.assert_allclose(resumed.get_weights()[0], whole.get_weights()[0], rtol=1e-6)
+    assert not np.allclose(unaveraged[0], whole.get_weights()[0])
+
+
+def test_an_evaluation_after_a_training_broken_off_in_a_tail_changes_no_weight():
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 9:  # the last of the epoch that ends the cycle
+                raise KeyboardInterrupt
+
+    model, schedule = one_weight(), SGDRScheduler(0.125, 0.125, cycle_length=1, tail_average=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, schedule, Break(), epochs=1)
+    before = model.get_weights()
+    model.evaluate(X, Y, callbacks=[schedule], verbose=0)
+    assert_same_arrays(model.get_weights(), before)
 
 
 @pytest.mark.parametrize("several", [5, 10])

@@ -407,3 +407,9 @@ def test_a_long_curve_is_smoothed_as_a_short_one():
     long, short = smooth_losses(lrs, losses), smooth_losses(lrs[::250], losses[::250])
     inner = slice(20, -120)
     np.testing.assert_allclose(long[::250][inner], short[inner], atol=0.15)
+
+
+def test_bounds_of_numpys_numbers_are_pythons_own():
+    bounds = LRBounds(np.float32(0.1), np.float64(0.2), "ok", "By eye.", "high")
+    assert [type(rate) for rate in bounds] == [float, float]
+    assert LRBounds.from_dict(json.loads(json.dumps(bounds.to_dict()))) == bounds

@@ -49,6 +49,28 @@ def test_lists_and_float32_are_taken():
     assert RangeTest.from_dict(with_bursts.to_dict()) == with_bursts
 
 
+@pytest.mark.parametrize(
+    ("values", "argument"),
+    [
+        ({"lrs": 1j}, "lrs"),
+        ({"lrs": [0.1, 10**400]}, "lrs"),
+        ({"losses": "ab"}, "losses"),
+        ({"steps_spent": float("nan")}, "steps_spent"),
+        ({"steps_spent": -5}, "steps_spent"),
+        ({"bursts": None}, "bursts"),
+        ({"bursts": [[1]]}, "bursts"),
+        ({"bursts": [(0.1, "low", 24)]}, "bursts"),
+        ({"bursts": [(0.1, -0.5, math.inf)]}, "bursts"),
+    ],
+)
+def test_values_that_no_test_has_are_refused(values, argument):
+    given_ = {"lrs": [0.1, 0.2], "losses": [2, 1], "diverged": False, "steps_spent": 2, "bursts": [], **values}
+    for make in (lambda: RangeTest(**given_), lambda: RangeTest.from_dict(given_)):
+        with pytest.raises(ValueError, match=rf"^Argument `{argument}` must .*Received: {argument}=") as error:
+            make()
+        assert not isinstance(error.value, OverflowError)
+
+
 def test_steps_spent_are_the_points_unless_told():
     assert RangeTest([0.1, 0.2], [2, 1]).steps_spent == 2
 

@@ -117,6 +117,17 @@ def test_one_pair_serves_two_fits():
         assert given.weights.index(weight_of(model)) + 1 == kept
 
 
+@pytest.mark.parametrize("others", [[], [SGDRScheduler(**SCHEDULE)]], ids=["none", "another"])
+def test_the_schedule_of_an_earlier_training_of_the_model_is_refused(others):
+    model, schedule = one_weight(), SGDRScheduler(**SCHEDULE)
+    stop = CycleEarlyStopping(schedule, monitor="loss")
+    model.fit(X, X, batch_size=4, verbose=0, callbacks=[schedule, stop])
+    before = weight_of(model)
+    with pytest.raises(ValueError, match="must be the `SGDRScheduler` of this training"):
+        model.fit(X, X, batch_size=4, verbose=0, callbacks=[*others, stop])
+    assert weight_of(model) == before
+
+
 def test_a_schedule_of_no_training_is_refused_before_it():
     stop = CycleEarlyStopping(SGDRScheduler(**SCHEDULE))
     with pytest.raises(ValueError, match=r"^Argument `scheduler` must .*Received: scheduler=.*Pass it to both"):

@@ -275,7 +275,7 @@ def test_statistics_from_a_dataset_are_those_from_arrays(data, tmp_path):
 
 def test_what_is_missing_is_named(data, tmp_path):
     model = compiled(sequential())
-    for nothing in (tmp_path, tmp_path / "nowhere", [], None):
+    for nothing in (tmp_path, tmp_path / "nowhere", [], None, 3, [None], b"folder"):
         with pytest.raises(ValueError, match=r"^Argument `snapshots` must .*Received: .*SGDRScheduler"):
             snapshot_ensemble(model, nothing)
     trained(model, data, tmp_path)
@@ -292,6 +292,18 @@ def test_what_is_missing_is_named(data, tmp_path):
         snapshot_ensemble(without_config, tmp_path)
     with pytest.raises(ValueError, match=r"^Argument `num_snapshots` must"):
         SGDRScheduler(0.1, 1.0, num_snapshots=0)
+    for nowhere in ("", 3):  # an empty name would be the working directory, whose snapshots a training removes
+        with pytest.raises(ValueError, match=r"^Argument `snapshot_folder` must .*Received: snapshot_folder="):
+            SGDRScheduler(0.1, 1.0, snapshot_folder=nowhere)
+
+
+def test_an_input_may_be_an_output_too(tmp_path):
+    inputs = keras.Input((6,), name="features")
+    model = keras.Model(inputs, [inputs, keras.layers.Dense(1, name="answer")(inputs)])
+    model.compile("sgd", [None, "mse"])
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    ensemble = own_end(model, tmp_path)
+    assert_same_arrays(ensemble.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
 def my_metric(y, prediction):

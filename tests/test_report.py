@@ -1262,6 +1262,15 @@ def test_a_search_may_be_silent_for_three_times_its_longest_trial(tmp_path, sile
     assert read_search(folder.path).state == state
 
 
+@pytest.mark.parametrize("name", ["**a", "[", "a\0b"])
+def test_no_name_or_moment_of_a_trial_ends_a_report(tmp_path, name):
+    path = finished(tmp_path / "s")
+    oracle = json.loads((path / "oracle.json").read_text())
+    oracle["display"]["trial_start"] = {name: "2024-01-01T00:00:00", "0": "0001-01-01T00:00:00"}
+    (path / "oracle.json").write_text(json.dumps(oracle))
+    assert read_search(path).state
+
+
 def test_a_training_that_is_resumed_need_not_learn(tmp_path):
     folder = Folder(tmp_path / "s")
     path = folder.trial("0", 0.1)
