@@ -61,12 +61,16 @@ _WHERE = {
     "write_report": "report",
 }
 
+# What who changes every `kt.` to `autolr.` would look for here.
+_KERAS_TUNERS = {"HyperModel", "HyperParameters", "Objective", "Oracle", "Tuner", "applications", "oracles"}
+
 __all__ = [*_WHERE]  # noqa: PLE0604 - names, held equal to the imports above by a test
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        hint = f" It has Keras Tuner's tuners alone: keep `keras_tuner.{name}`." if name in _KERAS_TUNERS else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}")
     value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     globals()[name] = value
     return value

@@ -24,10 +24,10 @@ from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.records import in_words, note_start, note_stop, objective_of, record_in
 from autolr.search_memory import Options, SearchMemory
-from autolr.search_space import CHOICES, add_schedule, fading, missing_in
+from autolr.search_space import CHOICES, add_schedule, fading, held, missing_in, own_combinations
 from autolr.trial import AssistedTrial
 from autolr.trial_summary import summarise
-from autolr.trial_values import DEFAULTS, TAIL_AVERAGE
+from autolr.trial_values import MIN_LR, TAIL_AVERAGE
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):
@@ -175,13 +175,20 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         may_add = self.oracle.allow_new_entries and self.oracle.tune_new_entries
         if added := add_schedule(space, may_add=may_add):
             self.oracle.update_space(space)
+        own, names = own_combinations(space), ", ".join(f"`{name}`" for name in added)
         if added and isinstance(self.oracle, kt.oracles.GridSearchOracle):
             self._autolr_memory.warn_once(
                 "grid",
-                f"The grid gets AutoLR's {', '.join(f'`{name}`' for name in added)}, too: each combination of the "
-                f"others is tried with all {math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which "
-                "are the same in short trials. To leave the grid as it is, hold them, in the `hyperparameters` of the "
-                f"tuner: {', '.join(f'`hp.Fixed({name!r}, {DEFAULTS[name]})`' for name in added)}.",
+                f"The grid gets AutoLR's {names}, too: each combination of the others is tried with all "
+                f"{math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which are the same in short "
+                f"trials. To leave the grid as it is, {held(added)}",
+            )
+        elif added and 1 < own < (self.oracle.max_trials or 0):  # of a single model the schedule is what is searched
+            self._autolr_memory.warn_once(
+                "few models",
+                f"The hyperparameters of the model have {own} combinations, after which Keras Tuner would end the "
+                f"search. With AutoLR's {names} it makes all of `max_trials={self.oracle.max_trials}`, of these models "
+                f"on other schedules. To train each once, {held(added)}",
             )
         for parameter in fading(space):
             self._autolr_memory.warn_once(
@@ -201,9 +208,10 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if missing and self.oracle.allow_new_entries and self.oracle.tune_new_entries:
             self._autolr_memory.warn_once(
                 "begun without",
-                f"The search in {self.project_dir} was begun without AutoLR. Its trials are helped, and hold "
-                f"{', '.join(f'`{name}`' for name in missing)} at the default. To search "
-                "over them, begin a new search in another directory, or with `overwrite=True`.",
+                f"The search in {self.project_dir} was begun without AutoLR. Trials that have ended are not trained "
+                f"again; those to come are helped, and hold {', '.join(f'`{name}`' for name in missing)} at the "
+                "default. For a search by AutoLR alone, begin a new one in another directory, or with "
+                "`overwrite=True`.",
             )
 
     def _autolr_compare_objective(self) -> None:
@@ -305,12 +313,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
 
     def on_trial_end(self, trial: Any) -> None:
         """Say so if the trial was trained where AutoLR could not see it, or has kept no weights."""
-        if trial.status == "COMPLETED" and self._autolr_helped is not trial:
+        if trial.status != "COMPLETED":
+            self._autolr_memory.forget_test(str(trial.trial_id))
+        elif self._autolr_helped is not trial:
+            self._autolr_memory.note_unassisted(str(trial.trial_id))
             self._autolr_memory.warn_once(
                 "unseen",
                 f"Trial {trial.trial_id} trained without AutoLR: `fit` was not called on the model that was built for "
                 "it. AutoLR helps trials whose `HyperModel.fit` calls `fit` on the model it is given, and whose "
-                "`run_trial` is Keras Tuner's or calls it.",
+                "`run_trial` is Keras Tuner's or calls it. Without it the rate is what your code says, and "
+                "`cycle_length`, `mult_factor` and `lr_decay` change nothing.",
             )
         super().on_trial_end(trial)
         if self._autolr_lost_weights(self.oracle.get_trial(trial.trial_id)):
@@ -318,7 +330,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                 "no checkpoint",
                 f"Trial {trial.trial_id} has kept no weights for `get_best_models`. Keras Tuner saves them by a "
                 "callback: a `HyperModel.fit` of your own must pass the `callbacks` it is given on to the model's "
-                "`fit`, and a `run_trial` call Keras Tuner's, or save them itself.",
+                "`fit`, as it must when it is to train the winner again on `SGDRScheduler.from_hyperparameters`; a "
+                "`run_trial` must call Keras Tuner's, or save the weights itself.",
             )
         self._autolr_memory.progress.end(trial, self.oracle)
 
@@ -379,3 +392,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             print("\nLearning rates")
         for trial in best:
             print(f"Trial {trial.trial_id}: {summarise(trial, self.get_trial_dir(trial.trial_id))}")
+        if any(MIN_LR in trial.hyperparameters.values for trial in best):
+            print(
+                "To train one again, pass `callbacks=[autolr.SGDRScheduler.from_hyperparameters(hp)]` to `fit`: the "
+                "build function does not set the rate."
+            )

@@ -47,11 +47,13 @@ class ObjectiveCheck(keras.callbacks.Callback):
         reported = sorted(logs or {})
         if self._objective.has_value(reported) or self._objective.has_value([*reported, *self._noted()]):
             return
-        there = f"be a value that training reports ({', '.join(reported)})"
+        theirs = [name for name in reported if name != "learning_rate"]  # which the schedule adds
+        there = f"be a value that training reports ({', '.join(theirs)})"
         wanted = getattr(self._objective, "objectives", [self._objective])
         name = next(each.name for each in wanted if each.name not in reported)
         if name == NONE:
-            self._fail(invalid("objective", there, None, "Pass one to the tuner."))
+            hint = "Pass one to the tuner, or return the value to minimize from a `HyperModel.fit` of your own."
+            self._fail(invalid("objective", there, None, hint))
         if name.startswith("val_") and name.removeprefix("val_") in reported:
             hint = "Pass `validation_data` or `validation_split` to `search`."
         else:

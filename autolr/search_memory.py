@@ -83,6 +83,10 @@ class SearchMemory:
             verdict = GUESS
         self.verdicts[trial_id] = verdict or self.verdicts.get(trial_id, "")
 
+    def forget_test(self, trial_id: str) -> None:
+        """A trial has failed: whatever its range test saw, the rate is not to blame."""
+        self.verdicts.pop(trial_id, None)
+
     def note_unassisted(self, trial_id: str) -> None:
         """A trial trains at the rate its model is compiled with, since AutoLR could not help it."""
         if trial_id not in self.unassisted:
@@ -99,8 +103,9 @@ class SearchMemory:
         if guesses:
             said.append(
                 f"{len(guesses)} of {tested} range tests were too short for more than a guess, so luck had a part in "
-                "how well these trials did. By default, trials of 112 steps have room for bursts; in first rungs of "
-                "Hyperband of which the best go on, those of 249 (see `range_test_min_steps`)."
+                "how well these trials did. Give trials more steps, by more epochs or smaller batches: by default, one "
+                "of 112 has room to try single rates (in a first rung of Hyperband of which the best go on, one of "
+                "249). `range_test_share=1.0` lets a test spend as many steps as its trial."
             )
         if doubtful:
             statuses = "; ".join(f"{status}: {_named(trials)}" for status, trials in sorted(doubtful.items()))

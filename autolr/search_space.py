@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from autolr.budget import trial_schedule
@@ -41,6 +43,23 @@ def missing_in(space: Any) -> list[str]:
     """Names of the schedule's hyperparameters that a space has not got."""
     known = {parameter.name for parameter in space.space}
     return [name for name in DEFAULTS if name not in known]
+
+
+def own_combinations(space: Any) -> float:
+    """How many models a search could build, at most: infinitely many where a range has no step.
+
+    Conditions are left aside, under which there are fewer.
+    """
+    own = [parameter for parameter in space.space if parameter.name not in DEFAULTS]
+    if any(parameter.get_config().get("step", 0) is None for parameter in own):
+        return math.inf
+    return math.prod(sum(1 for _ in parameter.values) for parameter in own)
+
+
+def held(names: Sequence[str]) -> str:
+    """How these of the schedule's hyperparameters can be held, in words."""
+    fixed = ", ".join(f"`hp.Fixed({name!r}, {DEFAULTS[name]})`" for name in names)
+    return f"hold them, in the `hyperparameters` of the tuner: {fixed}."
 
 
 def fading(space: Any) -> list[str]:

@@ -223,7 +223,8 @@ class AssistedTrial:
         per_epoch = batches_per_epoch(arguments) or self.search.batches_in_epoch(arguments["x"])
         found = self._find_bounds(model, arguments, per_epoch)
         planned = plan(choices, arguments, per_epoch, batches_per_update=batches_per_update(model.optimizer))
-        self.diary.say(describe(planned) + replaced)
+        again = f" (training {self.fitted} of the trial)" if self.fitted > 1 else ""
+        self.diary.say(describe(planned) + replaced + again)
         ways = len({id(its) for its in self.found.values()})
         self.diary.begin(found, planned, optimizer=name_of(model.optimizer), ways=ways)
         return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, planned)}
@@ -319,7 +320,7 @@ class AssistedTrial:
         self.diary.warn(
             "replaced",
             f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
-            "own. It can be left out of the build function; a hyperparameter that chooses it chooses nothing.",
+            "own. It can be left out where it is set; a hyperparameter that chooses it chooses nothing.",
         )
 
     def _take_over_optimizer(self, model: keras.Model, arguments: dict[str, Any], trained: Sequence[Any]) -> None:

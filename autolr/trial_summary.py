@@ -20,7 +20,7 @@ def summarise(trial: Any, folder: str | os.PathLike[str]) -> str:
     """
     values = trial.hyperparameters.values
     if MIN_LR not in values:
-        return "no bounds recorded"
+        return "no bounds recorded" if trial.status == "COMPLETED" else f"{trial.status.lower()}, no bounds recorded"
     found = f"{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
     try:
         record = TrialRecord.read(folder)

@@ -529,6 +529,21 @@ def test_where_bursts_begin_anew_a_second_round_is_planned_only_where_it_has_roo
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bursts begin anew")
+@pytest.mark.parametrize(
+    ("samples", "steps_per_epoch", "planned"),
+    [(50, 10, "up to 220 steps"), (50, 25, "up to 232 steps")],  # batches of 5 samples, and of 2: 25 an epoch
+)
+def test_the_budget_counts_the_batches_that_steps_per_epoch_makes_of_arrays(
+    tmp_path, capsys, samples, steps_per_epoch, planned
+):
+    x, y = np.zeros((samples, 6), "float32"), np.zeros(samples)
+    options = {"max_trials": 1, "directory": tmp_path, "range_test_share": 1.0, "range_test_steps": 232}
+    fit = {"steps_per_epoch": steps_per_epoch, "epochs": 11 * 25 // steps_per_epoch, "verbose": 2}
+    autolr.RandomSearch(lambda hp: plain(), "loss", **options).search(x, y, **fit)
+    assert planned in capsys.readouterr().out
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bursts begin anew")
 @pytest.mark.parametrize(("batches", "planned"), [(24, "up to 220 steps"), (25, "up to 232 steps")])
 def test_an_epoch_of_few_batches_gets_a_finer_sweep_in_place_of_a_second_round(tmp_path, capsys, batches, planned):
     x, y = np.zeros((batches, 6), "float32"), np.zeros(batches)
@@ -899,6 +914,11 @@ def test_a_search_says_at_its_end_of_which_trials_the_bounds_were_in_doubt():
     assert guesses.startswith("1 of 11 range tests were too short")
     assert doubtful.startswith("9 of 11 range tests found no bounds beyond doubt")
     assert "(failed: trial 10; small_fall: trials 2, 3, 4, 5, 6 and 3 more)" in doubtful
+    for name in ("1", "10"):
+        memory.forget_test(name)  # failed: the rate is not to blame
+    (doubtful,) = memory.summaries()
+    assert doubtful.startswith("8 of 9 range tests found")
+    assert "failed" not in doubtful
 
 
 @pytest.mark.parametrize(

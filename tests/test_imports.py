@@ -129,6 +129,13 @@ def test_every_public_name_can_be_imported_and_is_documented(name):
     assert name in dir(autolr)
 
 
+def test_who_looks_for_the_rest_of_keras_tuner_is_told_where_it_is():
+    with pytest.raises(AttributeError, match=r"no attribute 'Objective'\. .*keep `keras_tuner\.Objective`"):
+        autolr.Objective  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'Nothing'\.$"):
+        autolr.Nothing  # noqa: B018
+
+
 def test_the_contract_is_public():
     promised = """RandomSearch BayesianOptimization GridSearch Hyperband AutoLRMixin with_auto_lr range_test RangeTest
     find_bounds LRBounds sgdr_lr SGDRScheduler LRFinder plot_range_test plot_schedule AutoLRWarning"""

@@ -365,17 +365,28 @@ def test_the_time_left_counts_a_trial_whose_training_has_not_begun(monkeypatch):
     screen = Screen(Console(), "s")
     screen.begin(SimpleNamespace(trial_id="0"), oracle)
     now[0] = 60.0
-    screen.end(SimpleNamespace(trial_id="0"), oracle)
+    screen.end(SimpleNamespace(trial_id="0", status="COMPLETED"), oracle)
     oracle.start_order.append("1")
     screen.begin(SimpleNamespace(trial_id="1"), oracle)
     assert screen._search_seconds_left() == 120.0, "this one's and the next one's"
+
+
+def test_a_trial_that_fails_leaves_a_line_with_its_name(tuner, data):
+    def fail(epoch, logs):
+        raise kt.errors.FailedTrialError("As it happens.")
+
+    with Terminal() as terminal:
+        tuner.search(*data, **FIT, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=fail)])
+    assert len(tuner.oracle.trials) == 2
+    for trial in tuner.oracle.trials:
+        assert f"AutoLR trial_{trial} | no score: see the error above" in terminal.text
 
 
 def test_a_trial_that_is_retried_takes_the_time_of_both(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("autolr.progress.time.monotonic", lambda: now[0])
     oracle = SimpleNamespace(start_order=["0"], max_trials=2, objective=None, get_best_trials=lambda most: [])
-    screen, trial = Screen(Console(), "s"), SimpleNamespace(trial_id="0")
+    screen, trial = Screen(Console(), "s"), SimpleNamespace(trial_id="0", status="COMPLETED")
     for end in (60.0, 90.0):
         screen.begin(trial, oracle)
         now[0] = end

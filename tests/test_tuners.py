@@ -21,7 +21,9 @@ import autolr
 from autolr import AutoLRMixin, AutoLRWarning, RangeTest, SGDRScheduler, sgdr_lr, with_auto_lr
 from autolr.records import TrialRecord
 from autolr.search_folder import read_search
+from autolr.search_space import own_combinations
 from autolr.trial_bounds import verdict_on
+from autolr.trial_summary import summarise
 
 SCHEDULE = ("cycle_length", "mult_factor", "lr_decay")
 # Twelve steps an epoch: in Keras an epoch costs more than a step of these models.
@@ -605,6 +607,67 @@ def two_or_more():
     hp = held()
     hp.Choice("units", [2, 4, 8])
     return hp
+
+
+@pytest.mark.parametrize(("units", "most", "warns"), [([2, 4], 3, True), ([2, 4, 8], 3, False), ([2], 3, False)])
+def test_a_search_that_would_have_ended_with_its_few_models_says_so(tmp_path, units, most, warns):
+    def build_small(hp):
+        return ready(dense(hp.Choice("units", units)))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AutoLRWarning)
+        autolr.RandomSearch(build_small, "loss", max_trials=most, directory=tmp_path)
+        autolr.RandomSearch(build_small, "loss", max_trials=most, directory=tmp_path / "b", hyperparameters=held())
+    said = [str(warning.message) for warning in caught if "combinations" in str(warning.message)]
+    assert len(said) == warns
+    if warns:
+        assert "have 2 combinations, after which Keras Tuner would end" in said[0]
+        assert "`max_trials=3`" in said[0]
+        assert "`hp.Fixed('cycle_length', 100)`" in said[0]
+
+
+def test_ranges_without_a_step_have_no_end_of_models():
+    hp = kt.HyperParameters()
+    hp.Int("units", 1, 5)
+    hp.Boolean("wide")
+    hp.Fixed("depth", 2)
+    hp.Float("lr_decay", 0.5, 1.0)  # the schedule's
+    assert own_combinations(hp) == 10
+    hp.Float("rate", 0.0, 0.5, step=0.25)
+    assert own_combinations(hp) == 30
+    hp.Float("other", 0.0, 0.5)
+    assert own_combinations(hp) == np.inf
+
+
+class OwnLoop(kt.HyperModel):
+    def build(self, hp):
+        return build_one(hp)
+
+    def fit(self, hp, model, x, y, **kwargs):
+        return float(model.train_on_batch(x, y))
+
+
+def test_trials_that_train_without_fit_are_told_of_once_and_all_counted(tmp_path, data):
+    found = search(tmp_path, data, OwnLoop(), objective=None, hyperparameters=two_or_more(), max_trials=3)
+    assert_completed(*found.trials)
+    (said,) = [text for text in found.warned if "`fit` was not called" in text]
+    assert "the rate is what your code says" in said
+    names = ", ".join(trial.trial_id for trial in found.trials)
+    assert f"3 trials trained without AutoLR, for a reason given above: trials {names}." in found.printed
+
+
+def test_of_a_trial_whose_training_fails_the_range_test_is_not_blamed(tmp_path, data, capsys):
+    def build_wrong(hp):
+        model = build_one(hp)
+        model.compile("sgd", "categorical_crossentropy")  # of labels that are numbers
+        return model
+
+    found = search(tmp_path, data, build_wrong)
+    assert [trial.status for trial in found.trials] == ["FAILED"]
+    assert "rate's fault" not in found.printed
+    assert "range tests" not in found.printed
+    found.trials[0].hyperparameters.values.clear()
+    assert summarise(found.trials[0], tmp_path / "none") == "failed, no bounds recorded"
 
 
 class OwnFit(kt.HyperModel):
