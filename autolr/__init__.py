@@ -62,7 +62,7 @@ _WHERE = {
 }
 
 # What who changes every `kt.` to `autolr.` would look for here.
-_KERAS_TUNERS = {"HyperModel", "HyperParameters", "Objective", "Oracle", "Tuner", "applications", "oracles"}
+_KERAS_TUNERS = {"HyperModel", "HyperParameters", "Objective", "Oracle", "SklearnTuner", "applications", "oracles"}
 
 __all__ = [*_WHERE]  # noqa: PLE0604 - names, held equal to the imports above by a test
 
@@ -70,6 +70,7 @@ __all__ = [*_WHERE]  # noqa: PLE0604 - names, held equal to the imports above by
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         hint = f" It has Keras Tuner's tuners alone: keep `keras_tuner.{name}`." if name in _KERAS_TUNERS else ""
+        hint = " With AutoLR it is `autolr.with_auto_lr(keras_tuner.Tuner)`." if name == "Tuner" else hint
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}")
     value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     globals()[name] = value

@@ -179,7 +179,10 @@ def unassisted_fit(model: keras.Model) -> Callable[..., Any]:
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
     """Whether a function, as a model's own `fit`, has an argument of this name; one that does not tell may."""
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
     return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
 
 
@@ -189,6 +192,8 @@ def _takes_two(function: Callable[..., Any]) -> bool:
         inspect.signature(function).bind_partial(None, None)
     except TypeError:
         return False
+    except ValueError:  # it does not tell
+        pass
     return True
 
 

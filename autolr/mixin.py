@@ -24,10 +24,10 @@ from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.records import in_words, note_start, note_stop, objective_of, record_in
 from autolr.search_memory import Options, SearchMemory
-from autolr.search_space import CHOICES, add_schedule, fading, held, missing_in, own_combinations
+from autolr.search_space import CHOICES, add_schedule, count_repeated, fading, missing_in
 from autolr.trial import AssistedTrial
 from autolr.trial_summary import summarise
-from autolr.trial_values import MIN_LR, TAIL_AVERAGE
+from autolr.trial_values import DEFAULTS, MIN_LR, TAIL_AVERAGE
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):
@@ -175,20 +175,13 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         may_add = self.oracle.allow_new_entries and self.oracle.tune_new_entries
         if added := add_schedule(space, may_add=may_add):
             self.oracle.update_space(space)
-        own, names = own_combinations(space), ", ".join(f"`{name}`" for name in added)
         if added and isinstance(self.oracle, kt.oracles.GridSearchOracle):
             self._autolr_memory.warn_once(
                 "grid",
-                f"The grid gets AutoLR's {names}, too: each combination of the others is tried with all "
-                f"{math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which are the same in short "
-                f"trials. To leave the grid as it is, {held(added)}",
-            )
-        elif added and 1 < own < (self.oracle.max_trials or 0):  # of a single model the schedule is what is searched
-            self._autolr_memory.warn_once(
-                "few models",
-                f"The hyperparameters of the model have {own} combinations, after which Keras Tuner would end the "
-                f"search. With AutoLR's {names} it makes all of `max_trials={self.oracle.max_trials}`, of these models "
-                f"on other schedules. To train each once, {held(added)}",
+                f"The grid gets AutoLR's {', '.join(f'`{name}`' for name in added)}, too: each combination of the "
+                f"others is tried with all {math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which "
+                "are the same in short trials. To leave the grid as it is, hold them, in the `hyperparameters` of the "
+                f"tuner: {', '.join(f'`hp.Fixed({name!r}, {DEFAULTS[name]})`' for name in added)}.",
             )
         for parameter in fading(space):
             self._autolr_memory.warn_once(
@@ -241,7 +234,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
-            for summary in self._autolr_memory.summaries():
+            for summary in [*self._autolr_memory.summaries(), *self._autolr_sum_up_space()]:
                 progress.sum_up(summary)
             if self._autolr_watch is not None and self._autolr_watch.given_up is not None:
                 raise self._autolr_watch.given_up
@@ -253,6 +246,18 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             if by_hand:
                 progress.interrupted(str(self.project_dir))
             raise
+
+    def _autolr_sum_up_space(self) -> list[str]:
+        """What is to be said of a random search that Keras Tuner would have ended when its few models were tried."""
+        trials = list(self.oracle.trials.values()) if type(self.oracle) is kt.oracles.RandomSearchOracle else []
+        repeated = count_repeated(trials)
+        if 2 * repeated <= len(trials) or repeated + 1 == len(trials):  # of a single model schedules are searched
+            return []
+        return [
+            f"{repeated} of {len(trials)} trials had the model of an earlier one, on another schedule: a random search "
+            "ends when a small space is used up, and schedules are a part of it now. To have each model once, hold "
+            "`cycle_length`, `mult_factor` and `lr_decay` (`hp.Fixed`, in the `hyperparameters` of the tuner)."
+        ]
 
     def on_trial_begin(self, trial: Any) -> None:
         """Show which trial it is."""
@@ -314,7 +319,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def on_trial_end(self, trial: Any) -> None:
         """Say so if the trial was trained where AutoLR could not see it, or has kept no weights."""
         if trial.status != "COMPLETED":
-            self._autolr_memory.forget_test(str(trial.trial_id))
+            self._autolr_memory.forget(str(trial.trial_id))
         elif self._autolr_helped is not trial:
             self._autolr_memory.note_unassisted(str(trial.trial_id))
             self._autolr_memory.warn_once(

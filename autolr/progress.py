@@ -143,8 +143,9 @@ class Screen(Lines):
         spent = time.monotonic() - self._trial_since
         self._ended[trial.trial_id] = self._ended.get(trial.trial_id, 0.0) + spent
         self._phase, self._done, self._total = "ended", 1.0, 1.0
-        if trial.status != "COMPLETED":  # its error was printed without a name
-            self._console.print(f"AutoLR trial_{trial.trial_id} | no score: see the error above", highlight=False)
+        if trial.status != "COMPLETED":  # its error, if it was one, was printed without a name
+            why = "see the error above" if trial.message else "its objective is not a number"
+            self._console.print(f"AutoLR trial_{trial.trial_id} | no score: {why}", highlight=False)
         self._note_best(oracle)
         self._refresh()
 

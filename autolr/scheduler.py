@@ -156,7 +156,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._watch = RateWatch()
         self._warned_of_short = False
         self._tail: TailAverage | None = None
-        self._training_params: Any = None
+        self.in_training = False  # for who judges its cycles
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.schedule}>"
@@ -237,9 +237,9 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Start afresh: nothing is left of an earlier training."""
         check_assignable_rate(self.model)
         warn_of_optimizer(self.model)
-        self._training_params = self.params
         self._give_momentum_back()  # if that training was interrupted
         self._history = RateHistory()
+        self.in_training = True
         # Such an optimizer has put its own average into the model by the time training ends.
         restores = self.restore_weights and not averages_itself(self.model.optimizer)
         self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
@@ -345,8 +345,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         Where an epoch turns out shorter than planned, that cannot be told from a look at the model within one: its
         weights are averaged afterwards.
         """
-        in_training = self.params is self._training_params  # an `evaluate` of its own has others
-        if in_training and self._tail is not None and self._has_reached_end():
+        if self._tail is not None and self._has_reached_end():
             # The latest batches may not have been called back yet.
             self._close_cycle(max(self._trained(), self._batches_per_epoch or 0))
 
@@ -399,5 +398,6 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
+        self.in_training = False
         self._give_momentum_back()
         self._cycle_ends.training_ended()

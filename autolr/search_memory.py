@@ -83,9 +83,11 @@ class SearchMemory:
             verdict = GUESS
         self.verdicts[trial_id] = verdict or self.verdicts.get(trial_id, "")
 
-    def forget_test(self, trial_id: str) -> None:
-        """A trial has failed: whatever its range test saw, the rate is not to blame."""
+    def forget(self, trial_id: str) -> None:
+        """A trial has failed, and has no score that a rate could be to blame for; if it is tried again, that counts."""
         self.verdicts.pop(trial_id, None)
+        if trial_id in self.unassisted:
+            self.unassisted.remove(trial_id)
 
     def note_unassisted(self, trial_id: str) -> None:
         """A trial trains at the rate its model is compiled with, since AutoLR could not help it."""
@@ -105,7 +107,7 @@ class SearchMemory:
                 f"{len(guesses)} of {tested} range tests were too short for more than a guess, so luck had a part in "
                 "how well these trials did. Give trials more steps, by more epochs or smaller batches: by default, one "
                 "of 112 has room to try single rates (in a first rung of Hyperband of which the best go on, one of "
-                "249). `range_test_share=1.0` lets a test spend as many steps as its trial."
+                "249). Less than the default of `range_test_min_steps` or `range_test_steps` may be too little, too."
             )
         if doubtful:
             statuses = "; ".join(f"{status}: {_named(trials)}" for status, trials in sorted(doubtful.items()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from autolr.budget import trial_schedule
-from autolr.trial_values import DEFAULTS
+from autolr.trial_values import DEFAULTS, chosen
 
 # In epochs, half a decade apart. Cycles are stretched to fit the trial, and a cycle longer than the trial is one
 # cosine over all of it: whatever the budget, that plain schedule is in the space, and is what the default gives.
@@ -45,21 +44,13 @@ def missing_in(space: Any) -> list[str]:
     return [name for name in DEFAULTS if name not in known]
 
 
-def own_combinations(space: Any) -> float:
-    """How many models a search could build, at most: infinitely many where a range has no step.
-
-    Conditions are left aside, under which there are fewer.
-    """
-    own = [parameter for parameter in space.space if parameter.name not in DEFAULTS]
-    if any(parameter.get_config().get("step", 0) is None for parameter in own):
-        return math.inf
-    return math.prod(sum(1 for _ in parameter.values) for parameter in own)
-
-
-def held(names: Sequence[str]) -> str:
-    """How these of the schedule's hyperparameters can be held, in words."""
-    fixed = ", ".join(f"`hp.Fixed({name!r}, {DEFAULTS[name]})`" for name in names)
-    return f"hold them, in the `hyperparameters` of the tuner: {fixed}."
+def count_repeated(trials: Iterable[Any]) -> int:
+    """How many trials had a model that an earlier one had, on another schedule."""
+    models = [
+        {name: value for name, value in chosen(it.hyperparameters.values).items() if name not in DEFAULTS}
+        for it in trials
+    ]
+    return sum(model in models[:number] for number, model in enumerate(models))
 
 
 def fading(space: Any) -> list[str]:

@@ -237,6 +237,8 @@ def _check_fit_arguments(model: keras.Model, arguments: Mapping[str, Any]) -> No
         )
     try:
         inspect.signature(unassisted_fit(model)).bind_partial(**arguments)
+    except ValueError:  # a `fit` that does not tell what it takes
+        pass
     except TypeError as error:
         received = ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
         raise TypeError(

@@ -14,7 +14,7 @@ processor has instructions for it; in 28 they compute in float32. Each training 
 repeated, and several may share the seeds. A training of 16 epochs takes ten minutes on one core that has such
 instructions, one of 28 fifty minutes on one that has not (with `TF_ENABLE_ONEDNN_OPTS=1`, which TensorFlow sets by
 itself on some processors only). `--quick` takes 2,000 images, and writes to `method_table-quick/`. `--table` shows what
-is there.
+is there, with `--seeds` of these alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "method_table.png"
 PRECISION = {16: "mixed_bfloat16", 28: "float32"}  # by epochs
 EPOCHS = 16
+SEEDS = range(5)
 SNAPSHOTS = 3  # ends of cycles in an ensemble, as many as the tuners keep
 METHOD = {"cycle_length": 3, "mult_factor": 1.5, "lr_decay": 0.9}
 CYCLES = {  # of the arms that restart
@@ -139,18 +141,19 @@ def run(arm: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]], *, 
     return {**found, "seconds": round(time.perf_counter() - began)}
 
 
-def read(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """What is there, by arm, then by seed."""
+def read(folder: Path, seeds: Collection[int] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
+    """What is there, by arm, then by seed; of certain seeds, or of all."""
     results: dict[str, dict[str, Any]] = {arm: {} for arm in ARMS}
     for path in sorted(folder.glob("*.json")):
         arm, _, seed = path.stem.rpartition("-")
-        results[arm][seed] = json.loads(path.read_text(encoding="utf-8"))
+        if seeds is None or int(seed) in seeds:
+            results[arm][seed] = json.loads(path.read_text(encoding="utf-8"))
     return {arm: its for arm, its in results.items() if its}
 
 
-def table(folder: Path = RESULTS / "method_table") -> str:
+def table(folder: Path = RESULTS / "method_table", seeds: Collection[int] | None = None) -> str:
     """The table in Markdown: means and standard deviations over seeds, and paired tests."""
-    results = read(folder)
+    results = read(folder, seeds)
     lines = [
         "| rate | epoch by | seeds | test error, % | ÷ constant 1.0, by val_loss | paired p "
         "| ÷ constant 1.0, likewise | paired p | val_loss | val_accuracy, % | epoch |",
@@ -239,7 +242,7 @@ def main() -> None:
     """Work out what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="MNIST as Keras's `mnist.npz`")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 to 4)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="(default: to train with, 0 to 4; to show, all)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--epochs", type=int, choices=PRECISION, default=EPOCHS, help=f"(default: {EPOCHS})")
     parser.add_argument("--quick", action="store_true", help="a small part of the data, to see that all works")
@@ -253,13 +256,16 @@ def main() -> None:
         keras.mixed_precision.set_global_policy(PRECISION[options.epochs])
         data = load(options.data, options.quick)
         folder.mkdir(parents=True, exist_ok=True)
-        for seed in options.seeds:
+        for seed in options.seeds or SEEDS:
             for arm in options.arms:
                 path = folder / f"{arm}-{seed}.json"
                 if not path.exists():
                     found = run(arm, seed, data, epochs=options.epochs)
                     write_atomically(path, json.dumps(found, indent=1) + "\n")
                     print(f"seed {seed}, {arm}: {chosen(found, 'val_loss')}, {found.get('ensemble')}", flush=True)
+    if options.table and options.seeds:
+        print(table(folder, options.seeds))
+        return
     print(table(folder))
     if not options.quick and options.epochs == EPOCHS:  # of 28 there are too few yet to be shown
         fill("results.md", {"python benchmarks/method_table.py --table": table(folder)})

@@ -122,20 +122,6 @@ def test_a_training_resumed_where_a_tail_begins_ends_as_if_it_had_not_stopped(sh
     assert not np.allclose(unaveraged[0], whole.get_weights()[0])
 
 
-def test_an_evaluation_after_a_training_broken_off_in_a_tail_changes_no_weight():
-    class Break(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 9:  # the last of the epoch that ends the cycle
-                raise KeyboardInterrupt
-
-    model, schedule = one_weight(), SGDRScheduler(0.125, 0.125, cycle_length=1, tail_average=0.5)
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, schedule, Break(), epochs=1)
-    before = model.get_weights()
-    model.evaluate(X, Y, callbacks=[schedule], verbose=0)
-    assert_same_arrays(model.get_weights(), before)
-
-
 @pytest.mark.parametrize("several", [5, 10])
 def test_with_several_steps_per_execution_there_are_fewer_samples(several):
     model, spy = one_weight(steps_per_execution=several), AfterEachStep()

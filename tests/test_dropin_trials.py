@@ -915,7 +915,7 @@ def test_a_search_says_at_its_end_of_which_trials_the_bounds_were_in_doubt():
     assert doubtful.startswith("9 of 11 range tests found no bounds beyond doubt")
     assert "(failed: trial 10; small_fall: trials 2, 3, 4, 5, 6 and 3 more)" in doubtful
     for name in ("1", "10"):
-        memory.forget_test(name)  # failed: the rate is not to blame
+        memory.forget(name)  # failed: the rate is not to blame
     (doubtful,) = memory.summaries()
     assert doubtful.startswith("8 of 9 range tests found")
     assert "failed" not in doubtful
@@ -1104,7 +1104,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
 
 def test_a_search_without_an_objective_says_so(tmp_path, data):
     search = autolr.RandomSearch(lambda hp: plain(), max_trials=1, directory=tmp_path)
-    with pytest.raises(kt.errors.FatalValueError, match=r"`objective` must be .*Received: objective=None. Pass one"):
+    with pytest.raises(
+        kt.errors.FatalValueError, match=r"\(loss, val_loss\)\. Received: objective=None\. Pass one .*HyperModel\.fit"
+    ):
         search.search(*data, validation_split=0.25, epochs=1, verbose=0)
 
 
@@ -1302,6 +1304,17 @@ def test_a_frozen_layer_is_another_setup():
     before = compiled_setup(made, {})
     made.layers[0].trainable = False
     assert compiled_setup(made, {}) != before
+
+
+def test_what_decides_no_step_makes_no_other_setup():
+    made = sequential()
+    made.compile("sgd", "mse")
+
+    def setup(**arguments):
+        return compiled_setup(made, {"x": np.zeros((8, 6)), **arguments})
+
+    assert setup() == setup(batch_size=None, epochs=3, verbose=0, validation_data=(1, 2), validation_split=0.5)
+    assert len({setup(), setup(shuffle=False), setup(batch_size=4), setup(validation_split=0.5)}) == 4
 
 
 def test_losses_are_told_apart_by_defaults_that_are_given_by_name_alone():

@@ -132,6 +132,8 @@ def test_every_public_name_can_be_imported_and_is_documented(name):
 def test_who_looks_for_the_rest_of_keras_tuner_is_told_where_it_is():
     with pytest.raises(AttributeError, match=r"no attribute 'Objective'\. .*keep `keras_tuner\.Objective`"):
         autolr.Objective  # noqa: B018
+    with pytest.raises(AttributeError, match=r"it is `autolr\.with_auto_lr\(keras_tuner\.Tuner\)`"):
+        autolr.Tuner  # noqa: B018
     with pytest.raises(AttributeError, match=r"no attribute 'Nothing'\.$"):
         autolr.Nothing  # noqa: B018
 

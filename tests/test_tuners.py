@@ -21,7 +21,6 @@ import autolr
 from autolr import AutoLRMixin, AutoLRWarning, RangeTest, SGDRScheduler, sgdr_lr, with_auto_lr
 from autolr.records import TrialRecord
 from autolr.search_folder import read_search
-from autolr.search_space import own_combinations
 from autolr.trial_bounds import verdict_on
 from autolr.trial_summary import summarise
 
@@ -265,6 +264,7 @@ class TestEveryTuner:
     def test_summary_shows_bounds_and_schedule_of_every_trial(self, finished, capsys):
         finished.tuner.results_summary()
         lines = capsys.readouterr().out.splitlines()
+        assert "from_hyperparameters(hp)" in lines[-1]
         for trial in finished.trials:
             values = trial.hyperparameters.values
             found = f"Trial {trial.trial_id}: {values['autolr/min_lr']:.2e} to {values['autolr/max_lr']:.2e} ("
@@ -531,6 +531,7 @@ def test_executions_of_a_trial_share_one_range_test(tmp_path, data):
     assert len([line for line in found.said if "range test: " in line]) == 1
     assert len(found.rates) == 2
     assert found.rates[0] == found.rates[1]
+    assert [line.endswith(" (training 2 of the trial)") for line in found.said if "schedule: " in line] == [False, True]
     record = found.record(found.trials[0])
     assert record.training["fits"] == 2
     assert record.steps_tested == record.range_test["steps_spent"]
@@ -609,34 +610,34 @@ def two_or_more():
     return hp
 
 
-@pytest.mark.parametrize(("units", "most", "warns"), [([2, 4], 3, True), ([2, 4, 8], 3, False), ([2], 3, False)])
-def test_a_search_that_would_have_ended_with_its_few_models_says_so(tmp_path, units, most, warns):
-    def build_small(hp):
-        return ready(dense(hp.Choice("units", units)))
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", AutoLRWarning)
-        autolr.RandomSearch(build_small, "loss", max_trials=most, directory=tmp_path)
-        autolr.RandomSearch(build_small, "loss", max_trials=most, directory=tmp_path / "b", hyperparameters=held())
-    said = [str(warning.message) for warning in caught if "combinations" in str(warning.message)]
-    assert len(said) == warns
-    if warns:
-        assert "have 2 combinations, after which Keras Tuner would end" in said[0]
-        assert "`max_trials=3`" in said[0]
-        assert "`hp.Fixed('cycle_length', 100)`" in said[0]
-
-
-def test_ranges_without_a_step_have_no_end_of_models():
+@pytest.mark.parametrize(
+    ("units", "decays", "said"),
+    [
+        ([2, 4], [0.8, 0.9, 1.0], "4 of 6 trials had the model of an earlier one"),
+        ([2], [0.8, 0.9, 1.0], ""),
+        ([2, 4], [0.9], ""),
+    ],
+    ids=["few models", "one model", "held"],
+)
+def test_a_search_that_would_have_ended_with_its_few_models_says_so(tmp_path, data, units, decays, said):
     hp = kt.HyperParameters()
-    hp.Int("units", 1, 5)
-    hp.Boolean("wide")
-    hp.Fixed("depth", 2)
-    hp.Float("lr_decay", 0.5, 1.0)  # the schedule's
-    assert own_combinations(hp) == 10
-    hp.Float("rate", 0.0, 0.5, step=0.25)
-    assert own_combinations(hp) == 30
-    hp.Float("other", 0.0, 0.5)
-    assert own_combinations(hp) == np.inf
+    hp.Fixed("cycle_length", 1)
+    hp.Fixed("mult_factor", 1.0)
+    hp.Choice("lr_decay", decays)
+
+    class Untrained(kt.HyperModel):
+        def build(self, hp):
+            return ready(dense(hp.Choice("units", units)))
+
+        def fit(self, hp, model, *args, **kwargs):
+            return 1.0
+
+    found = search(tmp_path, data, Untrained(), objective=None, hyperparameters=hp, max_trials=6)
+    lines = [line for line in found.printed.splitlines() if "had the model of an earlier one" in line]
+    assert len(lines) == bool(said)
+    if said:
+        assert said in lines[0]
+        assert "`hp.Fixed`" in lines[0]
 
 
 class OwnLoop(kt.HyperModel):
