@@ -10,9 +10,11 @@ from typing import Any
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.records import record_in
 
-# For a convex loss the mean of predictions is at worst as bad as the mean of its members' losses: within twice the best
-# one's, what an end can do harm is little, and what it adds in other errors commonly more.
-WORST = 2.0
+# For a convex loss the mean of predictions is at worst as bad as the mean of its members' losses: of trials within
+# twice the best one's, what one can do harm is little, and what it adds in other errors commonly more.
+WORST_TRIAL = 2.0
+# Ends of one training err alike, so one that is worse hardly helps (`docs/results.md`).
+WORST_END = 1.1
 
 
 def near_the_best(trials: Sequence[Any], objective: Any) -> list[Any]:
@@ -24,15 +26,17 @@ def near_the_best(trials: Sequence[Any], objective: Any) -> list[Any]:
     several = hasattr(objective, "objectives")  # Keras Tuner takes the difference of their sums
     if not trials or several or objective.direction != "min" or trials[0].score <= 0:
         return list(trials)
-    return [trial for trial in trials if trial.score <= WORST * trials[0].score]
+    return [trial for trial in trials if trial.score <= WORST_TRIAL * trials[0].score]
 
 
 def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list[Path]:
-    """A trial's snapshots, without those whose loss was more than twice that of the best.
+    """A trial's snapshots, without those more than a tenth worse than the best of them.
 
-    An early cycle may end before the model has learned much, and each end counts the same in an ensemble. The loss is
-    that of validation, or of training where not all were validated; where it is not recorded or not positive, so that
-    twice means nothing, all are kept.
+    An early cycle may end before the model has learned much, and each end counts the same in an ensemble. How bad an
+    end is, the search's objective tells: itself if it is to be minimized, what it lacks to 1 if it is an accuracy or
+    another such share. If it is neither, or was not reported at each end, the loss tells, that of validation, or of
+    training where not all were validated. Of what is negative a tenth means nothing, and all are kept, as where nothing
+    is recorded.
 
     Args:
         folder: The trial's, with its record.
@@ -41,15 +45,19 @@ def best_ends(folder: Path, snapshots: Path, *, last: int | None = None) -> list
     """
     paths = snapshot_paths(snapshots)
     paths = paths[-last:] if last else paths
-    losses = _losses_at_ends(folder, paths)
-    known = [loss for loss in losses if loss is not None and not math.isnan(loss)]
-    if not known or min(known) <= 0:
-        return paths
-    return [path for path, loss in zip(paths, losses, strict=True) if loss is None or loss <= WORST * min(known)]
+    return [path for path, is_near in zip(paths, near_the_least(_badness(folder, paths)), strict=True) if is_near]
 
 
-def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
-    """The loss at each end, None where it is not recorded, as in a damaged record."""
+def near_the_least(values: Sequence[float | None], *, within: float = WORST_END) -> list[bool]:
+    """Which values are within so many times the least; all if that is negative, and those that are not known."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if not known or min(known) < 0:
+        return [True] * len(values)
+    return [value is None or value <= within * min(known) for value in values]
+
+
+def _badness(folder: Path, paths: Sequence[Path]) -> list[float | None]:
+    """How bad the model was at each end, None where it is not recorded, as in a damaged record."""
     record = record_in(folder)
     if record is None:
         return [None] * len(paths)
@@ -57,6 +65,18 @@ def _losses_at_ends(folder: Path, paths: Sequence[Path]) -> list[float | None]:
     logs = {epoch["epoch"]: epoch["logs"] for epoch in record.epochs}
     cycles = [cycle_of(path) for path in paths]
     found = [logs.get(edges[cycle] // record.per_epoch, {}) if cycle < len(edges) else {} for cycle in cycles]
-    # Not each epoch may have been validated, and losses of two kinds can't be compared. Of some nothing is known.
-    name = "val_loss" if all("val_loss" in its for its in found if its) else "loss"
-    return [float(its[name]) if name in its else None for its in found]
+
+    def values(name: str) -> list[float | None]:
+        return [float(its[name]) if name in its else None for its in found]
+
+    def is_everywhere(name: str) -> bool:  # not each epoch may have been validated; of some nothing is known
+        return all(name in its for its in found if its)
+
+    objective = record.objective or {"name": "", "direction": ""}
+    if is_everywhere(objective["name"]):
+        scores = values(objective["name"])
+        if objective["direction"] == "min":
+            return scores
+        if all(score is None or 0 <= score <= 1 for score in scores):
+            return [None if score is None else 1 - score for score in scores]
+    return values("val_loss" if is_everywhere("val_loss") else "loss")

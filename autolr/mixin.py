@@ -349,13 +349,14 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     def get_best_ensemble(self, num_trials: int = 1, *, last: int | None = None) -> Any:
         """The snapshot ensemble of the best trials: a model that averages what their last ends of cycles predict.
 
-        Which trials are best is decided as `get_best_models` does. Of a trial's ends, those whose loss was more than
-        twice that of the best of them are left out, since a short early cycle may end before the model has learned
-        much; and so are trials whose score is more than twice the best, where one objective is minimized. A trial that
-        trained in a single cycle has a single snapshot, its last epoch. One without any, because it was stopped within
-        its first cycle say, counts with its best epoch, as in `get_best_models`. One whose weights are not finite is
-        left out, with a warning: it has a score where NaN is taken for the first class. With several executions in a
-        trial, it is the last one's snapshots.
+        Which trials are best is decided as `get_best_models` does. Of a trial's ends, those more than a tenth worse
+        than the best of them are left out, by the objective (of an accuracy, by what it lacks to 1) or else by the
+        loss, since a short early cycle may end before the model has learned much; and so are trials whose score is more
+        than twice the best, where one objective is minimized. A trial that trained in a single cycle has a single
+        snapshot, its last epoch. One without any, because it was stopped within its first cycle say, counts with its
+        best epoch, as in `get_best_models`. One whose weights are not finite is left out, with a warning: it has a
+        score where NaN is taken for the first class. With several executions in a trial, it is the last one's
+        snapshots.
 
         Args:
             num_trials: Average the ensembles of so many of the best trials; each counts the same. Different

@@ -75,7 +75,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from search_arms import make_tuner
 
     import autolr
-    from autolr.cycle_ends import snapshot_paths
+    from autolr.best_ends import best_ends
     from autolr.trial import SNAPSHOTS
 
     sizes = QUICK if job["quick"] else FULL
@@ -117,9 +117,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                     "test_error": test_error(predicted, y) if scored else 100.0,
                 }
             )
-            snapshots = Path(tuner.get_trial_dir(trial.trial_id)) / SNAPSHOTS
-            if scored and snapshot_paths(snapshots):
-                predicted = autolr.snapshot_ensemble(model, snapshots).predict(x, batch_size=500, verbose=0)
+            its = Path(tuner.get_trial_dir(trial.trial_id))
+            if scored and (ends := best_ends(its, its / SNAPSHOTS)):
+                predicted = autolr.snapshot_ensemble(model, ends).predict(x, batch_size=500, verbose=0)
             predictions.append(predicted)
     return {**job, "seconds": round(seconds), "trials": trials, "ensembles": ensembles(trials, predictions, y)}
 
@@ -127,8 +127,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 def ensembles(trials: list[dict[str, Any]], predictions: list[np.ndarray], y: np.ndarray) -> list[list[float]]:
     """After each trial, the test errors of the best 1 to 5 trials' averaged predictions, chosen by validation error.
 
-    A trial of autolr gives the average of its cycles' ends, what `get_best_ensemble(num_trials=...)` does; one of a
-    rival its best epoch.
+    A trial of autolr gives the average of its cycles' best ends, what `get_best_ensemble(num_trials=...)` does; one of
+    a rival its best epoch.
     """
     validation = np.array([trial["validation_error"] for trial in trials])
     errors = []

@@ -220,6 +220,7 @@ def test_what_no_copy_can_have_stays_in_an_ensemble(tmp_path, data, share, warne
     x, y = data
     search = tuner(tmp_path, build=inside(share(data)))
     search.search(x, y, validation_split=0.25, epochs=2, batch_size=8, verbose=0)
+    (tmp_path / "search" / "trial_0" / "autolr.json").unlink()  # without it both ends are kept, whatever their losses
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", autolr.AutoLRWarning)
         found = search.get_best_ensemble().predict(x, verbose=0)
@@ -392,7 +393,7 @@ def test_ends_of_cycles_that_are_much_worse_are_left_out(tmp_path):
     folder = tmp_path / "search" / "trial_0"
     assert len(snapshot_paths(folder / "cycles")) == 3
     losses = [float(epoch["logs"]["val_loss"]) for epoch in TrialRecord.read(folder).training["epochs"]]
-    kept = [n for n, loss in enumerate(losses, start=1) if loss <= 2 * min(losses)]
+    kept = [n for n, loss in enumerate(losses, start=1) if loss <= 1.1 * min(losses)]
     assert 1 not in kept
     assert [cycle_of(path) for path in best_ends(folder, folder / "cycles")] == kept
     model, ensemble = search.get_best_models()[0], search.get_best_ensemble()
@@ -446,19 +447,49 @@ def test_an_ensemble_needs_no_checkpoint_but_its_absence_is_told(tmp_path, data)
 @pytest.mark.parametrize(
     ("losses", "kept"),
     [
-        ([0.5, 0.3, 0.2], [2, 3]),
-        ([0.4, 0.3, 0.2], [1, 2, 3]),
-        (["nan", 0.3, 0.2], [2, 3]),
+        ([0.5, 0.21, 0.2], [2, 3]),
+        ([0.21, 0.2, 0.21], [1, 2, 3]),
+        ([0.2, 0.3, 0.4], [1]),
+        (["nan", 0.21, 0.2], [2, 3]),
         (["nan", "nan", "nan"], [1, 2, 3]),
         ([-1.0, -3.0, -9.0], [1, 2, 3]),
-        ([5.0, 1.0, 0.0], [1, 2, 3]),
-        (["inf", 2.0, 1.0], [2, 3]),
+        ([5.0, 0.0, 0.0], [2, 3]),
+        (["inf", 2.1, 2.0], [2, 3]),
     ],
 )
 @pytest.mark.parametrize("name", ["val_loss", "loss"])
 def test_which_ends_are_left_out(tmp_path, losses, kept, name):
     epochs = [{"epoch": 2 * n, "step": 20 * n, "logs": {name: loss}} for n, loss in enumerate(losses, start=1)]
     write_record(tmp_path, edges=[0, 20, 40, 60], epochs=epochs)
+    for n in (1, 2, 3):
+        (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
+    assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == kept
+
+
+@pytest.mark.parametrize(
+    ("objective", "kept"),
+    [
+        (("val_accuracy", "max"), [2, 3]),  # errors of 0.3, 0.1 and 0.105
+        (("val_error", "min"), [1]),
+        (("val_count", "max"), [1, 2]),  # no share: the loss decides
+        (("val_other", "max"), [1, 2]),  # not reported in each
+        (("elsewhere", "min"), [1, 2]),
+        (None, [1, 2]),
+    ],
+)
+def test_the_objective_decides_which_ends_are_left_out(tmp_path, objective, kept):
+    logs = {
+        "val_loss": [0.2, 0.21, 0.4],  # too sure of itself in the end
+        "val_accuracy": [0.7, 0.9, 0.895],
+        "val_error": [1.0, 2.0, 3.0],
+        "val_count": [1.0, 2.0, 9.0],
+    }
+    epochs = [
+        {"epoch": n, "step": 10 * n, "logs": {name: values[n - 1] for name, values in logs.items()}} for n in (1, 2, 3)
+    ]
+    epochs[0]["logs"]["val_other"] = 0.9
+    named = objective and dict(zip(("name", "direction"), objective, strict=True))
+    write_record(tmp_path, edges=[0, 10, 20, 30], epochs=epochs, objective=named)
     for n in (1, 2, 3):
         (tmp_path / f"cycle-{n:04d}.weights.h5").touch()
     assert [cycle_of(path) for path in best_ends(tmp_path, tmp_path)] == kept

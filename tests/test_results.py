@@ -9,6 +9,7 @@ import annealing
 import batchnorm
 import bounds
 import costs
+import cycle_ends
 import documents
 import method_table
 import numpy as np
@@ -35,7 +36,7 @@ def test_the_tables_of_searches_are_those_of_the_results():
         assert shown(command) == table
 
 
-@pytest.mark.parametrize("benchmark", [annealing, method_table], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("benchmark", [annealing, cycle_ends, method_table], ids=lambda module: module.__name__)
 def test_the_table_of_a_benchmark_is_that_of_its_results(benchmark):
     assert shown(f"python benchmarks/{benchmark.__name__}.py --table") == benchmark.table()
 
