@@ -28,7 +28,7 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
 
     Raises:
         ValueError: If `scheduler` is something else, or `patience` is no whole number of 0 or more; when training
-            begins, without a scheduler.
+            begins, without a scheduler, or with one that takes no part in it.
 
     Example:
     ```python
