@@ -72,8 +72,7 @@ def _badness(folder: Path, paths: Sequence[Path]) -> list[float | None]:
     def is_everywhere(name: str) -> bool:  # not each epoch may have been validated; of some nothing is known
         return all(name in its for its in found if its)
 
-    objective = record.objective or {"name": "", "direction": ""}
-    if is_everywhere(objective["name"]):
+    if (objective := record.objective) and is_everywhere(objective["name"]):
         scores = values(objective["name"])
         if objective["direction"] == "min":
             return scores

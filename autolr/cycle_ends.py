@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from autolr.errors import warn
+from autolr.errors import invalid, warn
 from autolr.files import check_space, written_aside
 from autolr.variables import array_of
 
@@ -89,6 +89,19 @@ class CycleEnds:
         before, now = self._logs[monitor], logs[monitor]
         if now > before or math.isnan(now) > math.isnan(before):
             self._model.set_weights(self.weights)
+
+
+def check_snapshot_folder(folder: Any) -> Path | None:
+    """Where snapshots are kept, None for nowhere; an empty name would be the working directory.
+
+    Raises:
+        ValueError: If it is neither a path nor None.
+    """
+    if folder is None:
+        return None
+    if not (isinstance(folder, str | os.PathLike) and os.fspath(folder)):
+        raise invalid("snapshot_folder", "be a folder", folder, "None keeps no snapshots.")
+    return Path(folder)
 
 
 def has_non_finite_weights(model: keras.Model) -> bool:

@@ -24,10 +24,10 @@ from autolr.objective_check import ObjectiveCheck
 from autolr.progress import progress_for
 from autolr.records import in_words, note_start, note_stop, objective_of, record_in
 from autolr.search_memory import Options, SearchMemory
-from autolr.search_space import CHOICES, add_schedule, count_repeated, fading, missing_in
+from autolr.search_space import add_schedule, describe_grid, fading, missing_in, sum_up_repeated
 from autolr.trial import AssistedTrial
 from autolr.trial_summary import summarise
-from autolr.trial_values import DEFAULTS, MIN_LR, TAIL_AVERAGE
+from autolr.trial_values import MIN_LR, TAIL_AVERAGE
 
 
 class AutoLRMixin(compat_tuner.TunerSeams):
@@ -176,13 +176,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         if added := add_schedule(space, may_add=may_add):
             self.oracle.update_space(space)
         if added and isinstance(self.oracle, kt.oracles.GridSearchOracle):
-            self._autolr_memory.warn_once(
-                "grid",
-                f"The grid gets AutoLR's {', '.join(f'`{name}`' for name in added)}, too: each combination of the "
-                f"others is tried with all {math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which "
-                "are the same in short trials. To leave the grid as it is, hold them, in the `hyperparameters` of the "
-                f"tuner: {', '.join(f'`hp.Fixed({name!r}, {DEFAULTS[name]})`' for name in added)}.",
-            )
+            self._autolr_memory.warn_once("grid", describe_grid(added))
         for parameter in fading(space):
             self._autolr_memory.warn_once(
                 "fading",
@@ -234,7 +228,9 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
-            for summary in [*self._autolr_memory.summaries(), *self._autolr_sum_up_space()]:
+            is_random = type(self.oracle) is kt.oracles.RandomSearchOracle
+            repeated = sum_up_repeated(self.oracle.trials.values()) if is_random else []
+            for summary in [*self._autolr_memory.summaries(), *repeated]:
                 progress.sum_up(summary)
             if self._autolr_watch is not None and self._autolr_watch.given_up is not None:
                 raise self._autolr_watch.given_up
@@ -246,18 +242,6 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             if by_hand:
                 progress.interrupted(str(self.project_dir))
             raise
-
-    def _autolr_sum_up_space(self) -> list[str]:
-        """What is to be said of a random search that Keras Tuner would have ended when its few models were tried."""
-        trials = list(self.oracle.trials.values()) if type(self.oracle) is kt.oracles.RandomSearchOracle else []
-        repeated = count_repeated(trials)
-        if 2 * repeated <= len(trials) or repeated + 1 == len(trials):  # of a single model schedules are searched
-            return []
-        return [
-            f"{repeated} of {len(trials)} trials had the model of an earlier one, on another schedule: a random search "
-            "ends when a small space is used up, and schedules are a part of it now. To have each model once, hold "
-            "`cycle_length`, `mult_factor` and `lr_decay` (`hp.Fixed`, in the `hyperparameters` of the tuner)."
-        ]
 
     def on_trial_begin(self, trial: Any) -> None:
         """Show which trial it is."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from autolr.averaging import TailAverage, averages_itself, check_tail_average
-from autolr.cycle_ends import CycleEnds
+from autolr.cycle_ends import CycleEnds, check_snapshot_folder
 from autolr.cycles import place
 from autolr.errors import check_count, check_optional_count, invalid
 from autolr.momentum import CycledMomentum, check_momentum
@@ -145,9 +144,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self.momentum = momentum
         self.restore_weights = restore_weights
         self.tail_average = float(tail_average)
-        if not (snapshot_folder is None or (isinstance(snapshot_folder, str | os.PathLike) and str(snapshot_folder))):
-            raise invalid("snapshot_folder", "be a folder", snapshot_folder, "None keeps no snapshots.")
-        self.snapshot_folder = None if snapshot_folder is None else Path(snapshot_folder)
+        self.snapshot_folder = check_snapshot_folder(snapshot_folder)
         self.num_snapshots = check_count(
             "num_snapshots", num_snapshots, hint="Without a `snapshot_folder` none are kept."
         )

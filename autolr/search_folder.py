@@ -8,7 +8,6 @@ that there is no search in it at all. What could not be read is said in `problem
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import statistics
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autolr.errors import RecordError
+from autolr.json_parts import as_dict, as_list, as_number, as_time, read_json
 from autolr.records import FILE_NAME, STOPPED, TrialRecord, holds, in_words
 from autolr.trial_values import PREFIX
 
@@ -197,8 +197,8 @@ def read_search(directory: Source) -> Search:
         RecordError: If there is no search in `directory`, or more than one.
     """
     folder = find_project(directory)
-    oracle, problems = _read_json(folder / "oracle.json")
-    order = [str(name) for name in _list(oracle.get("start_order"))]
+    oracle, problems = read_json(folder / "oracle.json")
+    order = [str(name) for name in as_list(oracle.get("start_order"))]
     found = {path.name.removeprefix("trial_"): path for path in folder.glob("trial_*") if path.is_dir()}
     names = [name for name in order if name in found] + sorted(set(found) - set(order))
     assisted = any((path / FILE_NAME).exists() for path in found.values())
@@ -213,14 +213,14 @@ def read_search(directory: Source) -> Search:
     scored_by = {in_words(it.objective) for it in scored if it.objective}
     if len(scored_by) > 1:
         problems.append(f"Trials were scored by different objectives: {', '.join(sorted(scored_by))}.")
-    display = _dict(oracle.get("display"))
+    display = as_dict(oracle.get("display"))
     # A trial that has just ended may still be listed: Keras Tuner saves before it crosses it out.
     running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
-    ongoing = {str(tuner): str(name) for tuner, name in _dict(oracle.get("ongoing_trials")).items()}
+    ongoing = {str(tuner): str(name) for tuner, name in as_dict(oracle.get("ongoing_trials")).items()}
     last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
     silence = time.time() - last_write
     stopped = (folder / STOPPED).exists()
-    error = _read_json(folder / STOPPED)[0].get("error")
+    error = read_json(folder / STOPPED)[0].get("error")
     if stopped and error:
         problems.append(f"The search was ended by an error: {error}")
     return Search(
@@ -232,7 +232,7 @@ def read_search(directory: Source) -> Search:
         direction=direction,
         trials=trials,
         ongoing={tuner: name for tuner, name in ongoing.items() if name in running},
-        started=_time(display.get("search_start")),
+        started=as_time(display.get("search_start")),
         last_write=last_write,
         problems=tuple(problems),
     )
@@ -258,9 +258,9 @@ def _is_project(folder: Path) -> bool:
 
 def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     """A trial of a search in which others have a record of autolr (`assisted`), or none has."""
-    state, problems = _read_json(folder / "trial.json")
-    values = _dict(_dict(state.get("hyperparameters")).get("values"))
-    metrics, directions = _metrics(_dict(_dict(state.get("metrics")).get("metrics")))
+    state, problems = read_json(folder / "trial.json")
+    values = as_dict(as_dict(state.get("hyperparameters")).get("values"))
+    metrics, directions = _metrics(as_dict(as_dict(state.get("metrics")).get("metrics")))
     record = None
     try:
         record = TrialRecord.read(folder)
@@ -284,7 +284,7 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
     return Trial(
         trial_id=name,
         status=str(state.get("status") or UNREADABLE),
-        score=_number(state.get("score")),
+        score=as_number(state.get("score")),
         message=str(state.get("message") or ""),
         values=values,
         metrics=metrics,
@@ -298,11 +298,13 @@ def _metrics(configs: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, st
     """Value and direction of each metric: Keras Tuner keeps that of each execution's epoch of the best objective."""
     best, directions = {}, {}
     for name, config in configs.items():
-        direction = _dict(config).get("direction")
+        direction = as_dict(config).get("direction")
         means = []
-        for observation in _list(_dict(config).get("observations")):
+        for observation in as_list(as_dict(config).get("observations")):
             values = [
-                number for value in _list(_dict(observation).get("value")) if (number := _number(value)) is not None
+                number
+                for value in as_list(as_dict(observation).get("value"))
+                if (number := as_number(value)) is not None
             ]
             if values:
                 means.append(sum(values) / len(values))
@@ -349,7 +351,7 @@ def _state(trials: Sequence[Trial], *, patient: bool, bears_failures: bool) -> s
 
 def _patience(display: Mapping[str, Any], folder: Path) -> float:
     """Three times as long as the longest trial: until the next began, or it wrote last, as before a pause."""
-    times = {str(name): _time(moment) for name, moment in _dict(display.get("trial_start")).items()}
+    times = {str(name): as_time(moment) for name, moment in as_dict(display.get("trial_start")).items()}
     begun = sorted((moment.timestamp(), name) for name, moment in times.items() if moment)
     lengths = [
         min(end, _last_write(folder.glob(f"trial_{escape(name)}/*"))) - start
@@ -366,38 +368,3 @@ def _last_write(paths: Iterable[Path]) -> float:
         except OSError:  # gone in the meantime: a search is writing
             continue
     return max(written)
-
-
-def _read_json(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The object in a file, and what is wrong with it: then the object is empty."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}, [f"{path.name} is missing."]
-    except (OSError, ValueError, RecursionError) as error:
-        return {}, [f"{path.name} cannot be read ({error}): it may be half written."]
-    return (content, []) if isinstance(content, dict) else ({}, [f"{path.name} is not Keras Tuner's."])
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    except OverflowError:  # a whole number that no float can hold
-        return math.inf if value > 0 else -math.inf
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value)
-        moment.timestamp()
-    except (TypeError, ValueError, OverflowError):  # the last two, too, of a moment that no clock can show
-        return None
-    return moment

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autolr.budget import trial_schedule
@@ -44,13 +45,33 @@ def missing_in(space: Any) -> list[str]:
     return [name for name in DEFAULTS if name not in known]
 
 
-def count_repeated(trials: Iterable[Any]) -> int:
-    """How many trials had a model that an earlier one had, on another schedule."""
+def describe_grid(added: Sequence[str]) -> str:
+    """What a grid becomes by the hyperparameters that were added, and how to leave it as it is."""
+    return (
+        f"The grid gets AutoLR's {', '.join(f'`{name}`' for name in added)}, too: each combination of the others is "
+        f"tried with all {math.prod(len(CHOICES[name]) for name in added)} of theirs, many of which are the same in "
+        "short trials. To leave the grid as it is, hold them, in the `hyperparameters` of the tuner: "
+        f"{', '.join(f'`hp.Fixed({name!r}, {DEFAULTS[name]})`' for name in added)}."
+    )
+
+
+def sum_up_repeated(trials: Iterable[Any]) -> list[str]:
+    """What is to be said of a random search in which most trials had the model of an earlier one; nothing of another.
+
+    Keras Tuner would perhaps have ended it when its few models were tried. Of a single model schedules are searched.
+    """
     models = [
         {name: value for name, value in chosen(it.hyperparameters.values).items() if name not in DEFAULTS}
         for it in trials
     ]
-    return sum(model in models[:number] for number, model in enumerate(models))
+    repeated = sum(model in models[:number] for number, model in enumerate(models))
+    if 2 * repeated <= len(models) or repeated + 1 == len(models):
+        return []
+    return [
+        f"{repeated} of {len(models)} trials had the model of an earlier one, on another schedule: a random search "
+        "ends when a small space is used up, and schedules are a part of it now. To have each model once, hold "
+        "`cycle_length`, `mult_factor` and `lr_decay` (`hp.Fixed`, in the `hyperparameters` of the tuner)."
+    ]
 
 
 def fading(space: Any) -> list[str]:

@@ -82,12 +82,13 @@ VARIANTS = {
 
 
 def data() -> dict[str, Any]:
-    """Images for training and for scoring that no search uses."""
+    """Images for training, for scoring and for validation that no search uses."""
     images = fashion(60_000, 10_000)
     order = np.random.default_rng(0).permutation(60_000)[FULL["train"] + FULL["validation"] :]  # as in `load`
-    train, scored = order[: FULL["train"]], order[FULL["train"] :][:SCORED]
+    cuts = np.cumsum([FULL["train"], SCORED, FULL["validation"]])
+    parts = zip(("train", "scored", "validation"), np.split(order[: cuts[-1]], cuts[:-1]), strict=True)
     x = shrink(images.x_train, PIXELS)
-    return {"train": (x[train], images.y_train[train]), "scored": (x[scored], images.y_train[scored])}
+    return {name: (x[part], images.y_train[part]) for name, part in parts}
 
 
 def make_model(number: int) -> tuple[keras.Model, dict[str, Any]]:

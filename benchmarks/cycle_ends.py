@@ -23,10 +23,9 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from annealing import PIXELS, RESULTS, SCORED, make_model
+from annealing import RESULTS, data, make_model
 from documents import fill
-from search import FULL, shrink, test_error
-from task_data import fashion
+from search import FULL, test_error
 
 import autolr
 from autolr.best_ends import near_the_least
@@ -55,16 +54,6 @@ PLANS = {
     "36 epochs, four equal cycles": Plan(9, 1.0, epochs=36),
     "36 epochs, cycles from 5, each twice as long": Plan(5, 2.0, epochs=36),
 }
-
-
-def data() -> dict[str, Any]:
-    """Images for training, for validation and for scoring that no search uses."""
-    images = fashion(60_000, 10_000)
-    order = np.random.default_rng(0).permutation(60_000)[FULL["train"] + FULL["validation"] :]  # as in `annealing.py`
-    cuts = np.cumsum([FULL["train"], SCORED, FULL["validation"]])
-    parts = zip(("train", "scored", "validation"), np.split(order[: cuts[-1]], cuts[:-1]), strict=True)
-    x = shrink(images.x_train, PIXELS)
-    return {name: (x[part], images.y_train[part]) for name, part in parts}
 
 
 def train(number: int, plan: Plan, images: dict[str, Any]) -> dict[str, Any]:

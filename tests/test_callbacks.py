@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import pickle
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from helpers import RateSpy, assert_same_arrays, compiled, one_weight, sequentia
 
 from autolr import AutoLRWarning, CycleEarlyStopping, LRFinder, RangeTest, SGDRScheduler, sgdr_lr
 from autolr.cycles import fitted_edges
+from autolr.model_state import ModelState
 
 ON_JAX = keras.backend.backend() == "jax"
 
@@ -436,6 +438,17 @@ class TestCycleEarlyStopping:
     def test_it_needs_a_scheduler(self):
         with pytest.raises(ValueError, match=r"^Argument `scheduler` must .*Received: scheduler=None"):
             fit(one_weight(), CycleEarlyStopping())
+
+
+def test_a_finder_that_has_ended_keeps_no_copy_of_the_model():
+    def states():
+        gc.collect()
+        return {id(it) for it in gc.get_objects() if isinstance(it, ModelState)}
+
+    before, model, finder = states(), one_weight(), LRFinder(num_steps=10)
+    model.fit(np.ones((40, 1)), np.ones((40, 1)), batch_size=4, epochs=9, verbose=0, callbacks=[finder])
+    assert len(finder.result) > 0
+    assert states() <= before
 
 
 def test_a_preview_shows_the_schedule_of_a_training():

@@ -19,7 +19,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 WITHOUT_KERAS = [
     *("errors", "cycles", "sgdr", "bounds", "bursts", "curve", "divergence", "records", "trial_values", "plots"),
-    *("record_check", "search_folder", "charts", "training_chart", "report_views", "report", "cli"),
+    *("record_check", "json_parts", "search_folder", "charts", "training_chart", "report_views", "report", "cli"),
 ]
 WITH_KERAS_TUNER = {"compat_tuner", "mixin", "objective_check", "tuners"}
 

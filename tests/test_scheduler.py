@@ -546,7 +546,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path):
     assert (tmp_path / "cycle-best.weights.h5").read_text() == "mine"
 
 
-@pytest.mark.parametrize("floats", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("floats", ["float16", "bfloat16", "float32", "float64"])
 def test_a_rate_of_few_digits_is_nobody_elses(floats):
     before = keras.config.floatx()
     keras.config.set_floatx(floats)
@@ -556,6 +556,8 @@ def test_a_rate_of_few_digits_is_nobody_elses(floats):
         assert not has_rate(model.optimizer, 0.02)
         model.optimizer.learning_rate = 1e-7  # a range test's first: in half precision hardly a number
         assert has_rate(model.optimizer, 1e-7)
+        model.optimizer.learning_rate = 1e-42  # below what even single precision can hold
+        assert has_rate(model.optimizer, 1e-42)
         model.optimizer.learning_rate = 0.01
         with warnings.catch_warnings():
             warnings.simplefilter("error", AutoLRWarning)
