@@ -46,8 +46,9 @@ def find_bounds(
     4. From the fall, `max_lr` is `max_ratio` times that, or more where the fall is beyond doubt (4.5 standard errors of
        the noise) and the rise far off: the 200th part of the rate at which the loss rises, or of the last rate if it
        does not; but at most the `margin`-th part of it.
-    5. From the rise, `max_lr` is a twentieth of the rate at which the loss leaves its starting level. The weaker the
-       fall, the more this counts: in log-rate, a fall of `z` standard errors counts `1 - exp(-z / 5)`, this the rest.
+    5. From the rise, `max_lr` is 1.25 decades below the rate at which the loss leaves its starting level (an 18th).
+       The weaker the fall, the more this counts: in log-rate, a fall of `z` standard errors counts `1 - exp(-z / 5)`,
+       this the rest.
     6. `min_lr` stays between half of `max_lr` and its `max_ratio`-th part, and at least halfway (in log-rate) from the
        sweep's start to it.
 

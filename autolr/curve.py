@@ -38,8 +38,8 @@ class RangeTest:
         bursts: Short trainings at single rates that confirmed or mended what the sweep suggests, each a named tuple
             `(lr, change, steps)`. `change` is the mean loss after the burst's first third, less that of the untrained
             model: negative if it learned, infinite if it diverged.
-        normalized: Whether BatchNormalization follows most of the model's weights, so that `max_lr` is doubled once
-            bursts have seen it learn at a settled pace.
+        normalized: Whether BatchNormalization follows at least every second layer that has weights, so that `max_lr` is
+            doubled once bursts have seen it learn at a settled pace.
 
     Raises:
         ValueError: If `lrs` and `losses` are not one-dimensional, equally long and of numbers, `steps_spent` is no

@@ -34,7 +34,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
     """Adds AutoLR to a Keras Tuner tuner class; put it first among the base classes.
 
     Before each trial trains, a learning-rate range test runs on its freshly built model, which is then put back
-    exactly as it was; the trial trains on cosine annealing with warm restarts between the bounds that the test found.
+    exactly as it was; the trial trains on cosine annealing with warm restarts between the bounds that the test found
+    (in later rungs of `Hyperband`, between those of the trial that it goes on from).
     Whatever rate the model was compiled with is not used. Three hyperparameters join the search space unless they are
     there already: `cycle_length` (epochs, 1 to 100), `mult_factor` (1 to 2) and `lr_decay` (0.8 to 1). Declare one of
     the same name in the build function or in `hyperparameters=` to choose another range, or hold it with `hp.Fixed`.

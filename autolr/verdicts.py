@@ -24,7 +24,7 @@ STATUSES: Mapping[str, str] = {
 
 ADVICE = {
     "ok": "Use the bounds.",
-    "never_fell": "max_lr is a guess from the rate at which the loss leaves its level: about a twentieth of that, or "
+    "never_fell": "max_lr is a guess from the rate at which the loss leaves its level: about an 18th of that, or "
     "less or more where there was a faint fall. Sweep more slowly (`num_steps`; in a tuner, longer trials or a larger "
     "`range_test_share`), or use a larger batch. A model that is already trained looks like this, too: it has little "
     "left to fall.",
@@ -43,7 +43,7 @@ ADVICE = {
     "non_finite": "The bounds stay below the first non-finite loss. If that is the sweep's first, no rate helps, and "
     "the bounds mean nothing: check the data and the loss for NaN. If not, bring inputs and "
     "targets to a scale of one or so, or lower the first rate (`start_lr` of `range_test`; a tuner's is fixed).",
-    "too_noisy": "The bounds are a guess: max_lr is a twentieth of the sweep's last rate. Sweep more slowly "
+    "too_noisy": "The bounds are a guess: max_lr is an 18th of the sweep's last rate. Sweep more slowly "
     "(`num_steps`; in a tuner, longer trials or a larger `range_test_share`), or use a larger batch.",
 }
 

@@ -71,7 +71,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         default="sample",
-        help="'sample' (bundled), 'keras' (downloads MNIST), or a .npz file (default: sample)",
+        help="'sample' (bundled), 'keras' (downloads MNIST), or a .npz file with x_train, y_train, x_test and y_test: "
+        "8-bit pixels, and whole numbers for the classes (default: sample)",
     )
     parser.add_argument("--tuner", choices=TUNERS, default="random", help="(default: random)")
     parser.add_argument(
@@ -236,7 +237,7 @@ def make_tuner(data: dict[str, np.ndarray], out: Path, options: argparse.Namespa
         lambda hp: build_model(hp, shape, classes),
         objective="val_accuracy",
         executions_per_trial=options.executions,
-        seed=options.seed,
+        seed=options.seed,  # 0 is none to Keras Tuner, which then draws one from Python's generator, seeded as well
         directory=str(out),
         project_name="search",
         **size,

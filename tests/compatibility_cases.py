@@ -50,14 +50,6 @@ tests promise: the same rates at every step, and training after a range test bit
   the rate moves alone, and a warning says so;
 - the tuners are not tested.
 
-## Options
-
-`rate_callbacks="keep"` leaves a trial with a `ReduceLROnPlateau`, a `LearningRateScheduler` or another callback that
-sets the rate to that callback. `reuse_bounds=True` lets trials of one `search` call that differ in their schedule alone
-share the bounds the first of them found. It is off by default: `benchmarks/search_overhead.py --part reuse` measures
-that it saves 20 % of the steps and 8 % of the CPU time, while bounds measured nine times for one architecture on
-short, noisy trials lay a factor of 1.5 apart. One such measurement should not decide for all trials.
-
 ## Kills, and many machines
 
 Searches whose processes are killed are tested in `tests/test_dropin_resume.py`, chief and workers in
