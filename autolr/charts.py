@@ -135,4 +135,4 @@ def loss_limits(losses: npt.NDArray[Any], smoothed: npt.NDArray[Any]) -> tuple[f
 
 def thinned(length: int, most: int) -> Any:
     """Indices of at most so many of `length` points, evenly, the first and the last among them."""
-    return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)) if length else slice(0)
+    return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int))

@@ -98,6 +98,27 @@ def learning_rate_source(optimizer: Any) -> Any:
     return inner._learning_rate
 
 
+def config_without_rate(optimizer: Any) -> dict[str, Any]:
+    """An optimizer's config with any number as its rate: a schedule of the user's own may have no config."""
+    inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
+    own = {} if is_multi_optimizer(inner) else {"_learning_rate": inner._learning_rate}
+    vars(inner).update(dict.fromkeys(own, 0.001))
+    try:
+        config: dict[str, Any] = optimizer.get_config()
+    finally:
+        vars(inner).update(own)
+    return config
+
+
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """What a model's `compile` was given, as it was given; nothing if it was not compiled.
+
+    The public `get_compile_config` writes all of it down, and fails where one thing cannot be.
+    """
+    compiled = getattr(model, "_compile_config", None)
+    return dict(compiled.config) if model.compiled and compiled is not None else {}
+
+
 def replace_optimizer(model: Any, optimizer: Any) -> None:
     """Give a compiled model another optimizer, also in what is saved of how it was compiled.
 

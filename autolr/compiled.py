@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from autolr import compat
 from autolr.errors import library_of, warn
 
 
 def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
     """Compile for `evaluate`; a model like this is not trained any further, so its optimizer does not matter."""
-    config = model.get_compile_config() if model.compiled else None
-    if not config:
+    given = compat.compile_arguments(model)
+    if not given:
         return other
     lost: list[str] = []
     loss = model.loss
     if isinstance(loss, dict):  # Keras sorts its keys; `evaluate` gives the losses in the order given to `compile`
-        loss = {name: loss[name] for name in config.get("loss", loss)}
-    other.compile(
-        "sgd",
-        loss=loss,
-        loss_weights=keras.saving.deserialize_keras_object(config.get("loss_weights")),
-        metrics=_for_ends(other, _metrics(config.get("metrics"), lost)),
-        weighted_metrics=_for_ends(other, _metrics(config.get("weighted_metrics"), lost)),
-    )
+        loss = {name: loss[name] for name in given.get("loss") or loss}
+    arguments = {
+        "loss": loss,
+        "loss_weights": given.get("loss_weights"),
+        "metrics": _for_ends(other, _metrics(given.get("metrics"), lost)),
+        "weighted_metrics": _for_ends(other, _metrics(given.get("weighted_metrics"), lost)),
+    }
+    if not _takes(other.compile, arguments):
+        warn(
+            f"`{type(other).__name__}` has a `compile` of its own, whose arguments nobody knows: the result is not "
+            "compiled. Compile it to evaluate it."
+        )
+        return other
+    other.compile("sgd", **arguments)
     if lost:
         warn(
             f"Compiled without the metrics {', '.join(lost)}, which Keras cannot make again from their configs. "
@@ -52,21 +61,29 @@ def _name_of(loss: Any) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
-def _metrics(config: Any, lost: list[str], *, within: bool = False) -> Any:
-    """New metrics from a config, in its structure; notes the names of those that cannot be made again."""
-    if isinstance(config, dict) and config.get("class_name") == "__tuple__":
-        config = config["config"]["value"]
-    if isinstance(config, (list, tuple)):
-        parts = [_metrics(part, lost, within=True) for part in config]
+def _takes(compile_model: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+    """Whether a model's `compile` takes these arguments, and has none that Keras's has not."""
+    own = inspect.signature(compile_model)
+    named = {name for name, it in own.parameters.items() if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
+    try:
+        own.bind("sgd", **arguments)
+    except TypeError:
+        return False
+    return named <= inspect.signature(keras.Model.compile).parameters.keys()
+
+
+def _metrics(given: Any, lost: list[str], *, within: bool = False) -> Any:
+    """New metrics like those given, in their structure; notes the names of those that cannot be made again."""
+    if isinstance(given, (list, tuple)):
+        parts = [_metrics(part, lost, within=True) for part in given]
         # The place of a lost one stays in the outer list, which may have one entry for each output.
         return [part for part in parts if part != []] if within else parts
-    if isinstance(config, dict) and "class_name" not in config:
-        return {name: _metrics(part, lost, within=True) for name, part in config.items()}
+    if isinstance(given, dict):
+        return {name: _metrics(part, lost, within=True) for name, part in given.items()}
     try:
-        return keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError):
-        inner = config["config"]  # of a function its name
-        lost.append(inner if isinstance(inner, str) else inner.get("name", config["class_name"]))
+        return keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(given))
+    except Exception:  # whatever the user's classes raise
+        lost.append(getattr(given, "name", None) or _name_of(given))
         return []
 
 

@@ -69,7 +69,7 @@ def fitted_edges(total_steps: int, *, cycle_length: int, mult_factor: float, ste
     edges = cycle_edges(
         total_steps, cycle_length=cycle_length, mult_factor=mult_factor, steps_per_epoch=steps_per_epoch
     )
-    whole = max(1, int(np.searchsorted(edges, total_steps, side="right")) - 1)
+    whole = int(np.searchsorted(edges, total_steps, side="right")) - 1
     grain = steps_per_epoch if total_steps % steps_per_epoch == 0 else 1
     # Python's integers, rounding half up: exact for any number of steps. Stretched cycles stay an epoch apart.
     exact = edges[: whole + 1].astype(object)

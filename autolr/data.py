@@ -125,9 +125,9 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size:
 
 
 def yields_targets(x: Any) -> bool:
-    """Whether what data that come in batches give is a tuple of inputs and more."""
+    """Whether data that come in batches give inputs and more: in a tuple, or in a list, which Keras takes for one."""
     batch = _first(x)
-    return isinstance(batch, tuple) and len(batch) > 1
+    return isinstance(batch, (tuple, list)) and len(batch) > 1
 
 
 def _first(x: Any) -> Any:

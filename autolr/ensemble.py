@@ -208,4 +208,4 @@ def _batches(x: Any, batch_size: int) -> Iterator[Any]:
             )
     else:
         for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(x.num_batches)):
-            yield batch[0] if isinstance(batch, tuple) else batch
+            yield keras.utils.unpack_x_y_sample_weight(batch)[0]

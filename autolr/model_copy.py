@@ -25,7 +25,7 @@ def with_own_layers(loaded: Sequence[tuple[keras.Model, Path]]) -> list[keras.Mo
     Args:
         loaded: Models, each with the file of the weights it is to have.
     """
-    found = Counter(id(layer) for model, _ in loaded for layer in {*all_layers(model)} if _is_saved(layer))
+    found = Counter(id(layer) for model, _ in loaded for layer in all_layers(model) if _is_saved(layer))
     return [
         _copy(model, path) if any(found[id(layer)] > 1 for layer in all_layers(model)) else model
         for model, path in loaded

@@ -45,12 +45,13 @@ class ObjectiveCheck(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look; other callbacks have added what they report by now."""
         reported = sorted(logs or {})
-        if self._objective.has_value(reported) or self._objective.has_value([*reported, *self._noted()]):
+        known = [*reported, *self._noted()]
+        if self._objective.has_value(reported) or self._objective.has_value(known):
             return
         theirs = [name for name in reported if name != "learning_rate"]  # which the schedule adds
         there = f"be a value that training reports ({', '.join(theirs)})"
         wanted = getattr(self._objective, "objectives", [self._objective])
-        name = next(each.name for each in wanted if each.name not in reported)
+        name = next(each.name for each in wanted if each.name not in known)
         if name == NONE:
             hint = "Pass one to the tuner, or return the value to minimize from a `HyperModel.fit` of your own."
             self._fail(invalid("objective", there, None, hint))

@@ -187,7 +187,7 @@ def with_number_as_rate(optimizer: Any, rate: float = 0.001) -> Any:
     """
     if compat.is_multi_optimizer(optimizer):
         return compat.multi_optimizer_in_step(optimizer, with_number_as_rate)
-    config = optimizer.get_config()
+    config = compat.config_without_rate(optimizer)
     if compat.optimizer_is_scaled(optimizer):
         return type(optimizer)(**{**config, "inner_optimizer": with_number_as_rate(optimizer.inner_optimizer, rate)})
     copy = type(optimizer).from_config({**config, "learning_rate": rate})
@@ -208,15 +208,19 @@ def _check_copy(copy: Any, optimizer: Any) -> None:
             )
 
 
-def hand_over_state(optimizer: Any, to: Any) -> None:
-    """Give a copy of a built optimizer, made by `with_number_as_rate` and built, its step count and slots."""
+def copy_with_number_as_rate(optimizer: Any) -> Any:
+    """An optimizer like this one whose rate is a number; if it is built, with its step count and slots."""
+    copy, trained = with_number_as_rate(optimizer), compat.variables_trained_by(optimizer)
 
     def state_of(it: Any) -> list[Any]:
         rates = [compat.learning_rate_source(part) for part in leaf_optimizers(it)]
         return [variable for variable in it.variables if all(variable is not rate for rate in rates)]
 
-    for its, own in zip(state_of(to), state_of(optimizer), strict=True):
-        its.assign(own)
+    if trained:
+        copy.build(trained)
+        for its, own in zip(state_of(copy), state_of(optimizer), strict=True):
+            its.assign(own)
+    return copy
 
 
 def iterations_of(optimizer: Any) -> int:

@@ -11,10 +11,10 @@ import keras
 
 from autolr import compat
 from autolr.data import first_batch, is_array_data, without_samples
-from autolr.fit import Fit
+from autolr.fit import Fit, is_keras_own, unassisted_fit
 from autolr.kept import attributes_kept
-from autolr.model_state import variables_of_data
-from autolr.optimizers import hand_over_state, scope_of, takes_a_number, with_number_as_rate
+from autolr.model_state import ModelState, variables_of_data
+from autolr.optimizers import copy_with_number_as_rate, scope_of, takes_a_number
 from autolr.random_state import random_state_kept
 from autolr.replay import Replay
 
@@ -61,6 +61,15 @@ class _EndAtOnce(keras.callbacks.Callback):
         raise _BegunError
 
 
+class _StepTakenError(Exception):
+    """A `fit` of the user's own has taken a step itself, without Keras's training step."""
+
+
+class _EndAtFirstStep(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        raise _StepTakenError
+
+
 def _begin(fit: Fit) -> None:
     """Let a `fit` do what only the first one does, and nothing more.
 
@@ -77,11 +86,16 @@ def _trace(fit: Fit) -> Any:
 
     Training uses the same trace afterwards, so this costs nothing. What is drawn from Python's random generator in
     tracing, as the seed of Keras's global generator, will not be drawn again and stays drawn.
+
+    A `fit` of the user's own may have a loop of its own, in which nothing is traced: it is ended after a step, and that
+    is undone.
     """
     model = fit.model
     trace = compat.tracer_of_training(model)
     if trace is None:
         return None
+    may_loop = not is_keras_own(unassisted_fit(model))
+    untrained = ModelState.of(model, fit.x) if may_loop and model.built else None
     before = random.getstate()
     traced: Any = None
     after: Any = None
@@ -94,11 +108,23 @@ def _trace(fit: Fit) -> Any:
         raise _BegunError
 
     # Metrics: a `fit` begins by resetting them.
-    with random_state_kept([*model.metrics_variables, *variables_of_data(fit.x)]):
-        with attributes_kept([model], "train_function", "history", "stop_training"), suppress(_BegunError):
-            model.train_function = only_trace
-            fit(keras.callbacks.Callback(), epochs=1)
-        fit.dispose()
+    changed = random_state_kept([*model.metrics_variables, *variables_of_data(fit.x)])
+    with changed, attributes_kept([model], "train_function", "history", "stop_training"):
+        model.train_function = only_trace
+        try:
+            fit(_EndAtFirstStep(), epochs=1)
+        except _BegunError:
+            pass
+        except _StepTakenError:
+            if untrained is None:
+                raise RuntimeError(
+                    "A model whose `fit` has a loop of its own must be built before its first training, as its state "
+                    "cannot be noted otherwise. Give it a `keras.Input`, or call it on a batch."
+                ) from None
+            untrained.restore()
+            return None
+        finally:
+            fit.dispose()
     if after is None:
         raise without_samples(fit.x)
     random.setstate(after)
@@ -141,13 +167,10 @@ def step_by_step(model: keras.Model) -> Iterator[bool]:
     with attributes_kept([model], "optimizer", "steps_per_execution", "train_function"):
         if not takes_a_number(model.optimizer):
             with scope_of(model):
-                own = model.optimizer
-                trained = compat.variables_trained_by(own)
-                model.optimizer = with_number_as_rate(own)
+                model.optimizer = copy_with_number_as_rate(model.optimizer)
                 # While a step is traced, what a slot or a rate begins with can't be read from what there is.
-                model.optimizer.build(trained or model.trainable_variables)
-                if trained:
-                    hand_over_state(own, model.optimizer)
+                if not model.optimizer.built:
+                    model.optimizer.build(model.trainable_variables)
         model.steps_per_execution = 1
         model.train_function = None
         yield True

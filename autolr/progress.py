@@ -95,8 +95,8 @@ class Screen(Lines):
         self._console, self._name = console, name
         self._trial = self._best = ""
         self._phase, self._facts = "", {"bounds": "", "schedule": ""}
-        self._done = 0.0
-        self._total: float | None = None
+        # Replaced whole: Rich's thread reads it meanwhile.
+        self._bar: tuple[float, float | None] = 0.0, None
         self._training_since = self._trial_since = time.monotonic()
         self._ended: dict[str, float] = {}  # seconds that each trial took, retries included
         self._before = 0  # trials that had ended when a search was taken up again
@@ -134,7 +134,7 @@ class Screen(Lines):
         place = f"Trial {number}" + (f" of {most}" if most else "") if number else "Trial"
         self._trial = f"{place} (trial_{trial.trial_id})"
         self._phase, self._facts = "building the model", {"bounds": "", "schedule": ""}
-        self._done, self._total = 0.0, None
+        self._bar = 0.0, None
         self._trial_since = time.monotonic()
         self._refresh()
 
@@ -142,7 +142,7 @@ class Screen(Lines):
         """Count the trial; see whether it is the best."""
         spent = time.monotonic() - self._trial_since
         self._ended[trial.trial_id] = self._ended.get(trial.trial_id, 0.0) + spent
-        self._phase, self._done, self._total = "ended", 1.0, 1.0
+        self._phase, self._bar = "ended", (1.0, 1.0)
         if trial.status != "COMPLETED":  # its error, if it was one, was printed without a name
             why = "see the error above" if trial.message else "its objective is not a number"
             self._console.print(f"AutoLR trial_{trial.trial_id} | no score: {why}", highlight=False)
@@ -160,21 +160,22 @@ class Screen(Lines):
         if kind in self._facts:
             self._facts[kind] = rest
         else:
-            self._phase, self._total = text.removesuffix(" ..."), None
+            self._phase, self._bar = text.removesuffix(" ..."), (0.0, None)
         self._refresh()
 
     def step(self, done: float, total: float | None, text: str) -> None:
         """Move the bar."""
         if not done:
             self._training_since = time.monotonic()
-        self._phase, self._done, self._total = text, done, total
+        self._phase, self._bar = text, (done, total)
         self._refresh()
 
     def _trial_seconds_left(self) -> float | None:
-        if not self._total or not self._done or self._phase == "ended":
+        done, total = self._bar
+        if not total or not done or self._phase == "ended":
             return None
         spent = time.monotonic() - self._training_since
-        return max(0.0, spent / self._done * (self._total - self._done))
+        return max(0.0, spent / done * (total - done))
 
     def _search_seconds_left(self) -> float | None:
         here = self._trial_seconds_left()
@@ -194,7 +195,8 @@ class Screen(Lines):
 
         head = Text.assemble((self._trial or "Search", "bold"), "  ", self._phase, no_wrap=True, overflow="ellipsis")
         bar = Table.grid(padding=(0, 1))
-        share = self._done / self._total if self._total else None
+        done, total = self._bar
+        share = done / total if total else None
         left = self._trial_seconds_left()
         bar.add_row(
             ProgressBar(total=1.0, completed=share or 0.0, width=30, pulse=share is None),

@@ -87,9 +87,11 @@ def random_state_kept(variables: Sequence[Any] = ()) -> Iterator[None]:
     try:
         yield
     finally:
-        for variable, value in values:
-            variable.assign(value)
-        state.restore()
+        try:
+            for variable, value in values:
+                variable.assign(value)
+        finally:
+            state.restore()
 
 
 def noted(variables: Sequence[Any]) -> list[tuple[Any, Any]]:

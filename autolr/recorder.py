@@ -122,7 +122,7 @@ class LossRecorder(keras.callbacks.Callback):
         )
         if not self._ended:
             warn(
-                f"Training ended after {len(self._recorded)} of the {len(self._lrs)} points of the range test, so the "
+                f"Training ended after {done} of the {len(self._lrs)} points of the range test, so the "
                 "higher rates were not tried. Pass more `epochs` to `fit`: the test ends it by itself."
             )
         if self._before is not None:

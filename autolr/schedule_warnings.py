@@ -19,9 +19,9 @@ def warn_of_optimizer(model: Any) -> None:
         warn(f"{SEVERAL} `SGDRScheduler` sets the rate of the one it is compiled with alone.")
 
 
-def warn_if_it_has_no_end(schedule: Schedule, epochs: int) -> None:
+def warn_if_cut_short(schedule: Schedule, epochs: int) -> None:
     """Warn if a training of so many epochs ends within the schedule's first cycle."""
-    first = schedule.cycle_length + (0 if schedule.warms_up_inside else schedule.warmup)
+    first = schedule.cycle_length + schedule.warmup  # in whole epochs, as it is no budget's share
     if epochs < first and not schedule.fit_budget:
         warn(
             f"Training ends within the first cycle, after {epochs} of {first:g} epochs, before the learning rate has "

@@ -23,7 +23,7 @@ from autolr.optimizers import (
 )
 from autolr.rate_history import RateHistory
 from autolr.rate_watch import BETWEEN_STEPS, WITHIN_STEP, RateWatch
-from autolr.schedule_warnings import warn_if_it_has_no_end, warn_if_short, warn_of_optimizer
+from autolr.schedule_warnings import warn_if_cut_short, warn_if_short, warn_of_optimizer
 from autolr.sgdr import Schedule
 from autolr.trial_values import scheduler_arguments
 
@@ -236,7 +236,6 @@ class SGDRScheduler(keras.callbacks.Callback):
         warn_of_optimizer(self.model)
         self._give_momentum_back()  # if that training was interrupted
         self._history = RateHistory()
-        self.in_training = True
         # Such an optimizer has put its own average into the model by the time training ends.
         restores = self.restore_weights and not averages_itself(self.model.optimizer)
         self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
@@ -246,10 +245,11 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._thread = threading.get_ident()
         self._watch.begin()
         self._lay_out_cycles()
-        warn_if_it_has_no_end(self.schedule, int(self.params["epochs"]))
+        warn_if_cut_short(self.schedule, int(self.params["epochs"]))
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
             self._momentum = CycledMomentum(self.model)
+        self.in_training = True
 
     def _batches_in_epoch(self) -> int | None:
         """As Keras counts them, or else as the user has, or an earlier training; None if none could."""

@@ -217,7 +217,8 @@ def read_search(directory: Source) -> Search:
     # A trial that has just ended may still be listed: Keras Tuner saves before it crosses it out.
     running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
     ongoing = {str(tuner): str(name) for tuner, name in as_dict(oracle.get("ongoing_trials")).items()}
-    last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*/*")])
+    # A worker shows that it is alive by its trial's folder itself.
+    last_write = _last_write([*folder.glob("*.json"), *folder.glob("trial_*"), *folder.glob("trial_*/*")])
     silence = time.time() - last_write
     stopped = (folder / STOPPED).exists()
     error = read_json(folder / STOPPED)[0].get("error")

@@ -123,9 +123,10 @@ def _loss_panel(training: dict[str, Any], x: Scale, epoch_at: Callable[[Sequence
 
 def _smoothed(losses: Any) -> Any:
     """The mean of each loss and those next to it, over a thirtieth of them all; not-a-number spreads."""
+    if not len(losses):
+        return losses
     reach = len(losses) // 60
-    around = np.pad(losses, reach, mode="edge") if len(losses) else losses
-    return np.convolve(around, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid") if len(losses) else losses
+    return np.convolve(np.pad(losses, reach, mode="edge"), np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
 
 
 def _epochs_by_step(record: TrialRecord) -> Callable[[Sequence[float]], Any]:

@@ -23,6 +23,7 @@ from autolr.fit import Fit, accepts, arguments_by_name, is_keras_own, training_a
 from autolr.left_alone import reason_to_leave_alone
 from autolr.optimizers import (
     batches_per_update,
+    copy_with_number_as_rate,
     current_rate,
     default_rate,
     has_rate,
@@ -30,7 +31,6 @@ from autolr.optimizers import (
     scope_of,
     several_optimizers,
     takes_a_number,
-    with_number_as_rate,
 )
 from autolr.preparing import build, prepare
 from autolr.progress import StepReporter
@@ -298,9 +298,8 @@ class AssistedTrial:
         optimizer = model.optimizer
         if not takes_a_number(optimizer):
             several = isinstance(compat.learning_rate_source(optimizer), list)
-            # Freshly built and never trained, so nothing of the optimizer is lost.
             with scope_of(model):
-                compat.replace_optimizer(model, with_number_as_rate(optimizer))
+                compat.replace_optimizer(model, copy_with_number_as_rate(optimizer))
             if several:  # their ratio, which is what was chosen, is kept
                 build(Fit.on(model, **training_arguments(arguments)))
             else:

@@ -38,6 +38,14 @@ def test_keras_optimizer_learning_rate_source():
     require(keras.optimizers.SGD(), "_learning_rate", "tell a schedule from a number as the rate")
 
 
+def test_keras_model_compile_config():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    given = compat.compile_arguments(model)
+    assert (given["loss"], given["metrics"]) == ("mse", ["mae"])
+    assert compat.compile_arguments(keras.Sequential()) == {}
+
+
 def test_keras_loss_scale_optimizer_inner_optimizer():
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     require(scaled, "inner_optimizer", "find the optimizer that holds the rate")

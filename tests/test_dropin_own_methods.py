@@ -8,9 +8,11 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import RateSpy, compiled, plain
 
 import autolr
+from autolr import compat
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, with_number_as_rate
 from autolr.records import TrialRecord
 
@@ -230,3 +232,119 @@ def test_an_optimizer_whose_config_is_not_enough_is_not_copied():
     with pytest.raises(ValueError, match=r"`Forgetful` must hold all .*Received: power=7, which .* as 1\. Let its"):
         with_number_as_rate(Forgetful(schedule, power=7))
     assert with_number_as_rate(Forgetful(schedule)).power == 1
+
+
+def test_a_schedule_without_a_config_is_replaced_all_the_same(tmp_path, data):
+    class Halving(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1 / (1 + keras.ops.cast(step, "float32"))
+
+    built = []
+
+    def build(hp):
+        built.append(plain(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(Halving(), momentum=0.9))))
+        return built[-1]
+
+    tuner = autolr.RandomSearch(build, "loss", directory=tmp_path, **OPTIONS)
+    trial, warned = search(tuner, *data)
+    assert trial.hyperparameters.values["autolr/max_lr"] > 0
+    assert not any("could not be prepared" in text for text in warned)
+    assert built[-1].optimizer.inner_optimizer.momentum == 0.9
+    model, rate = plain(keras.optimizers.SGD(Halving())), Halving()
+    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+    autolr.range_test(model, *data, num_steps=10, burst_steps=0, verbose=0)
+    assert compat.learning_rate_source(model.optimizer) is rate
+
+
+class Loops(keras.Model):
+    """Trains in a loop of its own, without Keras's training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.top = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.top(x)
+
+    def fit(self, x, y, *, batch_size=16, epochs=1, callbacks=(), verbose=0):
+        told = keras.callbacks.CallbackList(
+            list(callbacks), model=self, add_history=True, epochs=epochs, steps=len(x) // batch_size
+        )
+        self.stop_training = False
+        told.on_train_begin()
+        for epoch in range(epochs):
+            told.on_epoch_begin(epoch)
+            for begin in range(0, len(x), batch_size):
+                told.on_train_batch_begin(begin // batch_size)
+                with tf.GradientTape() as tape:
+                    end = begin + batch_size
+                    loss = self.compute_loss(y=y[begin:end], y_pred=self(x[begin:end]))
+                variables = self.trainable_variables
+                self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+                told.on_train_batch_end(begin // batch_size, {"loss": float(loss)})
+                if self.stop_training:
+                    break
+            told.on_epoch_end(epoch, {"loss": float(loss)})
+            if self.stop_training:
+                break
+        told.on_train_end()
+        return self.history
+
+
+def looping():
+    model = Loops()
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_a_model_that_trains_in_a_loop_of_its_own_is_put_back(tmp_path, data):
+    x, y = data
+    model = looping()
+    model(x[:1])
+    model.optimizer.build(model.trainable_variables)
+    before = [np.array(it) for it in (*model.variables, *model.optimizer.variables)]
+    test = autolr.range_test(model, x, y, batch_size=16, num_steps=20, verbose=0)
+    assert test.steps_spent > 40
+    after = [np.array(it) for it in (*model.variables, *model.optimizer.variables)]
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+    def build(hp):
+        model = looping()
+        model(x[:1])
+        return model
+
+    spy = RateSpy()
+    tuner = autolr.RandomSearch(build, "loss", directory=tmp_path, max_trials=1)
+    tuner.search(x, y, epochs=40, batch_size=16, callbacks=[spy], verbose=0)
+    assert TrialRecord.read(tuner.get_trial_dir("0")).source == "range test"
+    assert [len(rates) for rates in spy.fits] == [40 * -(-len(x) // 16)], "not a step more than asked for"
+
+
+def test_a_model_that_trains_in_a_loop_of_its_own_must_be_built(data):
+    with pytest.raises(RuntimeError, match="must be built before"):
+        autolr.range_test(looping(), *data, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore::autolr.AutoLRWarning")
+def test_a_loaded_models_optimizer_goes_on_though_its_rate_was_a_schedule(tmp_path, data):
+    loaded = plain(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100), momentum=0.9))
+    loaded.fit(*data, verbose=0)
+    loaded.save(tmp_path / "loaded.keras")
+    begun = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            optimizer = self.model.optimizer
+            slots = [np.array(it) for it in optimizer.variables if it.ndim]
+            begun.append((int(optimizer.iterations), slots))
+
+    def build(hp):
+        return keras.models.load_model(tmp_path / "loaded.keras")
+
+    for kind in (kt.RandomSearch, autolr.RandomSearch):
+        tuner = kind(build, "loss", max_trials=1, directory=tmp_path, project_name=kind.__module__)
+        tuner.search(*data, callbacks=[Look()], verbose=0)
+    (steps, slots), (ours, our_slots) = begun
+    assert steps == ours > 0
+    assert len(slots) == len(our_slots) == 2
+    assert all(np.array_equal(one, other) and one.any() for one, other in zip(slots, our_slots, strict=True))

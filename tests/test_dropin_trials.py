@@ -26,6 +26,7 @@ from autolr import AutoLRWarning, LRFinder, SGDRScheduler, compat, compat_tuner,
 from autolr.budget import RANGE_TEST_STEPS, range_test_budget
 from autolr.bursts import Burst
 from autolr.data import count_batches, first_batch, holding_nan, is_array_data
+from autolr.objective_check import ObjectiveCheck
 from autolr.optimizers import keeps_its_optimizer, several_optimizers, usual_rate, with_number_as_rate
 from autolr.random_state import python_state
 from autolr.records import TrialRecord
@@ -1365,3 +1366,10 @@ def test_only_the_trial_of_a_worker_fails_for_its_objective(tmp_path, monkeypatc
             warnings.simplefilter("ignore")
             with pytest.raises(error):
                 check.on_epoch_end(0, {"val_loss": 1.0})
+
+
+def test_of_several_objectives_the_one_that_nobody_reports_is_named():
+    wanted = kt.engine.objective.create_objective([kt.Objective("noted", "min"), kt.Objective("val_los", "min")])
+    check = ObjectiveCheck(wanted, noted=lambda: ["noted"])
+    with pytest.raises(kt.errors.FatalValueError, match="objective='val_los'"):
+        check.on_epoch_end(0, {"val_loss": 1.0})

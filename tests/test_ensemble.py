@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import warnings
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -649,3 +650,75 @@ def test_a_loss_that_keras_would_not_find_again_is_named(tmp_path, loss, told):
     assert len(said) == (told is not None)
     assert told is None or f"with the loss {told}, " in said[0]
     assert keras.saving.load_model(tmp_path / "ensemble.keras", compile=False).count_params() == 3
+
+
+class Scored:
+    """A callable without a config."""
+
+    def __call__(self, y, prediction):
+        return keras.ops.mean(keras.ops.square(y - prediction), axis=-1)
+
+
+@pytest.mark.parametrize("loss", [Scored(), partial(keras.losses.huber, delta=0.1)])
+@pytest.mark.parametrize("join", [snapshot_ensemble, averaged_weights])
+def test_what_was_compiled_need_not_be_such_that_keras_can_write_it_down(join, loss, tmp_path):
+    schedule = keras.optimizers.schedules.LearningRateSchedule  # one of the user's own, without a config
+    model = one_layer()
+    own = type("Own", (schedule,), {"__call__": lambda self, step: 0.1})()
+    model.compile(keras.optimizers.SGD(own), loss, metrics=["mae"])
+    x, y = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    with pytest.warns(AutoLRWarning, match="which Keras does not know by name"):
+        joined = own_end(model, tmp_path, join)
+    assert_evaluates_alike(joined, model, x, y)
+
+
+def test_a_metric_that_cannot_be_written_down_is_left_out_and_named(tmp_path):
+    model = one_layer(metrics=["mae", partial(keras.losses.huber, delta=0.1), Scored()])
+    with pytest.warns(AutoLRWarning, match="without the metrics partial, Scored, which"):
+        ensemble = own_end(model, tmp_path)
+    assert set(ensemble.evaluate(np.ones((8, 2)), np.ones((8, 1)), verbose=0, return_dict=True)) == {"loss", "mae"}
+
+
+@keras.saving.register_keras_serializable("tests")
+class CompiledItsOwnWay(Own):
+    def compile(self, optimizer, alpha):
+        super().compile(optimizer, "mse")
+        self.alpha = alpha
+
+
+@keras.saving.register_keras_serializable("tests")
+class CompiledAlike(Own):
+    def compile(self, optimizer, loss, **options):
+        super().compile(optimizer, loss, **options)
+
+
+def test_a_compile_of_the_users_own_is_called_only_if_its_arguments_are_known(tmp_path):
+    x = np.ones((8, 4), "float32")
+    own, alike = CompiledItsOwnWay(), CompiledAlike()
+    own.compile("sgd", alpha=2.0)
+    alike.compile("sgd", "mse")
+    for model in (own, alike):
+        model(x)
+    with pytest.warns(AutoLRWarning, match="`CompiledItsOwnWay` has a `compile` of its own"):
+        averaged = own_end(own, tmp_path, lambda model, paths: averaged_weights(model, paths, x))
+    assert not averaged.compiled
+    assert own_end(alike, tmp_path, lambda model, paths: averaged_weights(model, paths, x)).compiled
+
+
+def test_statistics_come_from_batches_in_lists_as_fit_takes_them(tmp_path):
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.BatchNormalization()(inputs)))
+    model.compile("sgd", "mse")
+    x, y = np.random.default_rng(0).normal(size=(32, 2)).astype("float32"), np.ones((32, 1), "float32")
+
+    class Lists(keras.utils.PyDataset):
+        num_batches = 2
+
+        def __getitem__(self, index):
+            return [x[index * 16 : index * 16 + 16], y[index * 16 : index * 16 + 16]]
+
+    by_lists, by_arrays = (
+        own_end(model, tmp_path, lambda model, paths, given=given: averaged_weights(model, paths, given, batch_size=16))
+        for given in (Lists(), x)
+    )
+    assert_same_arrays(by_lists.get_weights(), by_arrays.get_weights())

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -392,3 +393,17 @@ def test_a_trial_that_is_retried_takes_the_time_of_both(monkeypatch):
         now[0] = end
         screen.end(trial, oracle)
     assert screen._search_seconds_left() == 90.0
+
+
+def test_the_screen_may_be_drawn_while_a_phase_begins(monkeypatch):
+    """Rich's thread draws it; here another phase begins in the middle of that."""
+    screen, clock = Screen(Console(), "s"), time.monotonic
+    screen.step(5.0, 10.0, "training")
+
+    def interrupting():
+        screen.say("0", "range test: up to 40 steps ...")
+        return clock()
+
+    monkeypatch.setattr("autolr.progress.time", SimpleNamespace(monotonic=interrupting))
+    screen._draw()
+    assert screen._phase.startswith("range test")

@@ -355,7 +355,8 @@ def test_a_pause_is_no_long_trial(tmp_path):
     folder, day = Folder(tmp_path / "s"), 24 * 3600
     now = time.time()
     for name, status, begun in (("0", "COMPLETED", now - 2 * day), ("1", "RUNNING", now - day)):
-        for file in folder.trial(name, 0.9 if status == "COMPLETED" else None, status=status).rglob("*"):
+        trial = folder.trial(name, 0.9 if status == "COMPLETED" else None, status=status)
+        for file in (trial, *trial.rglob("*")):
             os.utime(file, (begun + 60,) * 2)
     oracle = json.loads((folder.done() / "oracle.json").read_text())
     oracle["display"]["trial_start"] = {
@@ -1365,3 +1366,13 @@ def test_steps_are_counted_where_those_of_both_are_known(tmp_path):
     schedule = json.loads((path / "autolr.json").read_text())["schedule"]
     rewrite(path, schedule={**schedule, "steps_per_epoch": None, "edges": [0, 6]})
     assert Overview(read_search(folder.done())).steps == (100, 600)
+
+
+def test_a_worker_in_a_long_epoch_is_alive(tmp_path):
+    """It writes nothing, but touches its trial's folder."""
+    folder = Folder(tmp_path / "s")
+    trial = folder.trial("0", None, status="RUNNING")
+    folder.done(age=24 * 3600)
+    assert read_search(folder.path).state == "interrupted"
+    os.utime(trial)
+    assert read_search(folder.path).state == "running"
