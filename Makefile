@@ -74,7 +74,8 @@ $(VENV)/.ready-docs: $(READY)
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
 
-# What the documents' tables are made from; an hour or more. Each can be stopped and started again.
+# Some of what the documents' tables are made from; the others, of many hours, stand above each table. What has been
+# recorded is not recorded again; times are measured anew, and put into the documents.
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/record_grids.py --split report
 	$(BIN)/python benchmarks/bounds.py

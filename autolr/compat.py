@@ -99,15 +99,22 @@ def learning_rate_source(optimizer: Any) -> Any:
 
 
 def config_without_rate(optimizer: Any) -> dict[str, Any]:
-    """An optimizer's config with any number as its rate: a schedule of the user's own may have no config."""
-    inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
-    own = {} if is_multi_optimizer(inner) else {"_learning_rate": inner._learning_rate}
-    vars(inner).update(dict.fromkeys(own, 0.001))
+    """An optimizer's config, with any number as its rate where that cannot be written down.
+
+    A schedule of the user's own may have no config.
+    """
+    rate = learning_rate_source(optimizer)
+    if isinstance(rate, list) or not callable(rate):
+        return dict(optimizer.get_config())
     try:
-        config: dict[str, Any] = optimizer.get_config()
-    finally:
-        vars(inner).update(own)
-    return config
+        return dict(optimizer.get_config())
+    except Exception:  # whatever the user's classes raise
+        inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
+        vars(inner)["_learning_rate"] = 0.001
+        try:
+            return dict(optimizer.get_config())
+        finally:
+            vars(inner)["_learning_rate"] = rate
 
 
 def compile_arguments(model: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,13 +26,8 @@ def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
         "metrics": _for_ends(other, _metrics(given.get("metrics"), lost)),
         "weighted_metrics": _for_ends(other, _metrics(given.get("weighted_metrics"), lost)),
     }
-    if not _takes(other.compile, arguments):
-        warn(
-            f"`{type(other).__name__}` has a `compile` of its own, whose arguments nobody knows: the result is not "
-            "compiled. Compile it to evaluate it."
-        )
+    if not _compile(other, {name: value for name, value in arguments.items() if value is not None}):
         return other
-    other.compile("sgd", **arguments)
     if lost:
         warn(
             f"Compiled without the metrics {', '.join(lost)}, which Keras cannot make again from their configs. "
@@ -61,15 +55,28 @@ def _name_of(loss: Any) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
-def _takes(compile_model: Callable[..., Any], arguments: dict[str, Any]) -> bool:
-    """Whether a model's `compile` takes these arguments, and has none that Keras's has not."""
-    own = inspect.signature(compile_model)
+def _compile(model: keras.Model, arguments: dict[str, Any]) -> bool:
+    """Compile a model, whose class may have a `compile` of its own; warn of what that is not told.
+
+    Returns:
+        Whether it could be compiled.
+    """
+    own = inspect.signature(model.compile)
     named = {name for name, it in own.parameters.items() if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
+    unknown = named - inspect.signature(keras.Model.compile).parameters.keys()
+    name = type(model).__name__
     try:
         own.bind("sgd", **arguments)
-    except TypeError:
+    except TypeError as error:
+        warn(f"The result is not compiled: `compile` of `{name}` asks for more ({error}). Compile it to evaluate it.")
         return False
-    return named <= inspect.signature(keras.Model.compile).parameters.keys()
+    if unknown:
+        warn(
+            f"Compiled with the defaults of {', '.join(sorted(unknown))}, which only `compile` of `{name}` knows. "
+            "Compile the result to evaluate it with others."
+        )
+    model.compile("sgd", **arguments)
+    return True
 
 
 def _metrics(given: Any, lost: list[str], *, within: bool = False) -> Any:

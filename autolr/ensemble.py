@@ -122,7 +122,9 @@ def averaged_weights(
         last: Use the last so many only. Defaults to all.
 
     Returns:
-        A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`.
+        A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`. If its
+        class has a `compile` of its own that cannot be called with these alone, it is not compiled, and a warning says
+        so.
 
     Raises:
         ValueError: As by `snapshot_ensemble`, or if `batch_size` is no whole number of 1 or more, or `x` is needed and
@@ -208,4 +210,4 @@ def _batches(x: Any, batch_size: int) -> Iterator[Any]:
             )
     else:
         for batch in x if not isinstance(x, keras.utils.PyDataset) else (x[index] for index in range(x.num_batches)):
-            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
+            yield batch[0] if isinstance(batch, (tuple, list)) else batch  # Keras takes a list for a tuple, too

@@ -95,7 +95,7 @@ def _trace(fit: Fit) -> Any:
     if trace is None:
         return None
     may_loop = not is_keras_own(unassisted_fit(model))
-    untrained = ModelState.of(model, fit.x) if may_loop and model.built else None
+    untrained = _state_before_tracing(fit) if may_loop else None
     before = random.getstate()
     traced: Any = None
     after: Any = None
@@ -103,7 +103,8 @@ def _trace(fit: Fit) -> Any:
     def only_trace(iterator: Any) -> None:
         nonlocal traced, after
         random.setstate(before)  # the data may have drawn from it
-        traced = trace(iterator)
+        if hasattr(iterator, "get_next"):  # not that of `train_on_batch`, which a loop of the user's own may call
+            traced = trace(iterator)
         after = random.getstate()
         raise _BegunError
 
@@ -118,18 +119,35 @@ def _trace(fit: Fit) -> Any:
         except _StepTakenError:
             if untrained is None:
                 raise RuntimeError(
-                    "A model whose `fit` has a loop of its own must be built before its first training, as its state "
-                    "cannot be noted otherwise. Give it a `keras.Input`, or call it on a batch."
+                    "A model whose `fit` has a loop of its own must be built before, as what a step changes cannot be "
+                    "noted otherwise; if it has a `train_step` of its own, its optimizer, too. It has taken a step: "
+                    "make it anew, and call it on a batch (`model.optimizer.build(model.trainable_variables)`)."
                 ) from None
-            untrained.restore()
             return None
         finally:
             fit.dispose()
+            if untrained is not None:  # also what it has trained before it came to Keras's training step
+                untrained.restore()
+    if after is None and may_loop:
+        raise RuntimeError(
+            "The model's own `fit` calls neither Keras's training step nor `on_train_batch_end` of the callbacks it is "
+            "given, so no rate can be set, and no loss be seen."
+        )
     if after is None:
         raise without_samples(fit.x)
     random.setstate(after)
+    if traced is None:
+        return None
     model.built = True  # also one without a `call`, whose `train_step` calls the layers
     return traced
+
+
+def _state_before_tracing(fit: Fit) -> ModelState | None:
+    """A model's state, if it can be noted without making what only a training step of the user's own knows."""
+    model = fit.model
+    whole = model.built and all(layer.built for layer in model.layers)
+    plain = type(model).train_step is keras.Model.train_step
+    return ModelState.of(model, fit.x) if whole and (plain or model.optimizer.built) else None
 
 
 def build(fit: Fit) -> None:

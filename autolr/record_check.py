@@ -34,7 +34,9 @@ def _is_sound(record: Any) -> bool:
     if curve is not None:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
-        sound &= all(len(burst) == 3 and burst[0] > 0 for burst in curve["bursts"])
+        sound &= all(
+            lr > 0 and not math.isnan(float(change)) and _is_whole(steps) for lr, change, steps in curve["bursts"]
+        )
         sound &= all(isinstance(it, bool) for it in (curve["diverged"], curve.get("normalized", False)))
         sound &= all(a < b for a, b in itertools.pairwise(rates))
         sound &= all(LEAST_RATE < rate < MOST_RATE for rate in rates)

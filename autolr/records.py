@@ -101,9 +101,12 @@ class TrialRecord:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != FORMAT:
                 raise RecordError(f"{path} was written by another version of autolr.")
-            record = cls(**content)
+            # A later version may have added to it.
+            record = cls(**{name: content[name] for name in content.keys() & cls.__dataclass_fields__.keys()})
             check_record(record)
             return record
+        except RecordError:
+            raise
         except FileNotFoundError:
             raise RecordError(f"{path} does not exist: no range test was recorded for this trial.") from None
         except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:

@@ -153,7 +153,6 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._watch = RateWatch()
         self._warned_of_short = False
         self._tail: TailAverage | None = None
-        self.in_training = False  # for who judges its cycles
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.schedule}>"
@@ -249,7 +248,6 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._is_new = True
         if self.schedule.shape == "one_cycle" and self.momentum is not None:
             self._momentum = CycledMomentum(self.model)
-        self.in_training = True
 
     def _batches_in_epoch(self) -> int | None:
         """As Keras counts them, or else as the user has, or an earlier training; None if none could."""
@@ -395,6 +393,5 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
-        self.in_training = False
         self._give_momentum_back()
         self._cycle_ends.training_ended()

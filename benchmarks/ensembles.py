@@ -4,8 +4,8 @@
     python benchmarks/ensembles.py --data PATH/TO/mnist.npz [--seeds 0 1 2] [--quick]
 
 The method's CNN with Adadelta, trained on 54,000 images for 12 epochs in cosine cycles between the bounds that a
-range test finds on it: once in four cycles of three epochs (the snapshots), once in one cycle of twelve, at the same
-number of steps. "Single best" is the end of a cycle with the lowest validation loss; the test set decides nothing.
+range test finds on it, in four cycles of three epochs (the snapshots). "Single best" is the end of a cycle with the
+lowest validation loss; the test set decides nothing.
 
 Each seed's figures go to `benchmarks/results/ensembles.json` when they are known, and those that are there are not
 worked out again: the command can be stopped and repeated. `--quick` trains on 2,000 images, tests on 1,000, and writes
@@ -37,7 +37,6 @@ from autolr.files import write_atomically
 RESULTS = Path(__file__).parent / "results"
 EPOCHS, CYCLE = 12, 3
 HELD_OUT = 0.1
-WHOLE = "one cycle of all epochs"
 
 
 def load(path: Path, quick: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -96,16 +95,6 @@ def run(seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, 
     return found
 
 
-def run_whole(seed: int, found: dict[str, Any], data: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Figures of one long cycle between the same bounds."""
-    model = compiled(seed)
-    low, high, _ = found["bounds"]
-    one = autolr.SGDRScheduler(low, high, cycle_length=EPOCHS, mult_factor=1)
-    x, y = data["train"]
-    model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, validation_data=data["validation"], verbose=0, callbacks=[one])
-    return score(model, data)
-
-
 def show(results: dict[str, Any]) -> None:
     """Print a table in Markdown."""
     seeds = sorted(results, key=int)
@@ -133,11 +122,6 @@ def main() -> None:
             results[seed] = run(int(seed), data)
             write_atomically(path, json.dumps(results, indent=1))
             print(f"seed {seed}: {results[seed]['seconds']} s", flush=True)
-    for seed in seeds:
-        if WHOLE not in results[seed]:
-            results[seed][WHOLE] = run_whole(int(seed), results[seed], data)
-            write_atomically(path, json.dumps(results, indent=1))
-            print(f"seed {seed}: {WHOLE}", flush=True)
     show(results)
 
 

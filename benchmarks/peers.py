@@ -31,7 +31,7 @@ def until_diverged(losses: np.ndarray, factor: float) -> int:
 
 def _fastai_view(lrs: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     smooth = exponential_average(losses, 0.98, corrected=True)
-    view = slice(len(lrs) // 10, until_diverged(smooth, 4.0) - 5)
+    view = slice(10, until_diverged(smooth, 4.0) - 5)  # a tenth of the 100 steps of a sweep is left out
     return lrs[view], smooth[view]
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a range test costs: a step of the sweep against a plain step of `fit`, and a whole sweep against an epoch.
 
-    python benchmarks/range_test.py [--rounds 7] [--quick]
+    python benchmarks/range_test.py [--rounds 5] [--quick]
     python benchmarks/range_test.py --table
 
 The three kinds of `fit` take turns in one process, and each round gives one ratio; the table shows the median and the
@@ -141,7 +141,7 @@ def table(results: dict[str, dict[str, Any]] | None = None) -> str:
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="(default: 7)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps, to see that all works")
     parser.add_argument("--table", action="store_true", help="measure nothing, show what is recorded")
     options = parser.parse_args()

@@ -27,6 +27,7 @@ import tensorflow as tf
 from tasks import TASKS, Task, mnist_task
 
 from autolr.batchnorm import gather_statistics, normalizers_of
+from autolr.files import write_atomically
 
 GRID_SEEDS = (0, 1)
 SWEEP_SEEDS = (0, 1, 2)
@@ -194,14 +195,6 @@ def summary(recorded: dict) -> str:
     return f"untrained {untrained:.4g}, best {loss:.4g} at {best['lr']:.3g}, seeds {spread:.2g} apart"
 
 
-def write_atomically(path: Path, recorded: dict) -> None:
-    """A reader, or a run after an interruption, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(recorded))
-    os.replace(aside, path)
-
-
 def parse_args() -> argparse.Namespace:
     """The command line, with `tasks`: those to choose from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -230,7 +223,8 @@ def main() -> None:
             continue
         started = time.perf_counter()
         recorded = record(task)
-        write_atomically(path, recorded)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(recorded))
         keras.backend.clear_session()
         print(f"{task.name:48s} {time.perf_counter() - started:5.0f} s  {summary(recorded)}", flush=True)
 

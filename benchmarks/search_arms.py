@@ -147,7 +147,7 @@ def make_tuner(
 
     assisted = arm in ("autolr", "one_cycle", "held", "cold", "unaveraged")
     if arm == "cold":  # in this process, which is this search's own
-        autolr.trial.WARMUP = autolr.budget.WARMUP = 0
+        autolr.budget.WARMUP = 0
     base: Any = getattr(autolr if assisted else kt, TUNERS[tuner])
 
     class Counting(base):
@@ -158,7 +158,7 @@ def make_tuner(
             results = super().run_trial(trial, *args, callbacks=[*callbacks, CountSteps()], **kwargs)
             if assisted:
                 record = autolr.records.TrialRecord.read(self.get_trial_dir(trial.trial_id))
-                count(record.range_test["steps_spent"] if record.range_test else 0)
+                count(record.steps_tested or 0)
             return results
 
     def build(hp: Any) -> keras.Model:

@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autolr.files import write_atomically
+
 RESULTS = Path(__file__).parent / "results" / "search_overhead.json"
 EPOCHS, STEPS_PER_EPOCH, VALIDATION_STEPS, BATCH = 8, 56, 8, 32
 STEPS = EPOCHS * STEPS_PER_EPOCH  # of a trial
@@ -49,7 +51,7 @@ def main() -> None:
     for part in options.part or ["time", "memory", "reuse"]:
         results[part] = {"time": measure_time, "memory": measure_memory, "reuse": measure_reuse}[part](options.trials)
         print(part, json.dumps(results[part], indent=1), flush=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_atomically(RESULTS, json.dumps(results, indent=1) + "\n")
 
 
 def measure_time(trials: int) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def search(
         **since(begun),
         "growth": (memory[-1] - memory[WARM_TRIALS]) / (trials - WARM_TRIALS) if trials > WARM_TRIALS else 0,
         "steps": trials * epochs * STEPS_PER_EPOCH,
-        "tested": [record.range_test["steps_spent"] if record.range_test else 0 for record in records],
+        "tested": [record.steps_tested or 0 for record in records],
         "max_lrs": [record.bounds["max_lr"] for record in records],
         "best": best,
     }

@@ -22,6 +22,7 @@ RIVALS = ("cosine", "constant")
 MAIN = ("autolr", *RIVALS, "default")
 NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 SHARE = "share of its steps until its final error is reached"
+OWN = "share of them that the rival itself takes"
 WINNER = "error of the winner"
 TOGETHER = "error of autolr's three best trials together"
 SNAPSHOTS = "error of the winner's snapshot ensemble"
@@ -60,7 +61,7 @@ def tables(groups: Groups) -> dict[str, str]:
     return {
         f"{command} (arms)": arms_table(groups, MAIN),
         f"{command} (goals)": goals_table(groups),
-        f"{command} (tuners)": tuners_table(groups),
+        f"{command} (kinds)": kinds_table(groups),
         f"{command} (parts)": arms_table(groups, ["autolr", *(arm for arm in ARMS if arm not in MAIN)]),
     }
 
@@ -149,17 +150,19 @@ def against_rival(group: dict[str, Search]) -> dict[str, float]:
     rows = {row["arm"]: row for row in compare({arm: group[arm] for arm in MAIN if arm in group})}
     rival = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner"])
     seen = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner's validation"])
-    spent = group[rival["arm"]]["ends"][rival["trials"] - 1]
+    theirs = group[rival["arm"]]
+    spent = theirs["ends"][rival["trials"] - 1]
 
     def share(errors: np.ndarray) -> float:
-        reached = np.flatnonzero(errors <= rival["winner"])
-        return float(ours["ends"][reached[0]] / spent) if len(reached) else np.inf
+        reached = reached_by(errors, rival["winner"])
+        return np.inf if reached is None else float(ours["ends"][reached] / spent)
 
     alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
     together = min(rows[arm]["ensemble"] for arm in RIVALS)
     return {
         SHARE: share(best_so_far(ours)),
         "the same, by autolr's three best trials together": share(ensemble_so_far(ours)),
+        OWN: float(theirs["ends"][reached_by(best_so_far(theirs), rival["winner"])] / spent),
         WINNER: rows["autolr"]["winner"] / rival["winner"],
         "the same, the better rival chosen by validation error, not by test error": rows["autolr"]["winner"]
         / seen["winner"],
@@ -170,6 +173,21 @@ def against_rival(group: dict[str, Search]) -> dict[str, float]:
     }
 
 
+def reached_by(errors: np.ndarray, goal: float) -> int | None:
+    """The first trial after which the error is so low; the winner may be a worse one later."""
+    reached = np.flatnonzero(errors <= goal)
+    return int(reached[0]) if len(reached) else None
+
+
+def resampled(claims: dict[tuple[str, int], list[float]]) -> tuple[float, float]:
+    """Between which medians 95 in 100 lie, if data sets and seeds, whose searches begin alike, are drawn again."""
+    rng, values = np.random.default_rng(0), list(claims.values())
+    draws = rng.integers(len(values), size=(2000, len(values)))
+    medians = [np.median(np.concatenate([values[one] for one in draw])) for draw in draws]
+    low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
+
+
 def whole(groups: Groups) -> Groups:
     """The groups that have autolr and both rivals."""
     return {key: group for key, group in groups.items() if {"autolr", *RIVALS} <= set(group)}
@@ -177,41 +195,47 @@ def whole(groups: Groups) -> Groups:
 
 def goals_table(groups: Groups) -> str:
     """The claims, medians over all searches."""
-    claims = [against_rival(group) for group in whole(groups).values()]
+    by_key = {key: against_rival(group) for key, group in whole(groups).items()}
+    claims = list(by_key.values())
     lines = [
-        "| autolr against the better of the two searched rates | goal | median | quartiles | range | searches |",
-        "|---|---|---|---|---|---|",
+        "| autolr against the better of the two searched rates | goal | median | 95 % of medians | quartiles | range "
+        "| searches |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in claims[0] if claims else ():
         its = [claim[name] for claim in claims]
+        alike: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for (data, _, seed), claim in by_key.items():
+            alike[data, seed].append(claim[name])
+        between = " to ".join(map(in_words, resampled(alike)))
         at = np.quantile(its, [0, 0.25, 0.75, 1], method="nearest")  # the nearest: some are infinite
         least, low, high, most = map(in_words, at)
         goal = GOALS.get(name, "-")
         lines.append(
-            f"| {name} | {goal} | {in_words(np.median(its))} | {low} to {high} | {least} to {most} | {len(its)} |"
+            f"| {name} | {goal} | {in_words(np.median(its))} | {between} | {low} to {high} | {least} to {most} "
+            f"| {len(its)} |"
         )
     return "\n".join(lines)
 
 
-def tuners_table(groups: Groups) -> str:
-    """The claims on winners and steps by tuner, medians over its searches."""
-    by_tuner: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for (_, tuner, _), group in whole(groups).items():
-        by_tuner[tuner].append(against_rival(group))
+def kinds_table(groups: Groups) -> str:
+    """The claims on winners and steps by tuner and by data set, medians over their searches."""
+    claims = {key: against_rival(group) for key, group in whole(groups).items()}
     lines = [
-        f"| tuner | {WINNER} | {TOGETHER} | {SHARE} | the least | searches | of which in a third "
+        f"| searches | {WINNER} | {TOGETHER} | {SHARE} | {OWN} | the least | how many | of which in a third "
         "| after more steps than its | never |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for tuner in filter(by_tuner.__contains__, TUNERS):
-        its = {name: [claim[name] for claim in by_tuner[tuner]] for name in (WINNER, TOGETHER, SHARE)}
-        medians = " | ".join(in_words(np.median(values)) for values in its.values())
-        shares = np.array(its[SHARE])
-        early, late, never = (np.sum(where) for where in (shares <= 1 / 3, shares > 1, np.isinf(shares)))
-        lines.append(
-            f"| {TUNERS[tuner]} | {medians} | {in_words(min(shares))} | {len(shares)} | {early} | {late - never} "
-            f"| {never} |"
-        )
+    for kind, name in {**TUNERS, **NAMES}.items():
+        found = [claim for key, claim in claims.items() if kind in key[:2]]
+        if found:
+            its = {name: [claim[name] for claim in found] for name in (WINNER, TOGETHER, SHARE, OWN)}
+            medians = " | ".join(in_words(np.median(values)) for values in its.values())
+            shares = np.array(its[SHARE])
+            early, late, never = (np.sum(where) for where in (shares <= 1 / 3, shares > 1, np.isinf(shares)))
+            lines.append(
+                f"| {name} | {medians} | {in_words(min(shares))} | {len(shares)} | {early} | {late - never} | {never} |"
+            )
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from search import FULL, test_error
 import autolr
 from autolr.files import write_atomically
 from autolr.trial_values import TAIL_AVERAGE, WARMUP
+
+Models = Any  # indices of some of them
 
 RESULTS = Path(__file__).parent / "results" / "short_trials"
 EPOCHS = (3, 9)  # a trial's, and those of the rung that goes on from it
@@ -134,8 +137,8 @@ def shorter() -> str:
     results = recorded()
     lines = [
         "| steps of a trial | range test | models | median error, % | mean ÷ that without bursts | standard error | "
-        f"worst error, % | winner of {SHORTER_BUDGET:,} steps, % |",
-        "|---|---|---|---|---|---|---|---|",
+        f"worst error, % | winner of {SHORTER_BUDGET:,} steps, % | ÷ that without bursts |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for at, epochs in enumerate(SHORTER):
         errors = {way: np.array([result[way]["shorter"][at] for result in results]) for way in SHORTER_WAYS}
@@ -148,7 +151,7 @@ def shorter() -> str:
             lines.append(
                 f"| {EPOCH_STEPS * epochs} | {way} | {len(results)} | {np.median(errors[way]):.2f} "
                 f"| {ratios.mean():.3f} | {ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {errors[way].max():.2f} "
-                f"| {winners[way]:.2f} |"
+                f"| {winners[way]:.2f} | {ratio_of_winners(SHORTER_BUDGET, errors, steps, way)} |"
             )
     return "\n".join(lines)
 
@@ -160,20 +163,22 @@ def longer() -> str:
     base = next(iter(LONGER_WAYS))
     lines = [
         "| steps of a trial | range test | models | steps of it, mean | median error, % | mean ÷ that of five bursts "
-        f"| standard error | winner of the steps of {LONGER_TRIALS} such trials, % |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| standard error | winner of the steps of {LONGER_TRIALS} such trials, % | ÷ that of five bursts |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for at, epochs in enumerate(LONGER):
         trial = EPOCH_STEPS * epochs
         errors = {way: np.array([result[way]["test_errors"][at] for result in results]) for way in LONGER_WAYS}
         tests = {way: np.array([result[way]["steps"] for result in results]) for way in LONGER_WAYS}
         budget = round(LONGER_TRIALS * (trial + tests[base].mean()))
-        winners = mean_winners(budget, errors, {way: its + trial for way, its in tests.items()})
+        steps = {way: its + trial for way, its in tests.items()}
+        winners = mean_winners(budget, errors, steps)
         for way in LONGER_WAYS:
             ratios = errors[way] / errors[base]
             lines.append(
                 f"| {trial:,} | {way} | {len(results)} | {tests[way].mean():.0f} | {np.median(errors[way]):.2f} | "
-                f"{ratios.mean():.3f} | {ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {winners[way]:.2f} |"
+                f"{ratios.mean():.3f} | {ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f} | {winners[way]:.2f} | "
+                f"{ratio_of_winners(budget, errors, steps, way)} |"
             )
     return "\n".join(lines)
 
@@ -183,22 +188,32 @@ def brackets() -> str:
     results = recorded()
     lines = [
         "| epochs of the rungs | models in them | range test | steps of the bracket | its winner, % "
-        "| 90th percentile of winners |",
-        "|---|---|---|---|---|---|",
+        "| ÷ that without bursts | 90th percentile of winners |",
+        "|---|---|---|---|---|---|---|",
     ]
     for rungs, sizes in BRACKETS.items():
-        for way in SHORTER_WAYS:
+
+        def winners_by(way: str, models: Models = slice(None), rungs: Any = rungs, sizes: Any = sizes) -> Any:
             its = [result[way] for result in results]
             by_epochs = dict(zip(SHORTER, zip(*(one["shorter"] for one in its), strict=True), strict=True))
             by_epochs |= dict(zip(EPOCHS, zip(*(one["test_errors"] for one in its), strict=True), strict=True))
-            winners = winners_of_brackets([np.array(by_epochs[epochs]) for epochs in rungs], sizes)
+            return winners_of_brackets([np.array(by_epochs[epochs])[models] for epochs in rungs], sizes)
+
+        def ratio(models: Models, winners_by: Any = winners_by) -> float:
+            base, bursts = (winners_by(way, models).mean() for way in SHORTER_WAYS)
+            return float(bursts / base)
+
+        ratios = dict(zip(SHORTER_WAYS, ("-", with_standard_error(ratio, len(results))), strict=True))
+        for way in SHORTER_WAYS:
+            its = [result[way] for result in results]
+            winners = winners_by(way)
             steps = sizes[0] * np.mean([one["steps"] for one in its])
             steps += sum(
                 EPOCH_STEPS * epochs * size for epochs, size in zip(np.diff(rungs, prepend=0), sizes, strict=True)
             )
             lines.append(
                 f"| {', '.join(map(str, rungs))} | {', '.join(map(str, sizes))} | {way} | {steps:,.0f} | "
-                f"{winners.mean():.2f} | {np.quantile(winners, 0.9):.2f} |"
+                f"{winners.mean():.2f} | {ratios[way]} | {np.quantile(winners, 0.9):.2f} |"
             )
     return "\n".join(lines)
 
@@ -227,8 +242,35 @@ def searches() -> str:
     lines = ["| steps of a search | " + " | ".join(f"{way}, %" for way in COMPARED) + " | ratio |", "|---|---|---|---|"]
     for budget in BUDGETS:
         means = list(mean_winners(budget, errors, steps).values())
-        lines.append(f"| {budget:,} | {means[0]:.2f} | {means[1]:.2f} | {means[1] / means[0]:.3f} |")
+        ratio = ratio_of_winners(budget, errors, steps, COMPARED[1])
+        lines.append(f"| {budget:,} | {means[0]:.2f} | {means[1]:.2f} | {ratio} |")
     return "\n".join(lines)
+
+
+def ratio_of_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any], way: str) -> str:
+    """The mean error of a way's winners, divided by that of the first way, with its standard error."""
+    base = next(iter(errors))
+
+    def ratio(models: Models) -> float:
+        some = ({name: its[models] for name, its in values.items()} for values in (errors, steps))
+        means = mean_winners(budget, *some)
+        return means[way] / means[base]
+
+    return "-" if way == base else with_standard_error(ratio, len(errors[base]))
+
+
+def with_standard_error(statistic: Callable[[Models], float], models: int) -> str:
+    """A statistic of all models, and how much it would differ with others: its jackknife standard error.
+
+    However many searches are drawn, they are drawn from these models, each trained once.
+
+    Args:
+        statistic: Works it out from the models with these indices.
+        models: How many there are.
+    """
+    without_one = np.array([statistic(np.delete(np.arange(models), one)) for one in range(models)])
+    error = np.sqrt((models - 1) / models * np.sum((without_one - without_one.mean()) ** 2))
+    return f"{statistic(slice(None)):.3f} ± {error:.3f}"
 
 
 def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> dict[str, float]:

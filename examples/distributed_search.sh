@@ -26,7 +26,7 @@ KERASTUNER_TUNER_ID=worker0 "$PYTHON" "$SCRIPT" "$FOLDER" &
 worker0=$!
 KERASTUNER_TUNER_ID=worker1 "$PYTHON" "$SCRIPT" "$FOLDER" &
 worker1=$!
-trap 'kill $chief $worker0 $worker1 2>/dev/null || true' INT TERM
+trap 'kill $chief $worker0 $worker1 2>/dev/null || true' EXIT INT TERM # also if one fails
 
 wait $worker0
 wait $worker1

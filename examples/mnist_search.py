@@ -325,6 +325,17 @@ def read_record(trial: Any, out: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def tested_record(trial: Any, out: Path) -> dict[str, Any] | None:
+    """The record with the trial's range test; a later rung of Hyperband has that of the trial it goes on from."""
+    record = read_record(trial, out)
+    values = trial.hyperparameters.values
+    while record and record["range_test"] is None and (parent := values.get("tuner/trial_id")):
+        path = out / "search" / f"trial_{parent}" / "autolr.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        values = record["values"] if record else {}
+    return record
+
+
 def draw_range_test(trial: Any, out: Path) -> None:
     """`range_test_TRIAL.png`: the trial's curve and bounds."""
     record = read_record(trial, out)
@@ -341,7 +352,7 @@ def draw_range_test(trial: Any, out: Path) -> None:
 def draw_winner(trial: Any, schedule: Any, history: dict[str, list[float]], out: Path) -> None:
     """`winner.png`: the winner's range test, the schedule it trained on, and its loss."""
     pyplot = headless_pyplot()
-    record = read_record(trial, out)
+    record = tested_record(trial, out)
     figure, (test_axes, rate_axes, loss_axes) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     if record and record["range_test"]:
         curve, bounds = autolr.RangeTest.from_dict(record["range_test"]), autolr.LRBounds.from_dict(record["bounds"])

@@ -313,15 +313,117 @@ def test_a_model_that_trains_in_a_loop_of_its_own_is_put_back(tmp_path, data):
         model(x[:1])
         return model
 
-    spy = RateSpy()
+    begun = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            begun.append(int(self.model.optimizer.iterations))
+
+        def __deepcopy__(self, memo):
+            return self
+
     tuner = autolr.RandomSearch(build, "loss", directory=tmp_path, max_trials=1)
-    tuner.search(x, y, epochs=40, batch_size=16, callbacks=[spy], verbose=0)
+    tuner.search(x, y, epochs=40, batch_size=16, callbacks=[Look()], verbose=0)
     assert TrialRecord.read(tuner.get_trial_dir("0")).source == "range test"
-    assert [len(rates) for rates in spy.fits] == [40 * -(-len(x) // 16)], "not a step more than asked for"
+    assert begun == [0], "the training's own callbacks see no step of the range test"
+
+
+def test_what_a_fit_trains_before_it_comes_to_keras_own_is_put_back(data):
+    class Warms(keras.Sequential):
+        def fit(self, x, y, **arguments):
+            for _ in range(3):
+                self.train_on_batch(x[:16], y[:16])
+            return super().fit(x, y, **arguments)
+
+    model = compiled(Warms([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), metrics=[])
+    model.optimizer.build(model.trainable_variables)
+    before = [np.array(it) for it in (*model.variables, *model.optimizer.variables)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        autolr.range_test(model, *data, num_steps=10, burst_steps=0, verbose=0)
+    after = [np.array(it) for it in (*model.variables, *model.optimizer.variables)]
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_a_loop_of_its_own_that_fails_in_its_first_step_is_put_back(data, error):
+    class Fails(Loops):
+        def compute_loss(self, *args, **kwargs):
+            if int(self.optimizer.iterations):
+                raise error
+            return super().compute_loss(*args, **kwargs)
+
+        def fit(self, x, y, *, batch_size=16, epochs=1, callbacks=()):
+            return super().fit(x, y, batch_size=batch_size, epochs=epochs)  # none is told of the first step
+
+    model = Fails()
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model(data[0][:1])
+    before = model.get_weights()
+    with pytest.raises(type(error)):
+        autolr.range_test(model, *data, batch_size=16, verbose=0)
+    assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_loop_that_tells_no_callback_is_refused_and_put_back(data):
+    class Silent(Loops):
+        def fit(self, x, y, *, batch_size=16, epochs=1, callbacks=()):
+            return super().fit(x, y, batch_size=batch_size, epochs=epochs)
+
+    model = Silent()
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model(data[0][:1])
+    before = model.get_weights()
+    with pytest.raises(RuntimeError, match="calls neither"):
+        autolr.range_test(model, *data, batch_size=16, verbose=0)
+    assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+
+
+def test_an_own_fit_beside_an_own_training_step_may_train_what_only_that_step_knows(tmp_path, data):
+    class Headed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = keras.layers.Dense(4), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.body(x)
+
+        def train_step(self, batch):
+            x, y = batch
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(
+                    keras.losses.sparse_categorical_crossentropy(y, self.head(self.body(x)), from_logits=True)
+                )
+            variables = self.trainable_variables
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+            return {"loss": loss}
+
+        def fit(self, *args, **options):
+            return super().fit(*args, **options)
+
+    def build(hp):
+        model = Headed()
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+        model(data[0][:1])  # builds the body alone
+        return model
+
+    trial, warned = search(autolr.RandomSearch(build, "loss", directory=tmp_path, **OPTIONS), *data)
+    assert trial.status == "COMPLETED"
+    assert not any("failed" in text or "could not be prepared" in text for text in warned)
+
+
+class ReadsItsRate(keras.optimizers.SGD):
+    def get_config(self):
+        return {**super().get_config(), "learning_rate": self._learning_rate.get_config()}
+
+
+def test_a_config_that_reads_what_the_optimizer_was_given_is_read_as_it_is():
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert compat.config_without_rate(ReadsItsRate(rate))["learning_rate"]["initial_learning_rate"] == 0.1
 
 
 def test_a_model_that_trains_in_a_loop_of_its_own_must_be_built(data):
-    with pytest.raises(RuntimeError, match="must be built before"):
+    with pytest.raises(RuntimeError, match=r"must be built before, .*It has taken a step"):
         autolr.range_test(looping(), *data, verbose=0)
 
 

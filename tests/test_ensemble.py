@@ -688,21 +688,33 @@ class CompiledItsOwnWay(Own):
 
 @keras.saving.register_keras_serializable("tests")
 class CompiledAlike(Own):
-    def compile(self, optimizer, loss, **options):
+    def compile(self, optimizer, loss):
+        super().compile(optimizer, loss)
+
+
+@keras.saving.register_keras_serializable("tests")
+class CompiledWithMore(Own):
+    def compile(self, optimizer, loss="mse", beta=0.5, **options):
         super().compile(optimizer, loss, **options)
 
 
-def test_a_compile_of_the_users_own_is_called_only_if_its_arguments_are_known(tmp_path):
-    x = np.ones((8, 4), "float32")
-    own, alike = CompiledItsOwnWay(), CompiledAlike()
-    own.compile("sgd", alpha=2.0)
-    alike.compile("sgd", "mse")
-    for model in (own, alike):
-        model(x)
-    with pytest.warns(AutoLRWarning, match="`CompiledItsOwnWay` has a `compile` of its own"):
-        averaged = own_end(own, tmp_path, lambda model, paths: averaged_weights(model, paths, x))
-    assert not averaged.compiled
-    assert own_end(alike, tmp_path, lambda model, paths: averaged_weights(model, paths, x)).compiled
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        (CompiledItsOwnWay, {"alpha": 2.0}, "not compiled: `compile` of `CompiledItsOwnWay` asks for more"),
+        (CompiledAlike, {"loss": "mse"}, ""),
+        (CompiledWithMore, {"beta": 0.1}, "with the defaults of beta, which only `compile` of `CompiledWithMore`"),
+    ],
+)
+def test_a_compile_of_the_users_own_is_called_with_what_it_is_known_to_take(kind, arguments, said, tmp_path):
+    x, model = np.ones((8, 4), "float32"), kind()
+    model.compile("sgd", **arguments)
+    model(x)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        averaged = own_end(model, tmp_path, lambda model, paths: averaged_weights(model, paths, x))
+    assert averaged.compiled == (kind is not CompiledItsOwnWay)
+    assert [said in str(it.message) for it in caught if it.category is AutoLRWarning] == [True] * bool(said)
 
 
 def test_statistics_come_from_batches_in_lists_as_fit_takes_them(tmp_path):

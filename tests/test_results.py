@@ -142,7 +142,24 @@ def test_a_comparison_worked_out_by_hand(tmp_path):
     assert "| error of the winner | 0.9 | 0.50 |" in table
     # By validation error the better rival would be the other one.
     assert "chosen by validation error, not by test error | - | 0.40 |" in table
-    assert "| RandomSearch | 0.50 | 0.50 | 0.60 | 0.60 | 1 | 0 | 0 | 0 |" in search_results.tuners_table(groups)
+    # The rival has its final error with its last trial.
+    assert "| share of them that the rival itself takes | - | 1.00 | 1.00 to 1.00 |" in table
+    kinds = search_results.kinds_table(groups)
+    for kind in ("RandomSearch", "MNIST"):
+        assert f"| {kind} | 0.50 | 0.50 | 0.60 | 1.00 | 0.60 | 1 | 0 | 0 | 0 |" in kinds
+    assert len(kinds.splitlines()) == 4
+
+
+def test_medians_are_drawn_again_by_what_belongs_together():
+    assert search_results.resampled({("mnist", seed): [float(seed)] * 3 for seed in range(2)}) == (0.0, 1.0)
+    assert search_results.resampled({("mnist", 0): [1.0, np.inf, 3.0]}) == (3.0, 3.0)
+
+
+def test_a_standard_error_over_models_is_that_of_their_mean():
+    """For a mean the jackknife gives the textbook's: the standard deviation over the root of how many there are."""
+    values = np.array([1.0, 2.0, 4.0, 7.0])
+    said = short_trials.with_standard_error(lambda models: float(values[models].mean()), 4)
+    assert said == f"3.500 ± {values.std(ddof=1) / 2:.3f}"
 
 
 def test_a_table_takes_the_place_of_an_older_one_and_nothing_else(tmp_path, monkeypatch):
