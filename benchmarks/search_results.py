@@ -23,6 +23,7 @@ MAIN = ("autolr", *RIVALS, "default")
 NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 SHARE = "share of its steps until its final error is reached"
 OWN = "share of them that the rival itself takes"
+RELATIVE = "autolr's steps ÷ those that the rival itself takes"
 WINNER = "error of the winner"
 TOGETHER = "error of autolr's three best trials together"
 SNAPSHOTS = "error of the winner's snapshot ensemble"
@@ -157,12 +158,14 @@ def against_rival(group: dict[str, Search]) -> dict[str, float]:
         reached = reached_by(errors, rival["winner"])
         return np.inf if reached is None else float(ours["ends"][reached] / spent)
 
+    own = float(theirs["ends"][reached_by(best_so_far(theirs), rival["winner"])] / spent)
     alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
     together = min(rows[arm]["ensemble"] for arm in RIVALS)
     return {
         SHARE: share(best_so_far(ours)),
         "the same, by autolr's three best trials together": share(ensemble_so_far(ours)),
-        OWN: float(theirs["ends"][reached_by(best_so_far(theirs), rival["winner"])] / spent),
+        OWN: own,
+        RELATIVE: share(best_so_far(ours)) / own,
         WINNER: rows["autolr"]["winner"] / rival["winner"],
         "the same, the better rival chosen by validation error, not by test error": rows["autolr"]["winner"]
         / seen["winner"],
@@ -222,14 +225,14 @@ def kinds_table(groups: Groups) -> str:
     """The claims on winners and steps by tuner and by data set, medians over their searches."""
     claims = {key: against_rival(group) for key, group in whole(groups).items()}
     lines = [
-        f"| searches | {WINNER} | {TOGETHER} | {SHARE} | {OWN} | the least | how many | of which in a third "
+        f"| searches | {WINNER} | {TOGETHER} | {SHARE} | {RELATIVE} | the least | how many | of which in a third "
         "| after more steps than its | never |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, name in {**TUNERS, **NAMES}.items():
         found = [claim for key, claim in claims.items() if kind in key[:2]]
         if found:
-            its = {name: [claim[name] for claim in found] for name in (WINNER, TOGETHER, SHARE, OWN)}
+            its = {name: [claim[name] for claim in found] for name in (WINNER, TOGETHER, SHARE, RELATIVE)}
             medians = " | ".join(in_words(np.median(values)) for values in its.values())
             shares = np.array(its[SHARE])
             early, late, never = (np.sum(where) for where in (shares <= 1 / 3, shares > 1, np.isinf(shares)))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,3 +133,31 @@ def test_the_whole_job_for_every_tuner_and_again_with_resume(example, capsys, tm
     assert list((tmp_path / "out").glob("range_test_*.png"))
     assert example.main([str(a) for a in [*arguments, "--resume"]]) == 0
     assert "range test" not in capsys.readouterr().out.split("Training the winner")[0]  # nothing is run again
+
+
+def test_a_winner_of_a_later_rung_has_the_range_test_of_the_trial_it_goes_on_from(example, tmp_path):
+    for name, test, values in (("0", {"lrs": []}, {}), ("1", None, {"tuner/trial_id": "0"})):
+        folder = tmp_path / "search" / f"trial_{name}"
+        folder.mkdir(parents=True)
+        (folder / "autolr.json").write_text(json.dumps({"range_test": test, "values": values}))
+    winner = SimpleNamespace(trial_id="2", hyperparameters=SimpleNamespace(values={"tuner/trial_id": "1"}))
+    (tmp_path / "search" / "trial_2").mkdir()
+    (tmp_path / "search" / "trial_2" / "autolr.json").write_text(json.dumps({"range_test": None, "values": {}}))
+    assert example.tested_record(winner, tmp_path)["range_test"] == {"lrs": []}
+
+
+def test_a_worker_that_fails_ends_the_search_on_many_machines(tmp_path):
+    python = tmp_path / "python"  # plays the interpreter: the worker fails, the others would go on for a minute
+    python.write_text(
+        '#!/bin/sh\ncase "$1" in -c) echo 1;; *) echo $$ >> "$2/pids"\n'
+        '[ "$KERASTUNER_TUNER_ID" = worker0 ] && exit 1; exec sleep 60;; esac\n'
+    )
+    python.chmod(0o755)
+    script = EXAMPLES / "distributed_search.sh"
+    done = subprocess.run([script, tmp_path], env={**os.environ, "PYTHON": str(python)}, timeout=30, check=False)
+    assert done.returncode == 1
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{pid}").exists()

@@ -126,6 +126,16 @@ def test_a_file_that_is_no_record_is_named_in_the_error(tmp_path, text):
         TrialRecord.read(tmp_path)
 
 
+def test_what_a_later_version_has_added_is_passed_over(tmp_path):
+    record().write(tmp_path)
+    content = json.loads((tmp_path / FILE_NAME).read_text())
+    (tmp_path / FILE_NAME).write_text(json.dumps({**content, "added": 1}))
+    assert TrialRecord.read(tmp_path) == record()
+    (tmp_path / FILE_NAME).write_text(json.dumps({**content, "format": 2}))
+    with pytest.raises(RecordError, match=r"^\S+ was written by another version of autolr\.$"):
+        TrialRecord.read(tmp_path)
+
+
 def test_a_truncated_record_is_no_record(tmp_path):
     record().write(tmp_path)
     path = tmp_path / FILE_NAME

@@ -815,6 +815,26 @@ def test_a_later_rung_of_hyperband(tmp_path):
     assert "Set by Keras Tuner" in page.text
 
 
+def test_bounds_taken_over_after_a_range_test_of_another_way_to_train(tmp_path):
+    """With `reuse_bounds`, a trial that trains twice may have tested for the first training alone."""
+    folder = Folder(tmp_path / "s")
+    file = folder.trial("0001") / "autolr.json"
+    record = json.loads(file.read_text())
+    record.update(source="trial 0000", range_test=None, ways=2, steps_tested=40)
+    file.write_text(json.dumps(record))
+    assert "from trial 0000 (40 steps)" in report(folder.done()).text
+
+
+@pytest.mark.parametrize("burst", [[0.1, 24, "x"], [0.1, "x", 24], [0.1, -1.0], ["x", -1.0, 24]])
+def test_a_burst_that_is_none_is_a_damaged_record(tmp_path, burst):
+    folder = Folder(tmp_path / "s")
+    file = folder.trial("0") / "autolr.json"
+    record = json.loads(file.read_text())
+    record["range_test"]["bursts"] = [burst]
+    file.write_text(json.dumps(record))
+    assert "is no trial record" in report(folder.done()).text
+
+
 def test_a_report_is_written_whole_or_not_at_all(tmp_path):
     path = finished(tmp_path / "s")
     with pytest.raises(OSError, match="none"):

@@ -276,11 +276,17 @@ def test_watching_follows_the_search_and_keeps_the_readers_place(visit, tmp_path
         page.page.locator("#table a", has_text="0").click()
         page.page.get_by_label("Filter").fill("adam")
         page.page.locator("#table thead button").nth(1).click()
+        page.page.get_by_label("Filter").focus()
+        page.page.keyboard.press("Home")
+        page.page.keyboard.press("ArrowRight")
         folder.trial("2", 0.95)
         folder.done()
         page.page.locator("#table a", has_text="2").wait_for(timeout=20_000)
         assert page.open_trials() == ["trial-0"]
         assert page.page.get_by_label("Filter").input_value() == "adam"
+        page.page.keyboard.type("x")
+        assert page.page.get_by_label("Filter").input_value() == "axdam", "who types goes on typing"
+        page.page.get_by_label("Filter").fill("adam")
         assert page.ids() == ["0", "2", "1"]
         assert page.complaints == []
         assert {url.split("/")[2] for url in page.requests if url.startswith("http")} == {process.url.split("/")[2]}
