@@ -131,7 +131,7 @@ def _trace(fit: Fit) -> Any:
     if after is None and may_loop:
         raise RuntimeError(
             "The model's own `fit` calls neither Keras's training step nor `on_train_batch_end` of the callbacks it is "
-            "given, so no rate can be set, and no loss be seen."
+            "given, so no rate can be set, and no loss be seen; or else its data hold no sample."
         )
     if after is None:
         raise without_samples(fit.x)
