@@ -104,17 +104,17 @@ def config_without_rate(optimizer: Any) -> dict[str, Any]:
     A schedule of the user's own may have no config.
     """
     rate = learning_rate_source(optimizer)
-    if isinstance(rate, list) or not callable(rate):
+    if not callable(rate) or isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        with contextlib.suppress(Exception):  # whatever the user's classes raise
+            return dict(optimizer.get_config())
+    if isinstance(rate, list):
         return dict(optimizer.get_config())
+    inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
+    vars(inner)["_learning_rate"] = 0.001
     try:
         return dict(optimizer.get_config())
-    except Exception:  # whatever the user's classes raise
-        inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
-        vars(inner)["_learning_rate"] = 0.001
-        try:
-            return dict(optimizer.get_config())
-        finally:
-            vars(inner)["_learning_rate"] = rate
+    finally:
+        vars(inner)["_learning_rate"] = rate
 
 
 def compile_arguments(model: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from autolr import compat
-from autolr.errors import library_of, warn
+from autolr.errors import in_brief, library_of, warn
 
 
 def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
@@ -61,21 +61,23 @@ def _compile(model: keras.Model, arguments: dict[str, Any]) -> bool:
     Returns:
         Whether it could be compiled.
     """
-    own = inspect.signature(model.compile)
-    named = {name for name, it in own.parameters.items() if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
-    unknown = named - inspect.signature(keras.Model.compile).parameters.keys()
+    if type(model).compile is keras.Model.compile:
+        model.compile("sgd", **arguments)
+        return True
     name = type(model).__name__
     try:
-        own.bind("sgd", **arguments)
-    except TypeError as error:
-        warn(f"The result is not compiled: `compile` of `{name}` asks for more ({error}). Compile it to evaluate it.")
+        model.compile(optimizer="sgd", **arguments)
+    except Exception as error:  # whatever the user's own raises
+        model.compiled = False
+        warn(f"The result is not compiled, since `compile` of `{name}` fails ({in_brief(error)}). Compile it yourself.")
         return False
-    if unknown:
+    own = inspect.signature(model.compile).parameters
+    named = {name for name, it in own.items() if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
+    if unknown := named - inspect.signature(keras.Model.compile).parameters.keys():
         warn(
             f"Compiled with the defaults of {', '.join(sorted(unknown))}, which only `compile` of `{name}` knows. "
             "Compile the result to evaluate it with others."
         )
-    model.compile("sgd", **arguments)
     return True
 
 

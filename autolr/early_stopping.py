@@ -55,16 +55,22 @@ class CycleEarlyStopping(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Start counting."""
-        # Keras gives all callbacks of one `fit` the same dictionary.
-        if self.scheduler is None or self.scheduler.model is not self.model or self.scheduler.params is not self.params:
+        self._check_scheduler(self.scheduler is not None and self.scheduler.model is self.model)
+        super().on_train_begin(logs)
+        self.best = None  # before Keras 3.13 that of an earlier training would stay
+        self._unjudged: tuple[int, Any] | None = None
+
+    def _check_scheduler(self, is_this_trainings: bool) -> None:
+        if not is_this_trainings:
             raise ValueError(
                 "Argument `scheduler` must be the `SGDRScheduler` of this training, whose cycles are judged. "
                 f"Received: scheduler={self.scheduler}. Pass it to both: "
                 "`callbacks=[schedule, CycleEarlyStopping(schedule)]`."
             )
-        super().on_train_begin(logs)
-        self.best = None  # before Keras 3.13 that of an earlier training would stay
-        self._unjudged: tuple[int, Any] | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Look whether the scheduler has begun, too: it may be that of an earlier training of the model."""
+        self._check_scheduler(self.scheduler is not None and self.scheduler.in_training)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Judge, if a cycle or the training ends here."""

@@ -123,8 +123,7 @@ def averaged_weights(
 
     Returns:
         A model like `model`, compiled if that is compiled, with the same settings as by `snapshot_ensemble`. If its
-        class has a `compile` of its own that cannot be called with these alone, it is not compiled, and a warning says
-        so.
+        class has a `compile` of its own that fails with these alone, it is not compiled, and a warning says so.
 
     Raises:
         ValueError: As by `snapshot_ensemble`, or if `batch_size` is no whole number of 1 or more, or `x` is needed and

@@ -37,12 +37,14 @@ class ModelState:
     random_state: RandomState
 
     @classmethod
-    def of(cls, model: Any, data: Any = None) -> ModelState:
+    def of(cls, model: Any, data: Any = None, *, build_optimizer: bool = True) -> ModelState:
         """Note the state of a built model; builds its optimizer if that has not been done.
 
         Args:
             model: A compiled Keras model whose variables exist.
             data: What it is trained on, whose own seeds are noted, too.
+            build_optimizer: Whether to build its optimizer, for what the model trains. Else slots that it gets later
+                are not put back.
 
         Raises:
             ValueError: If the model is not built: weights that do not exist yet could not be put back.
@@ -53,7 +55,7 @@ class ModelState:
                 "Received: a model whose variables do not exist yet. "
                 "Call it on a batch of data first, or use `autolr.range_test`, which builds it."
             )
-        if not model.optimizer.built:
+        if build_optimizer and not model.optimizer.built:
             with scope_of(model):
                 model.optimizer.build(model.trainable_variables)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]

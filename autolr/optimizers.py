@@ -210,17 +210,30 @@ def _check_copy(copy: Any, optimizer: Any) -> None:
 
 def copy_with_number_as_rate(optimizer: Any) -> Any:
     """An optimizer like this one whose rate is a number; if it is built, with its step count and slots."""
-    copy, trained = with_number_as_rate(optimizer), compat.variables_trained_by(optimizer)
+    copy = with_number_as_rate(optimizer)
+    if trained := compat.variables_trained_by(optimizer):
+        copy.build(trained)
+        _hand_over_state(optimizer, copy)
+    return copy
+
+
+def begin_anew(optimizer: Any) -> None:
+    """Put the step count and the slots of a built optimizer back to what they begin with; not those of several."""
+    if trained := compat.variables_trained_by(optimizer):
+        fresh = with_number_as_rate(optimizer)
+        fresh.build(trained)
+        _hand_over_state(fresh, optimizer)
+
+
+def _hand_over_state(optimizer: Any, to: Any) -> None:
+    """Give an optimizer the step count and the slots of another that is built alike."""
 
     def state_of(it: Any) -> list[Any]:
         rates = [compat.learning_rate_source(part) for part in leaf_optimizers(it)]
         return [variable for variable in it.variables if all(variable is not rate for rate in rates)]
 
-    if trained:
-        copy.build(trained)
-        for its, own in zip(state_of(copy), state_of(optimizer), strict=True):
-            its.assign(own)
-    return copy
+    for its, own in zip(state_of(to), state_of(optimizer), strict=True):
+        its.assign(own)
 
 
 def iterations_of(optimizer: Any) -> int:

@@ -14,7 +14,7 @@ from autolr.data import first_batch, is_array_data, without_samples
 from autolr.fit import Fit, is_keras_own, unassisted_fit
 from autolr.kept import attributes_kept
 from autolr.model_state import ModelState, variables_of_data
-from autolr.optimizers import copy_with_number_as_rate, scope_of, takes_a_number
+from autolr.optimizers import begin_anew, copy_with_number_as_rate, iterations_of, scope_of, takes_a_number
 from autolr.random_state import random_state_kept
 from autolr.replay import Replay
 
@@ -66,7 +66,10 @@ class _StepTakenError(Exception):
 
 
 class _EndAtFirstStep(keras.callbacks.Callback):
+    taken = False
+
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self.taken = True
         raise _StepTakenError
 
 
@@ -87,15 +90,18 @@ def _trace(fit: Fit) -> Any:
     Training uses the same trace afterwards, so this costs nothing. What is drawn from Python's random generator in
     tracing, as the seed of Keras's global generator, will not be drawn again and stays drawn.
 
-    A `fit` of the user's own may have a loop of its own, in which nothing is traced: it is ended after a step, and that
-    is undone.
+    A `fit` of the user's own may have a loop of its own, in which nothing is traced: it is ended after a step. What it
+    has trained by then is undone.
     """
     model = fit.model
     trace = compat.tracer_of_training(model)
     if trace is None:
         return None
-    may_loop = not is_keras_own(unassisted_fit(model))
-    untrained = _state_before_tracing(fit) if may_loop else None
+    may_loop, end = not is_keras_own(unassisted_fit(model)), _EndAtFirstStep()
+    whole = model.built and all(layer.built for layer in model.layers)
+    # The optimizer is built by a step, for what that trains: a `train_step` or a `fit` of the user's own decides it.
+    untrained = ModelState.of(model, fit.x, build_optimizer=False) if may_loop and whole else None
+    steps, was_built = iterations_of(model.optimizer), model.optimizer.built
     before = random.getstate()
     traced: Any = None
     after: Any = None
@@ -113,21 +119,22 @@ def _trace(fit: Fit) -> Any:
     with changed, attributes_kept([model], "train_function", "history", "stop_training"):
         model.train_function = only_trace
         try:
-            fit(_EndAtFirstStep(), epochs=1)
-        except _BegunError:
-            pass
-        except _StepTakenError:
-            if untrained is None:
-                raise RuntimeError(
-                    "A model whose `fit` has a loop of its own must be built before, as what a step changes cannot be "
-                    "noted otherwise; if it has a `train_step` of its own, its optimizer, too. It has taken a step: "
-                    "make it anew, and call it on a batch (`model.optimizer.build(model.trainable_variables)`)."
-                ) from None
-            return None
+            with suppress(_BegunError, _StepTakenError):
+                fit(end, epochs=1)
         finally:
             fit.dispose()
-            if untrained is not None:  # also what it has trained before it came to Keras's training step
+            trained = iterations_of(model.optimizer) > steps
+            if untrained is not None:
                 untrained.restore()
+                if trained and not was_built:
+                    begin_anew(model.optimizer)
+    if trained and untrained is None:
+        raise RuntimeError(
+            "A model whose own `fit` trains it before or without Keras's training step must be built before, as what "
+            "that changes cannot be noted otherwise. It has been trained now: make it anew, and call it on a batch."
+        )
+    if end.taken:
+        return None
     if after is None and may_loop:
         raise RuntimeError(
             "The model's own `fit` calls neither Keras's training step nor `on_train_batch_end` of the callbacks it is "
@@ -140,14 +147,6 @@ def _trace(fit: Fit) -> Any:
         return None
     model.built = True  # also one without a `call`, whose `train_step` calls the layers
     return traced
-
-
-def _state_before_tracing(fit: Fit) -> ModelState | None:
-    """A model's state, if it can be noted without making what only a training step of the user's own knows."""
-    model = fit.model
-    whole = model.built and all(layer.built for layer in model.layers)
-    plain = type(model).train_step is keras.Model.train_step
-    return ModelState.of(model, fit.x) if whole and (plain or model.optimizer.built) else None
 
 
 def build(fit: Fit) -> None:

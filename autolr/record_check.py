@@ -35,7 +35,8 @@ def _is_sound(record: Any) -> bool:
         rates, losses = [float(rate) for rate in curve["lrs"]], [float(loss) for loss in curve["losses"]]
         sound &= len(rates) == len(losses) and isinstance(curve["steps_spent"], int)
         sound &= all(
-            lr > 0 and not math.isnan(float(change)) and _is_whole(steps) for lr, change, steps in curve["bursts"]
+            LEAST_RATE < lr < MOST_RATE and not math.isnan(float(change)) and _is_whole(steps) and steps > 0
+            for lr, change, steps in curve["bursts"]
         )
         sound &= all(isinstance(it, bool) for it in (curve["diverged"], curve.get("normalized", False)))
         sound &= all(a < b for a, b in itertools.pairwise(rates))

@@ -153,6 +153,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._watch = RateWatch()
         self._warned_of_short = False
         self._tail: TailAverage | None = None
+        self.in_training = False  # for who judges its cycles
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.schedule}>"
@@ -235,6 +236,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         warn_of_optimizer(self.model)
         self._give_momentum_back()  # if that training was interrupted
         self._history = RateHistory()
+        self.in_training = True
         # Such an optimizer has put its own average into the model by the time training ends.
         restores = self.restore_weights and not averages_itself(self.model.optimizer)
         self._cycle_ends = CycleEnds(self.model, self.snapshot_folder, keep=self.num_snapshots, restores=restores)
@@ -393,5 +395,6 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Put the latest cycle's end back if training ended inside a cycle, and worse."""
+        self.in_training = False
         self._give_momentum_back()
         self._cycle_ends.training_ended()

@@ -313,11 +313,14 @@ def test_a_model_that_trains_in_a_loop_of_its_own_is_put_back(tmp_path, data):
         model(x[:1])
         return model
 
-    begun = []
+    begun, ended = [], []
 
     class Look(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             begun.append(int(self.model.optimizer.iterations))
+
+        def on_train_end(self, logs=None):
+            ended.append(int(self.model.optimizer.iterations))
 
         def __deepcopy__(self, memo):
             return self
@@ -325,24 +328,32 @@ def test_a_model_that_trains_in_a_loop_of_its_own_is_put_back(tmp_path, data):
     tuner = autolr.RandomSearch(build, "loss", directory=tmp_path, max_trials=1)
     tuner.search(x, y, epochs=40, batch_size=16, callbacks=[Look()], verbose=0)
     assert TrialRecord.read(tuner.get_trial_dir("0")).source == "range test"
-    assert begun == [0], "the training's own callbacks see no step of the range test"
+    assert (begun, ended) == ([0], [40 * -(-len(x) // 16)]), "not a step is left of the range test"
 
 
-def test_what_a_fit_trains_before_it_comes_to_keras_own_is_put_back(data):
+@pytest.mark.parametrize("built", [True, False])
+def test_what_a_fit_trains_before_it_comes_to_keras_own_is_put_back(data, built):
     class Warms(keras.Sequential):
         def fit(self, x, y, **arguments):
             for _ in range(3):
-                self.train_on_batch(x[:16], y[:16])
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(y=y[:16], y_pred=self(x[:16]))
+                variables = self.trainable_variables
+                self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
             return super().fit(x, y, **arguments)
 
     model = compiled(Warms([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")]), metrics=[])
-    model.optimizer.build(model.trainable_variables)
+    if built:
+        model.optimizer.build(model.trainable_variables)
     before = [np.array(it) for it in (*model.variables, *model.optimizer.variables)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         autolr.range_test(model, *data, num_steps=10, burst_steps=0, verbose=0)
     after = [np.array(it) for it in (*model.variables, *model.optimizer.variables)]
-    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+    slots = after[len(before) :]  # none of before, if the optimizer was not built
+    assert bool(slots) != built
+    assert not any(slot.any() for slot in slots)
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=False))
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
@@ -412,6 +423,21 @@ def test_an_own_fit_beside_an_own_training_step_may_train_what_only_that_step_kn
     assert not any("failed" in text or "could not be prepared" in text for text in warned)
 
 
+def test_an_own_fit_may_unfreeze_layers(tmp_path, data):
+    class Unfreezes(keras.Sequential):
+        def fit(self, *args, **options):
+            self.layers[0].trainable = True
+            return super().fit(*args, **options)
+
+    def build(hp):
+        hidden = keras.layers.Dense(4, trainable=False)
+        return compiled(Unfreezes([keras.Input((6,)), hidden, keras.layers.Dense(3, activation="softmax")]), metrics=[])
+
+    trial, warned = search(autolr.RandomSearch(build, "loss", directory=tmp_path, **OPTIONS), *data)
+    assert trial.status == "COMPLETED"
+    assert not any("failed" in text for text in warned)
+
+
 class ReadsItsRate(keras.optimizers.SGD):
     def get_config(self):
         return {**super().get_config(), "learning_rate": self._learning_rate.get_config()}
@@ -423,7 +449,7 @@ def test_a_config_that_reads_what_the_optimizer_was_given_is_read_as_it_is():
 
 
 def test_a_model_that_trains_in_a_loop_of_its_own_must_be_built(data):
-    with pytest.raises(RuntimeError, match=r"must be built before, .*It has taken a step"):
+    with pytest.raises(RuntimeError, match=r"must be built before, .*It has been trained now"):
         autolr.range_test(looping(), *data, verbose=0)
 
 
@@ -450,3 +476,9 @@ def test_a_loaded_models_optimizer_goes_on_though_its_rate_was_a_schedule(tmp_pa
     assert steps == ours > 0
     assert len(slots) == len(our_slots) == 2
     assert all(np.array_equal(one, other) and one.any() for one, other in zip(slots, our_slots, strict=True))
+
+
+def test_a_function_as_rate_is_replaced_without_a_word_of_keras():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compat.config_without_rate(keras.optimizers.SGD(lambda: 0.1, momentum=0.9))["momentum"] == 0.9

@@ -698,22 +698,29 @@ class CompiledWithMore(Own):
         super().compile(optimizer, loss, **options)
 
 
+@keras.saving.register_keras_serializable("tests")
+class CompiledByItsRate(Own):
+    def compile(self, learning_rate=0.1, **options):
+        super().compile(keras.optimizers.SGD(learning_rate), "mse", **options)
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "said"),
     [
-        (CompiledItsOwnWay, {"alpha": 2.0}, "not compiled: `compile` of `CompiledItsOwnWay` asks for more"),
+        (CompiledItsOwnWay, {"alpha": 2.0}, "not compiled, since `compile` of `CompiledItsOwnWay` fails"),
+        (CompiledByItsRate, {"learning_rate": 0.1}, "not compiled, since `compile` of `CompiledByItsRate` fails"),
         (CompiledAlike, {"loss": "mse"}, ""),
         (CompiledWithMore, {"beta": 0.1}, "with the defaults of beta, which only `compile` of `CompiledWithMore`"),
     ],
 )
 def test_a_compile_of_the_users_own_is_called_with_what_it_is_known_to_take(kind, arguments, said, tmp_path):
     x, model = np.ones((8, 4), "float32"), kind()
-    model.compile("sgd", **arguments)
+    model.compile(**({} if kind is CompiledByItsRate else {"optimizer": "sgd"}), **arguments)
     model(x)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         averaged = own_end(model, tmp_path, lambda model, paths: averaged_weights(model, paths, x))
-    assert averaged.compiled == (kind is not CompiledItsOwnWay)
+    assert averaged.compiled == ("not compiled" not in said)
     assert [said in str(it.message) for it in caught if it.category is AutoLRWarning] == [True] * bool(said)
 
 

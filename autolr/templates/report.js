@@ -91,7 +91,7 @@
     const remember = () => sessionStorage.setItem("autolr", JSON.stringify({
       sorted, filter: filter?.value ?? "", show: show?.value ?? "", top: scrollY,
       open: parts.filter((part) => part.open).map((part) => part.id),
-      typing: filter && document.activeElement === filter ? filter.selectionStart : null,
+      typing: document.activeElement === filter ? [filter?.selectionStart, filter?.selectionEnd] : null,
     }));
     const before = JSON.parse(sessionStorage.getItem("autolr") ?? "null");
     if (before) {
@@ -102,9 +102,9 @@
         show.value = before.show;
         if (before.sorted.column < table.tHead.rows[0].cells.length) sort(before.sorted.column, before.sorted.descending);
         narrow();
-        if (before.typing !== null) {
+        if (before.typing) {
           filter.focus({ preventScroll: true });
-          filter.setSelectionRange(before.typing, before.typing);
+          filter.setSelectionRange(...before.typing);
         }
       }
       scrollTo({ top: before.top, behavior: "instant" });
