@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_a_winner_of_a_later_rung_has_the_range_test_of_the_trial_it_goes_on_fro
     assert example.tested_record(winner, tmp_path)["range_test"] == {"lrs": []}
 
 
+@pytest.mark.skipif(shutil.which("ps") is None, reason="looks for processes by `ps`")
 def test_a_worker_that_fails_ends_the_search_on_many_machines(tmp_path):
     python = tmp_path / "python"  # plays the interpreter: the worker fails, the others would go on for a minute
     python.write_text(
