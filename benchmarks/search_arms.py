@@ -147,7 +147,7 @@ def make_tuner(
 
     assisted = arm in ("autolr", "one_cycle", "held", "cold", "unaveraged")
     if arm == "cold":  # in this process, which is this search's own
-        autolr.budget.WARMUP = 0
+        autolr.trial_values.WARMUP = autolr.budget.WARMUP = 0
     base: Any = getattr(autolr if assisted else kt, TUNERS[tuner])
 
     class Counting(base):
@@ -159,6 +159,9 @@ def make_tuner(
             if assisted:
                 record = autolr.records.TrialRecord.read(self.get_trial_dir(trial.trial_id))
                 count(record.steps_tested or 0)
+                if arm == "cold":  # what is meant to be taken away is
+                    assert record.training is not None
+                    assert math.isclose(record.training["rates"]["lr"][0], record.bounds["max_lr"], rel_tol=1e-4)
             return results
 
     def build(hp: Any) -> keras.Model:
