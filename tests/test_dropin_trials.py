@@ -1369,7 +1369,8 @@ def test_only_the_trial_of_a_worker_fails_for_its_objective(tmp_path, monkeypatc
 
 
 def test_of_several_objectives_the_one_that_nobody_reports_is_named():
-    wanted = kt.engine.objective.create_objective([kt.Objective("noted", "min"), kt.Objective("val_los", "min")])
-    check = ObjectiveCheck(wanted, noted=lambda: ["noted"])
+    wanted = [kt.Objective("noted", "min"), kt.Objective("val_los", "min")]
+    oracle = kt.oracles.RandomSearchOracle(objective=wanted, max_trials=1)
+    check = ObjectiveCheck(oracle.objective, noted=lambda: ["noted"])
     with pytest.raises(kt.errors.FatalValueError, match="objective='val_los'"):
         check.on_epoch_end(0, {"val_loss": 1.0})
