@@ -104,11 +104,11 @@ def config_without_rate(optimizer: Any) -> dict[str, Any]:
     A schedule of the user's own may have no config.
     """
     rate = learning_rate_source(optimizer)
-    if not callable(rate) or isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+    if not callable(rate):  # a number, or those of several
+        return dict(optimizer.get_config())
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):  # of a function Keras would warn
         with contextlib.suppress(Exception):  # whatever the user's classes raise
             return dict(optimizer.get_config())
-    if isinstance(rate, list):
-        return dict(optimizer.get_config())
     inner = optimizer.inner_optimizer if optimizer_is_scaled(optimizer) else optimizer
     vars(inner)["_learning_rate"] = 0.001
     try:

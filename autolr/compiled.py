@@ -17,9 +17,7 @@ def compiled_like(model: keras.Model, other: keras.Model) -> keras.Model:
     if not given:
         return other
     lost: list[str] = []
-    loss = model.loss
-    if isinstance(loss, dict):  # Keras sorts its keys; `evaluate` gives the losses in the order given to `compile`
-        loss = {name: loss[name] for name in given.get("loss") or loss}
+    loss = given.get("loss")  # not `model.loss`, whose names Keras sorts: `evaluate` keeps the order
     arguments = {
         "loss": loss,
         "loss_weights": given.get("loss_weights"),
@@ -64,18 +62,18 @@ def _compile(model: keras.Model, arguments: dict[str, Any]) -> bool:
     if type(model).compile is keras.Model.compile:
         model.compile("sgd", **arguments)
         return True
-    name = type(model).__name__
+    kind = type(model).__name__
     try:
         model.compile(optimizer="sgd", **arguments)
     except Exception as error:  # whatever the user's own raises
         model.compiled = False
-        warn(f"The result is not compiled, since `compile` of `{name}` fails ({in_brief(error)}). Compile it yourself.")
+        warn(f"The result is not compiled, since `compile` of `{kind}` fails ({in_brief(error)}). Compile it yourself.")
         return False
     own = inspect.signature(model.compile).parameters
     named = {name for name, it in own.items() if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
     if unknown := named - inspect.signature(keras.Model.compile).parameters.keys():
         warn(
-            f"Compiled with the defaults of {', '.join(sorted(unknown))}, which only `compile` of `{name}` knows. "
+            f"Compiled with the defaults of {', '.join(sorted(unknown))}, which only `compile` of `{kind}` knows. "
             "Compile the result to evaluate it with others."
         )
     return True

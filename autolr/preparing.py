@@ -61,16 +61,14 @@ class _EndAtOnce(keras.callbacks.Callback):
         raise _BegunError
 
 
-class _StepTakenError(Exception):
-    """A `fit` of the user's own has taken a step itself, without Keras's training step."""
-
-
 class _EndAtFirstStep(keras.callbacks.Callback):
+    """Ends a `fit` of the user's own that takes a step itself, without Keras's training step; tells if it did."""
+
     taken = False
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.taken = True
-        raise _StepTakenError
+        raise _BegunError
 
 
 def _begin(fit: Fit) -> None:
@@ -119,7 +117,7 @@ def _trace(fit: Fit) -> Any:
     with changed, attributes_kept([model], "train_function", "history", "stop_training"):
         model.train_function = only_trace
         try:
-            with suppress(_BegunError, _StepTakenError):
+            with suppress(_BegunError):
                 fit(end, epochs=1)
         finally:
             fit.dispose()

@@ -91,8 +91,8 @@ def range_test(
             compiled model, `x` holds no sample, targets are missing that the loss needs, the training step reports no
             `loss`, or, where the optimizer's rate is a schedule, the model also stores it in an attribute of its own or
             refers to it in a method, or its config does not hold all of its arguments.
-        RuntimeError: If an unbuilt model runs eagerly and needs real numbers to be built, or has a `fit` with a loop of
-            its own, which then has trained it for a step: call it on a batch first.
+        RuntimeError: If an unbuilt model runs eagerly and needs real numbers to be built, or has a `fit` that trains it
+            by itself, which then has done so: call it on a batch first. Or if that `fit` does not tell its callbacks.
         TypeError: If an argument of `fit` is given that says how long to train and what to do meanwhile (`epochs`,
             `initial_epoch`, `callbacks`, `validation_freq`), or one that `fit` does not know.
 

@@ -158,14 +158,15 @@ def against_rival(group: dict[str, Search]) -> dict[str, float]:
         reached = reached_by(errors, rival["winner"])
         return np.inf if reached is None else float(ours["ends"][reached] / spent)
 
+    until_then = share(best_so_far(ours))
     own = float(theirs["ends"][reached_by(best_so_far(theirs), rival["winner"])] / spent)
     alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
     together = min(rows[arm]["ensemble"] for arm in RIVALS)
     return {
-        SHARE: share(best_so_far(ours)),
+        SHARE: until_then,
         "the same, by autolr's three best trials together": share(ensemble_so_far(ours)),
         OWN: own,
-        RELATIVE: share(best_so_far(ours)) / own,
+        RELATIVE: until_then / own,
         WINNER: rows["autolr"]["winner"] / rival["winner"],
         "the same, the better rival chosen by validation error, not by test error": rows["autolr"]["winner"]
         / seen["winner"],

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,21 +193,11 @@ def brackets() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for rungs, sizes in BRACKETS.items():
-
-        def winners_by(way: str, models: Models = slice(None), rungs: Any = rungs, sizes: Any = sizes) -> Any:
-            its = [result[way] for result in results]
-            by_epochs = dict(zip(SHORTER, zip(*(one["shorter"] for one in its), strict=True), strict=True))
-            by_epochs |= dict(zip(EPOCHS, zip(*(one["test_errors"] for one in its), strict=True), strict=True))
-            return winners_of_brackets([np.array(by_epochs[epochs])[models] for epochs in rungs], sizes)
-
-        def ratio(models: Models, winners_by: Any = winners_by) -> float:
-            base, bursts = (winners_by(way, models).mean() for way in SHORTER_WAYS)
-            return float(bursts / base)
-
-        ratios = dict(zip(SHORTER_WAYS, ("-", with_standard_error(ratio, len(results))), strict=True))
+        ratio = with_standard_error(partial(ratio_of_brackets, results, rungs, sizes), len(results))
+        ratios = dict(zip(SHORTER_WAYS, ("-", ratio), strict=True))
         for way in SHORTER_WAYS:
             its = [result[way] for result in results]
-            winners = winners_by(way)
+            winners = winners_of_brackets(errors_by_rung(results, way, rungs), sizes)
             steps = sizes[0] * np.mean([one["steps"] for one in its])
             steps += sum(
                 EPOCH_STEPS * epochs * size for epochs, size in zip(np.diff(rungs, prepend=0), sizes, strict=True)
@@ -216,6 +207,23 @@ def brackets() -> str:
                 f"{winners.mean():.2f} | {ratios[way]} | {np.quantile(winners, 0.9):.2f} |"
             )
     return "\n".join(lines)
+
+
+def errors_by_rung(results: list[Any], way: str, rungs: tuple[int, ...]) -> list[Any]:
+    """Test errors of all models after so many epochs."""
+    by_epochs: dict[int, Any] = {}
+    for epochs, key in ((SHORTER, "shorter"), (EPOCHS, "test_errors")):
+        by_epochs |= zip(epochs, np.array([result[way][key] for result in results]).T, strict=True)
+    return [by_epochs[epochs] for epochs in rungs]
+
+
+def ratio_of_brackets(results: list[Any], rungs: tuple[int, ...], sizes: tuple[int, ...], models: Models) -> float:
+    """The mean error of the winners with bursts, divided by that without, of some of the models."""
+    base, bursts = (
+        winners_of_brackets([errors[models] for errors in errors_by_rung(results, way, rungs)], sizes).mean()
+        for way in SHORTER_WAYS
+    )
+    return float(bursts / base)
 
 
 def winners_of_brackets(errors: list[Any], sizes: tuple[int, ...]) -> Any:

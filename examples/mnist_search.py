@@ -306,7 +306,7 @@ def print_table(trials: list[Any], out: Path) -> None:
         hp = trial.hyperparameters.values
         error = "-" if trial.score is None else f"{100 * (1 - trial.score):.2f} %"
         found = f"{hp['autolr/min_lr']:.1e} to {hp['autolr/max_lr']:.1e}" if "autolr/min_lr" in hp else "-"
-        record = read_record(trial, out)
+        record = read_record(trial.trial_id, out)
         cycles = str(len(record["schedule"]["edges"]) - 1) if record else "-"
         status = f"{record['bounds']['status']} ({record['bounds']['confidence']})" if record else trial.status
         print(
@@ -319,26 +319,23 @@ def print_table(trials: list[Any], out: Path) -> None:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def read_record(trial: Any, out: Path) -> dict[str, Any] | None:
+def read_record(trial_id: str, out: Path) -> dict[str, Any] | None:
     """What a trial recorded, a plain JSON file in its folder."""
-    path = out / "search" / f"trial_{trial.trial_id}" / "autolr.json"
+    path = out / "search" / f"trial_{trial_id}" / "autolr.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def tested_record(trial: Any, out: Path) -> dict[str, Any] | None:
+def tested_record(trial_id: str, out: Path) -> dict[str, Any] | None:
     """The record with the trial's range test; a later rung of Hyperband has that of the trial it goes on from."""
-    record = read_record(trial, out)
-    values = trial.hyperparameters.values
-    while record and record["range_test"] is None and (parent := values.get("tuner/trial_id")):
-        path = out / "search" / f"trial_{parent}" / "autolr.json"
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        values = record["values"] if record else {}
+    record = read_record(trial_id, out)
+    while record and record["range_test"] is None and (parent := record["values"].get("tuner/trial_id")):
+        record = read_record(parent, out)
     return record
 
 
 def draw_range_test(trial: Any, out: Path) -> None:
     """`range_test_TRIAL.png`: the trial's curve and bounds."""
-    record = read_record(trial, out)
+    record = read_record(trial.trial_id, out)
     if record is None or record["range_test"] is None:
         return  # a later rung of Hyperband took its parent's bounds
     pyplot = headless_pyplot()
@@ -352,7 +349,7 @@ def draw_range_test(trial: Any, out: Path) -> None:
 def draw_winner(trial: Any, schedule: Any, history: dict[str, list[float]], out: Path) -> None:
     """`winner.png`: the winner's range test, the schedule it trained on, and its loss."""
     pyplot = headless_pyplot()
-    record = tested_record(trial, out)
+    record = tested_record(trial.trial_id, out)
     figure, (test_axes, rate_axes, loss_axes) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     if record and record["range_test"]:
         curve, bounds = autolr.RangeTest.from_dict(record["range_test"]), autolr.LRBounds.from_dict(record["bounds"])

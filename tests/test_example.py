@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,14 +136,12 @@ def test_the_whole_job_for_every_tuner_and_again_with_resume(example, capsys, tm
 
 
 def test_a_winner_of_a_later_rung_has_the_range_test_of_the_trial_it_goes_on_from(example, tmp_path):
-    for name, test, values in (("0", {"lrs": []}, {}), ("1", None, {"tuner/trial_id": "0"})):
+    for name, test, parent in (("0", {"lrs": []}, None), ("1", None, "0"), ("2", None, "1")):
         folder = tmp_path / "search" / f"trial_{name}"
         folder.mkdir(parents=True)
-        (folder / "autolr.json").write_text(json.dumps({"range_test": test, "values": values}))
-    winner = SimpleNamespace(trial_id="2", hyperparameters=SimpleNamespace(values={"tuner/trial_id": "1"}))
-    (tmp_path / "search" / "trial_2").mkdir()
-    (tmp_path / "search" / "trial_2" / "autolr.json").write_text(json.dumps({"range_test": None, "values": {}}))
-    assert example.tested_record(winner, tmp_path)["range_test"] == {"lrs": []}
+        content = {"range_test": test, "values": {"tuner/trial_id": parent} if parent else {}}
+        (folder / "autolr.json").write_text(json.dumps(content))
+    assert example.tested_record("2", tmp_path)["range_test"] == {"lrs": []}
 
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="looks for processes by `ps`")
