@@ -17,6 +17,7 @@ import numpy as np
 from documents import fill
 from search_arms import ARMS, TUNERS
 
+SHOWN = {"search": "--table", "search-28": "--pixels 28 --table"}  # folders of results.md, and the options for each
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "searches.png"
 RIVALS = ("cosine", "constant")
 MAIN = ("autolr", *RIVALS, "default")
@@ -44,27 +45,31 @@ Groups = dict[tuple[str, str, int], dict[str, Search]]  # by data, tuner and see
 
 
 def show(folder: Path) -> None:
-    """Print the tables; of whole searches, also draw the picture and put the tables into `docs/results.md`."""
+    """Print the tables; unless they were quick ones, put them into `docs/results.md`, too."""
     groups = read(folder)
     if not groups:
         print(f"No searches in {folder} yet.")
         return
-    made = tables(groups)
+    made = tables(groups, SHOWN.get(folder.name, "--table"))
     print("\n\n".join(f"{command}\n\n{table}" for command, table in made.items()))
     if folder.name == "search":
         draw(groups)
+    if folder.name in SHOWN:
         fill("results.md", made)
 
 
-def tables(groups: Groups) -> dict[str, str]:
+def tables(groups: Groups, options: str) -> dict[str, str]:
     """The tables in Markdown, by the commands that make them."""
-    command = "python benchmarks/search.py --table"
-    return {
+    command = f"python benchmarks/search.py {options}"
+    made = {
         f"{command} (arms)": arms_table(groups, MAIN),
         f"{command} (goals)": goals_table(groups),
         f"{command} (kinds)": kinds_table(groups),
-        f"{command} (parts)": arms_table(groups, ["autolr", *(arm for arm in ARMS if arm not in MAIN)]),
     }
+    parts = [arm for arm in ARMS if arm not in MAIN]
+    if any(set(parts) & set(group) for group in groups.values()):
+        made[f"{command} (parts)"] = arms_table(groups, ["autolr", *parts])
+    return made
 
 
 def read(folder: Path) -> Groups:

@@ -29,10 +29,11 @@ def shown(command, page="results.md"):
     return text[begin:end].strip()
 
 
-def test_the_tables_of_searches_are_those_of_the_results():
-    groups = search_results.read(ROOT / "benchmarks" / "results" / "search")
+@pytest.mark.parametrize(("folder", "options"), search_results.SHOWN.items())
+def test_the_tables_of_searches_are_those_of_the_results(folder, options):
+    groups = search_results.read(ROOT / "benchmarks" / "results" / folder)
     assert groups
-    for command, table in search_results.tables(groups).items():
+    for command, table in search_results.tables(groups, options).items():
         assert shown(command) == table
 
 
