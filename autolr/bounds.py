@@ -45,7 +45,8 @@ def find_bounds(
     3. `min_lr` is the rate at which the smoothed loss has made half of its fall.
     4. From the fall, `max_lr` is `max_ratio` times that, or more where the fall is beyond doubt (4.5 standard errors of
        the noise) and the rise far off: the 200th part of the rate at which the loss rises, or of the last rate if it
-       does not; but at most the `margin`-th part of it.
+       does not; but at most the `margin`-th part of it, or halfway (in log-rate) from the sweep's start to it if that
+       is more.
     5. From the rise, `max_lr` is 1.25 decades below the rate at which the loss leaves its starting level (an 18th).
        The weaker the fall, the more this counts: in log-rate, a fall of `z` standard errors counts `1 - exp(-z / 5)`,
        this the rest.
@@ -65,8 +66,8 @@ def find_bounds(
             less than 2. Defaults to 4; values from 3 to 5 score alike. A sweep sees a rate for a few steps, a cycle for
             hundreds: far above the rate that halves the fall, training is noisy or overfits before the sweep can show
             it.
-        margin: Smallest factor between `max_lr` and the rate at which the loss rises. Defaults to 3. Diverging takes
-            steps too, so training diverges below the rate at which a sweep does.
+        margin: Smallest factor between `max_lr` and the rate at which the loss rises, except near the sweep's start.
+            Defaults to 3. Diverging takes steps too, so training diverges below the rate at which a sweep does.
 
     Returns:
         An `LRBounds`. A curve that can't be judged gives a status other than `"ok"` and a fallback, inside the sweep

@@ -81,6 +81,9 @@ class BurstSearch:
         burst = self._train(recorder)
         self._spent += burst.steps_spent
         self._steps_left -= burst.steps_spent
+        if len(burst.losses) < steps and not burst.diverged:  # something else ends trainings, and would the next
+            self._steps_left = 0
+            return
         self._bursts.append(Burst.of(rate, burst.losses, self._untrained, steps=steps, noise=self._noise))
         held = [it for it in (*self._paused, recorder.paused) if it is not None and it is not begun]
         self._paused = [it for it in held if may_go_on(it.rate, len(it.losses), self._bursts, noise=self._noise)]

@@ -61,8 +61,27 @@ def dataset_of_arrays(
     if validation_split:
         (x, y, sample_weight), _ = train_validation_split((x, y, sample_weight), validation_split=validation_split)
     adapter = EpochIterator(x=x, y=y, sample_weight=sample_weight, **{"shuffle": True, **arguments}).data_adapter
+    with _seeded():
+        made = adapter.get_tf_dataset()
     # How many there are would be forgotten on the way.
-    return adapter.get_tf_dataset().apply(tf.data.experimental.assert_cardinality(adapter.num_batches))
+    return made.apply(tf.data.experimental.assert_cardinality(adapter.num_batches))
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Where data sets shuffle alike each time that they are read, also if the user has set no seed for TensorFlow.
+
+    Not by `tf.random.set_seed`, which begins the user's own random numbers anew.
+    """
+    from tensorflow.python.eager import context
+
+    eager = context.context()
+    given = eager._seed
+    eager._seed = 1 if given is None else given
+    try:
+        yield
+    finally:
+        eager._seed = given
 
 
 def optimizer_is_scaled(optimizer: Any) -> bool:

@@ -133,6 +133,8 @@ class RangeTest:
 
     def _losses_far_below(self, bounds: LRBounds) -> FloatArray:
         losses = self.losses[: max(3, int(np.sum(self.lrs < bounds.max_lr / 100)))]
+        if not np.all(np.isfinite(losses)):
+            return losses
         # Of bounds that are far too high, a hundredth may have trained the model, or torn it apart.
         strayed = np.abs(losses - np.median(losses[:5])) > STRAYED * batch_noise(losses)
         return losses[: max(3, int(np.argmax(strayed)))] if strayed.any() else losses

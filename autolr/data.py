@@ -19,7 +19,10 @@ def is_array_data(x: Any) -> bool:
     """Whether the data are arrays or tensors, or a nest of them, which Keras cuts into batches itself.
 
     Anything else it takes gives batches: data sets of several libraries, of which Keras knows more than are named here.
+    A `PyDataset` may have a `shape` of its own, that of its images say.
     """
+    if isinstance(x, keras.utils.PyDataset):
+        return False
     return all(it is None or hasattr(it, "shape") or hasattr(it, "__array__") for it in keras.tree.flatten(x))
 
 
@@ -64,6 +67,8 @@ def count_batches(
     """Batches in an epoch of `fit` with these arguments, or None if that cannot be known beforehand."""
     if steps_per_epoch:
         return int(steps_per_epoch)
+    if (texts := _texts_in(x)) is not None:
+        x = np.asarray(texts)
     if is_array_data(x):
         return math.ceil(samples_to_train(x, validation_split) / (batch_size or BATCH_SIZE))
     if isinstance(x, keras.utils.PyDataset):
@@ -76,6 +81,16 @@ def count_batches(
         return len(x)
     except TypeError:  # a `DataLoader` has the method, but not always the number
         return None
+
+
+def _texts_in(x: Any) -> list[str] | tuple[str, ...] | None:
+    """The first list of texts in a nest of plain lists, which models with a `fit` of their own take, as KerasHub's."""
+    while isinstance(x, (list, tuple, dict)) and x:
+        first = next(iter(x.values() if isinstance(x, dict) else x))
+        if isinstance(first, str):
+            return None if isinstance(x, dict) else x
+        x = first
+    return None
 
 
 def is_endless(x: Any) -> bool:

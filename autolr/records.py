@@ -109,7 +109,7 @@ class TrialRecord:
             raise
         except FileNotFoundError:
             raise RecordError(f"{path} does not exist: no range test was recorded for this trial.") from None
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise RecordError(f"{path} is no trial record of autolr: {error}") from error
 
 

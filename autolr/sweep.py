@@ -60,7 +60,8 @@ def range_test(
     user's own objects, and random generators are put back bit for bit, also after Ctrl-C or an error: training
     afterwards is what it would have been without a test, wherever the order of the data can be repeated (arrays, a
     `PyDataset` that changes only between epochs, `tf.data` that does not shuffle, with the seeds of layers within
-    it). Not put back are numbers, lists and other plain values that a `train_step` or a data set changes in Python.
+    it). Not put back are numbers, lists and other plain values that a `train_step` or a data set changes in Python,
+    nor generators of random numbers inside a Python function that `tf.data` calls.
     Training uses the step that was traced for the test, so the test costs its steps and little else.
 
     Args:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import LOSS, assert_same_arrays, compiled, plain, rate_of, state_of
+from tensorflow.python.eager import context
 
-from autolr import burst_recorder, range_test
+from autolr import burst_recorder, bursts, range_test
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere each burst begins anew")
 
@@ -267,3 +268,49 @@ def test_no_state_is_kept_of_a_model_too_large_for_it(data, monkeypatch):
     large = run()
     assert small.bursts == large.bursts
     assert small.steps_spent < large.steps_spent
+
+
+def test_without_a_seed_bursts_see_the_batches_of_the_sweep_all_the_same(data, monkeypatch):
+    """And TensorFlow is left without one."""
+    eager = context.context()
+    monkeypatch.setattr(eager, "_seed", None)
+    x, y = data
+    model = plain()
+    firsts = []
+    of = bursts.Burst.of
+    monkeypatch.setattr(
+        bursts.Burst,
+        "of",
+        lambda lr, losses, untrained, **options: (
+            firsts.append((losses[0], untrained[0])) or of(lr, losses, untrained, **options)
+        ),
+    )
+    range_test(model, x, y, batch_size=4)
+    assert len(firsts) >= 3
+    assert all(burst == pytest.approx(sweep, rel=1e-6) for burst, sweep in firsts)
+    assert eager._seed is None
+
+
+class StopsEarly(keras.Sequential):
+    def fit(self, *args, callbacks=(), **kwargs):
+        stop = keras.callbacks.LambdaCallback(on_train_batch_end=self.stop)
+        self.steps = 0
+        return super().fit(*args, callbacks=[*callbacks, stop], **kwargs)
+
+    def stop(self, batch, logs):
+        self.steps += 1
+        self.stop_training = self.stop_training or (self.steps == 30 and self.ends_bursts)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_burst_that_something_else_has_ended_is_not_taken_for_one_that_diverged(data):
+    x, y = data
+    model = StopsEarly([keras.Input(x.shape[1:]), *plain().layers])
+    model.ends_bursts = False
+    model.compile("sgd", LOSS)
+    whole = range_test(model, x, y, batch_size=4, num_steps=30)
+    model.ends_bursts = True
+    cut = range_test(model, x, y, batch_size=4, num_steps=30)
+    assert max(burst.steps for burst in whole.bursts) > 30
+    assert {burst.steps for burst in cut.bursts} == {24}
+    assert cut.bursts == whole.bursts[: len(cut.bursts)]

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -157,3 +158,9 @@ def test_copies_cannot_be_written_to_either():
         assert (twin, type(twin)) == (test, Named)
         with pytest.raises(ValueError, match="read-only"):
             twin.losses[0] = 0.0
+
+
+def test_a_curve_that_begins_infinite_is_judged_without_a_warning_of_numpys():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert RangeTest([1e-7, 1e-6], [np.inf, np.inf]).untrained_losses().tolist() == [np.inf, np.inf]

@@ -146,6 +146,12 @@ def test_a_truncated_record_is_no_record(tmp_path):
             TrialRecord.read(tmp_path)
 
 
+def test_a_file_nested_too_deep_is_no_record(tmp_path):
+    (tmp_path / FILE_NAME).write_text("[" * 100_000)
+    with pytest.raises(RecordError, match="no trial record"):
+        TrialRecord.read(tmp_path)
+
+
 def test_a_missing_record_says_so(tmp_path):
     with pytest.raises(RecordError, match="does not exist"):
         TrialRecord.read(tmp_path)
