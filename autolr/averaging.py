@@ -45,15 +45,21 @@ class TailAverage:
         self._count = 0
         self._statistics: TailStatistics | None = None
 
-    def sample(self, done: int, model: keras.Model) -> None:
-        """Look at the model after so many batches, if it is time to."""
+    def sample(self, done: int, model: keras.Model, *, trained: int) -> None:
+        """Look at the model, if it is time to.
+
+        Args:
+            done: Batches of the plan that are done.
+            model: The model in training.
+            trained: Batches trained so far: more, where an epoch was longer than planned.
+        """
         if self._passed is None:  # training may begin on the very batch at which a sample is due
             self._passed = bisect_left(self._due, done, key=lambda due: due[0])
         passed = bisect_right(self._due, done, key=lambda due: due[0])
         # With several steps per execution, or an epoch shorter than planned, a cycle may be over by then.
         if passed > self._passed and done < self._due[passed - 1][1]:
             if not self._count:
-                self._statistics = TailStatistics(model, done)
+                self._statistics = TailStatistics(model, trained)
             self._add(model)
         self._passed = passed
 
@@ -69,11 +75,11 @@ class TailAverage:
                 # What stands still is left out: of an infinite constant, as masks are, the difference is no number.
                 np.add(mean, (weight - mean) / self._count, out=mean, where=weight != mean)
 
-    def close(self, model: keras.Model, done: int) -> None:
+    def close(self, model: keras.Model, trained: int) -> None:
         """A cycle has ended after so many batches: give the model the mean of its weights, if any were sampled."""
         if self._statistics is not None:
             self._add(model)
-            self._statistics.end(done)
+            self._statistics.end(trained)
             give_means(self._mean)
             self._statistics.mend()
         self._mean, self._count, self._statistics = [], 0, None

@@ -11,6 +11,7 @@ import numpy as np
 from autolr import compat
 from autolr.data import num_samples
 from autolr.kept import attributes_kept
+from autolr.variables import array_of
 
 FEWEST_BATCHES = 4  # of fewer, the last may be a single example
 
@@ -36,7 +37,7 @@ class TailStatistics:
             (layer.momentum, variable, keras.ops.convert_to_numpy(variable), lowest)
             for layer in normalizers_of(model)
             # One that sees each batch twice forgets twice as fast: only where it is known to see it once.
-            if layer.built and 0 < layer.momentum < 1 and calls[id(layer)] == 1
+            if layer.built and 0 < layer.momentum < 1 and calls[id(layer)] == 1 and _forgets_by_momentum(layer)
             for variable, lowest in ((layer.moving_mean, -np.inf), (layer.moving_variance, 0.0))
         ]
         self._lags: list[tuple[Any, Any, float]] = []
@@ -63,6 +64,8 @@ class TailStatistics:
 def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
     """Make the moving statistics those of the weights as they are: means over all batches, each weighted by its size.
 
+    Of a layer that is called several times in a batch, later calls weigh more.
+
     Args:
         model: The model; of the rest of it, only seeds of layers such as dropout move on.
         batches: Its inputs, batch by batch.
@@ -71,6 +74,8 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
         How many samples there were; without any, the statistics are what they were.
     """
     normalizers = normalizers_of(model)
+    theirs = {id(weight) for layer in normalizers for weight in layer.non_trainable_weights}
+    others = [(it, array_of(it)) for it in model.non_trainable_weights if id(it) not in theirs]
     seen = 0
     with attributes_kept(normalizers, "momentum"):
         for batch in batches:
@@ -79,7 +84,15 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
                 layer.momentum = seen / (seen + size)  # 0 for the first: nothing is left of what was there
             model(batch, training=True)
             seen += size
+    for weight, before in others:  # counts, code books: a layer may move its own in training
+        weight.assign(before)
     return seen
+
+
+def _forgets_by_momentum(layer: Any) -> bool:
+    """Whether both moving statistics move by `1 - momentum`: with `renorm`, a moving deviation decides the variance."""
+    is_kerass = type(layer).call is keras.layers.BatchNormalization.call
+    return is_kerass and not getattr(layer, "renorm", False)
 
 
 def normalizers_of(model: keras.Model) -> list[Any]:

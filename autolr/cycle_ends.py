@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from autolr.errors import invalid, warn
-from autolr.files import check_space, written_aside
+from autolr.files import check_space, is_remote, written_aside
 from autolr.variables import array_of
 
 SUFFIX = ".weights.h5"
@@ -95,12 +95,14 @@ def check_snapshot_folder(folder: Any) -> Path | None:
     """Where snapshots are kept, None for nowhere; an empty name would be the working directory.
 
     Raises:
-        ValueError: If it is neither a path nor None.
+        ValueError: If it is neither a path nor None, or on a remote file system.
     """
     if folder is None:
         return None
     if not (isinstance(folder, str | os.PathLike) and os.fspath(folder)):
         raise invalid("snapshot_folder", "be a folder", folder, "None keeps no snapshots.")
+    if is_remote(os.fspath(folder)):
+        raise invalid("snapshot_folder", "be a folder of this machine", folder, "Copy the snapshots afterwards.")
     return Path(folder)
 
 
@@ -124,7 +126,9 @@ def save_snapshot(model: keras.Model, folder: Path, cycle: int, *, keep: int) ->
         keep: How many to keep.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_space(folder, sum(weight.nbytes for weight in model.get_weights()) + MARGIN)
+    optimizer = getattr(model, "optimizer", None)  # Keras saves its slots, too
+    saved = [*model.variables, *(optimizer.variables if optimizer else ())]
+    check_space(folder, sum(array_of(variable).nbytes for variable in saved) + MARGIN)
     with written_aside(folder / f"cycle-{cycle:04d}{SUFFIX}") as aside:
         model.save_weights(aside)
     for path in snapshot_paths(folder)[:-keep]:

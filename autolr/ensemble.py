@@ -39,7 +39,8 @@ def snapshot_ensemble(model: keras.Model, snapshots: Snapshots, *, last: int | N
         A plain functional Keras model, not trainable. If `model` is compiled, so is this one, for `evaluate`: with its
         loss, loss weights, metrics and weighted metrics; optimizer and other settings are left aside. Metrics that
         Keras cannot make again from their configs, as functions that are not registered, are left out with a warning.
-        Save it with `save("ensemble.keras")`.
+        Save it with `save("ensemble.keras")`. Its loss has no penalties of weights' regularizers, and those of
+        activities and `add_loss` once for each member: compare metrics.
 
     Raises:
         ValueError: If there are no snapshots, `last` is less than 1, or `model` is no Keras model, has not been built,

@@ -47,12 +47,19 @@ def takes_a_number(optimizer: Any) -> bool:
 
 def check_assignable_rate(model: keras.Model) -> None:
     """Raise `ValueError` unless a callback can set the model's learning rate."""
-    if not takes_a_number(model.optimizer):
+    if takes_a_number(model.optimizer):
+        return
+    if compat.is_multi_optimizer(model.optimizer):
         raise ValueError(
-            "The model must be compiled with a number as its learning rate for a callback to set it. Received: "
-            f"learning_rate={shown(compat.learning_rate_source(model.optimizer))}. Compile with a float, or without "
-            "`learning_rate`."
+            "The model must be compiled with a single optimizer for a callback to set its learning rate. Received: "
+            f"optimizer={shown(model.optimizer)}. `autolr.range_test` and the tuners take several, too: they scale all "
+            "rates alike."
         )
+    raise ValueError(
+        "The model must be compiled with a number as its learning rate for a callback to set it. Received: "
+        f"learning_rate={shown(compat.learning_rate_source(model.optimizer))}. Compile with a float, or without "
+        "`learning_rate`."
+    )
 
 
 def batches_per_update(optimizer: Any) -> int:

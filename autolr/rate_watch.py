@@ -10,11 +10,12 @@ from autolr.optimizers import has_rate, set_rate
 BETWEEN_STEPS = (
     "Something else sets the learning rate, too, a callback like `ReduceLROnPlateau` perhaps. `SGDRScheduler` sets it "
     "before each step, so that the other has no effect, unless it is a callback behind it that does so in "
-    "`on_train_batch_begin`. Leave one of the two out."
+    "`on_train_batch_begin`. Leave one of the two out. (Loading a model's weights loads its optimizer's rate, too.)"
 )
 WITHIN_STEP = (
     "Something else sets the learning rate within the step, too, in `on_train_batch_begin` perhaps. A callback that "
-    "does so behind `SGDRScheduler` decides what the model trains at, not the schedule. Leave one of the two out."
+    "does so behind `SGDRScheduler` decides what the model trains at, not the schedule; what is set in "
+    "`on_train_batch_end` has no effect. Leave one of the two out."
 )
 
 

@@ -32,6 +32,10 @@ class Drawn:
     passes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Drawn:
+        """The same: a copy of a tuner has the same generators, too, which cannot be copied."""
+        return self
+
 
 class Replay:
     """A generator that remembers what was drawn from it, so that a range test takes no batch away from training.

@@ -81,7 +81,8 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     Attributes:
         schedule: The arguments that decide the rates, `schedule.max_lr` say.
-        history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate.
+        history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate,
+            but for those of an epoch that are more than were planned.
         cycle_end_weights: Weights at the end of the latest whole cycle, a list of arrays as `get_weights` returns;
             None before there was one.
         batches_if_unknown: Batches of an epoch, for data whose size neither Keras nor `steps_per_epoch` tells; None if
@@ -243,6 +244,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         self._batches_per_update = batches_per_update(self.model.optimizer)
         self._batches_per_epoch = self._batches_in_epoch()
         self._step = self._block_start = -1
+        self._trained_before = 0  # batches, before this epoch
         self._thread = threading.get_ident()
         self._watch.begin()
         self._lay_out_cycles()
@@ -306,7 +308,7 @@ class SGDRScheduler(keras.callbacks.Callback):
         """Set this step's rate; in the last steps of a cycle, look at the weights."""
         self._latest_batch = batch
         if self._tail is not None and self._batches_per_epoch:
-            self._tail.sample(self._place_of(batch), self.model)
+            self._tail.sample(self._place_of(batch), self.model, trained=self._trained_before + batch)
         step = self._step_of(batch)
         if step == self._step and self._batches_per_epoch:
             return  # another batch of the same update
@@ -349,7 +351,7 @@ class SGDRScheduler(keras.callbacks.Callback):
     def _close_cycle(self, trained: int) -> None:
         """Hand the averaged weights over, if a cycle ends with this epoch, of which so many batches were trained."""
         if self._tail is not None and self._batches_per_epoch and self.ends_cycle(self._epoch):
-            self._tail.close(self.model, self._batches_until(self._epoch) + trained)
+            self._tail.close(self.model, self._trained_before + trained)
 
     def _trained(self) -> int:
         """Batches of this epoch that were trained."""
@@ -380,6 +382,7 @@ class SGDRScheduler(keras.callbacks.Callback):
     def _settle_epoch(self) -> None:
         """Leave out what was not trained, and learn how many batches an epoch of unknown size has."""
         trained = self._trained()
+        self._trained_before += trained
         self._warn_if_short(trained)
         self._history.leave_out(after=trained)
         if self._batches_per_epoch is None and trained:

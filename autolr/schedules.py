@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from autolr.errors import check_count, check_optional_count
+from autolr.errors import check_count, check_optional_count, invalid
 from autolr.sgdr import STEPS_PER_EPOCH, Schedule
 
 NONE = "None leaves it out."
@@ -106,8 +106,14 @@ class SGDRSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self._peak_of = schedule.peak(np.arange(len(self._lengths))).astype("float32")
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at a step, a scalar tensor."""
+        """The learning rate at a step, a scalar tensor.
+
+        Raises:
+            ValueError: If `step` is not a scalar.
+        """
         step = ops.cast(step, "int32")
+        if len(step.shape):
+            raise invalid("step", "be a single one", step, "For a curve give them all to `autolr.sgdr_lr`.")
         if self._batches_per_step > 1:
             step = ops.floor_divide(step, self._batches_per_step)
         first = int(self._edges[0])

@@ -120,6 +120,7 @@ class AssistedTrial:
         arguments, trouble = arguments_by_name(model, args, kwargs)
         if arguments is None:
             if trouble:
+                self.search.note_unassisted(str(self.trial.trial_id))
                 self.diary.warn("signature", f"{trouble} It trains without AutoLR.")
             return model.fit(*args, **kwargs)
         # What came by position goes on by position: the model's own `fit` may call it something else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from inspect import signature
 
 import keras
 import numpy as np
@@ -508,8 +509,8 @@ def in_epochs_of(*lengths):
         for _ in range(now[0]):
             yield np.ones((1, 1), "float32"), np.zeros((1, 1), "float32")
 
-    signature = (tf.TensorSpec((1, 1)), tf.TensorSpec((1, 1)))
-    data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    kinds = (tf.TensorSpec((1, 1)), tf.TensorSpec((1, 1)))
+    data = tf.data.Dataset.from_generator(batches, output_signature=kinds)
     return data, keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: now.__setitem__(0, lengths[epoch]))
 
 
@@ -600,3 +601,43 @@ def test_a_layer_that_is_never_built_is_not_averaged():
     model = plain()
     model.spare = keras.layers.BatchNormalization()
     assert len(averaged_variables(model)) == 2
+
+
+@pytest.mark.skipif("renorm" not in signature(keras.layers.BatchNormalization).parameters, reason="this Keras has none")
+def test_statistics_whose_variance_follows_a_moving_deviation_are_left_to_keras():
+    layer = keras.layers.BatchNormalization(renorm=True)
+    model = keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = 0.2 * np.random.default_rng(0).normal(size=(480, 3)).astype("float32")
+    spy = AfterEachStep()
+    schedule = SGDRScheduler(1e-3, 1e-2, cycle_length=3, tail_average=0.1)
+    fit(model, schedule, spy, x=x, y=np.zeros((480, 1), "float32"), batch_size=8, epochs=3)
+    place = next(i for i, weight in enumerate(model.weights) if weight is layer.moving_variance)
+    sampled = [weights[place] for weights in spy.steps[-19:]]
+    assert np.all(np.asarray(layer.moving_variance) >= np.min(sampled, axis=0) * 0.99)
+
+
+def test_statistics_of_epochs_longer_than_planned_are_nearly_means_of_all_their_batches():
+    """Of five batches planned, twenty come. Weights are sampled in those planned, hence nearly: it was 7, not 5."""
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+
+    def batches():
+        for _ in range(20):
+            yield rng.normal(5, 1, size=(8, 3)).astype("float32"), np.zeros((8, 1), "float32")
+
+    kinds = (tf.TensorSpec((8, 3)), tf.TensorSpec((8, 1)))
+    data = tf.data.Dataset.from_generator(batches, output_signature=kinds)
+    schedule = SGDRScheduler(1e-5, 1e-4, cycle_length=6, steps_per_epoch=5, tail_average=0.5)
+    model.fit(data, epochs=6, callbacks=[schedule], verbose=0)
+    np.testing.assert_allclose(np.asarray(layer.moving_mean), 5, atol=0.3)
+
+
+def test_what_a_layer_counts_is_not_moved_by_gathering_statistics(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), Counts(), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    fit(model, SGDRScheduler(0.01, 0.1, cycle_length=2, mult_factor=1, snapshot_folder=tmp_path))
+    averaged = averaged_weights(model, tmp_path, X)
+    assert float(averaged.layers[0].calls) == 40

@@ -240,6 +240,27 @@ def test_data_that_are_no_arrays_are_taken_as_batches():
         assert is_array_data(arrays)
 
 
+class Images(Batches):
+    """A loader that notes the size of its images, as an array has a shape."""
+
+    shape = 6
+
+
+def test_a_loader_with_a_shape_of_its_own_is_no_array(tmp_path):
+    assert not is_array_data(Images(8, 6))
+    outcome = search(Setup(positional=(Images(8, 6),)), tmp_path)
+    (record,) = records(outcome)
+    assert (record.source, record.schedule["steps_per_epoch"]) == ("range test", len(Images(8, 6)))
+
+
+def test_lists_of_texts_are_samples_where_a_model_takes_them():
+    texts = ["a", "b", "c"] * 20
+    for x in (texts, tuple(texts), {"first": texts, "second": texts}, (texts, texts)):
+        assert count_batches(x, batch_size=8) == 8
+        assert count_batches(x, batch_size=8, validation_split=0.5) == 4
+    assert count_batches(texts) == 2
+
+
 def test_a_search_on_a_data_set_of_grain_is_assisted(tmp_path):
     grain = pytest.importorskip("grain")
     rows = [(np.full(6, number, "float32"), np.int32(number % 3)) for number in range(96)]
@@ -247,11 +268,16 @@ def test_a_search_on_a_data_set_of_grain_is_assisted(tmp_path):
     assert [record.source for record in records(outcome)] == ["range test"]
 
 
+def test_a_loader_that_pads_its_batches_each_to_its_longest_is_one():
+    made = model()
+    assert compiled_setup(made, {"x": Batches(8, 6)}) == compiled_setup(made, {"x": Batches(8, 5)})
+
+
 @pytest.mark.parametrize("make", [Batches, dataset])
 def test_data_in_batches_are_told_apart_by_what_the_batches_look_like(make):
     made = model()
     random_state = np.random.get_state()[1].copy()
-    setups = [compiled_setup(made, {"x": make(size, width)}) for size, width in ((8, 6), (16, 6), (8, 5), (8, 6))]
+    setups = [compiled_setup(made, {"x": make(size, width)}) for size, width in ((8, 6), (16, 6), (24, 6), (8, 6))]
     assert len(set(setups)) == 3
     assert setups[0] == setups[3]
     np.testing.assert_array_equal(np.random.get_state()[1], random_state)
@@ -800,6 +826,7 @@ def test_a_fit_that_takes_no_callbacks_trains_without_autolr(tmp_path):
     outcome = search(Setup(FitsItself()), tmp_path)
     assert [trial.status for trial in outcome.trials] == ["COMPLETED"]
     assert any("takes no `callbacks`" in text for text in outcome.warned)
+    assert outcome.tuner._autolr_memory.unassisted == [trial.trial_id for trial in outcome.trials]
 
 
 @keras.saving.register_keras_serializable("test_dropin_trials")
@@ -1366,6 +1393,11 @@ def test_only_the_trial_of_a_worker_fails_for_its_objective(tmp_path, monkeypatc
             warnings.simplefilter("ignore")
             with pytest.raises(error):
                 check.on_epoch_end(0, {"val_loss": 1.0})
+
+
+def test_a_chief_is_not_asked_for_what_training_reports():
+    check = ObjectiveCheck(kt.Objective("loss", "min"), noted=lambda: pytest.fail("asked"))
+    check.on_epoch_end(0, {"loss": 1.0})
 
 
 def test_of_several_objectives_the_one_that_nobody_reports_is_named():

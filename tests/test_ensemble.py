@@ -447,6 +447,20 @@ def test_a_disk_without_room_is_not_begun_on(tmp_path, monkeypatch):
         save_snapshot(model, tmp_path, 1, keep=3)
 
 
+def test_room_is_needed_for_the_slots_of_the_optimizer_too(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000)])
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    room = shutil.disk_usage(tmp_path)._replace(free=8_000_000)  # of 4 MB of weights, and 8 of slots
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_snapshot(model, tmp_path, 1, keep=3)
+    monkeypatch.undo()
+    save_snapshot(model, tmp_path, 1, keep=3)
+    (path,) = tmp_path.iterdir()
+    assert 12_000_000 < path.stat().st_size < 13_000_000
+
+
 class NotRegistered(keras.layers.Layer):
     def __init__(self, factor, **kwargs):
         super().__init__(**kwargs)

@@ -181,3 +181,9 @@ def test_the_restart_that_keras_own_schedule_sees_a_step_late():
     assert [round(rate) for rate in at(keras_own, [restart, restart + 1])] == [0, 1]
     ours = SGDRSchedule(0.001, 1.0, steps_per_epoch=100, cycle_length=1, mult_factor=2)
     assert at(ours, [restart - 1, restart]) == pytest.approx([0.001, 1.0], rel=1e-4)
+
+
+def test_a_vector_of_steps_is_refused():
+    schedule = SGDRSchedule(0.01, 0.5, steps_per_epoch=10, cycle_length=2, total_steps=60)
+    with pytest.raises(ValueError, match=r"give them all to `autolr\.sgdr_lr`"):
+        schedule(np.arange(5))
