@@ -121,12 +121,11 @@ class LossRecorder(keras.callbacks.Callback):
             steps_spent=updates or done * self._updates_per_point,
         )
         if not self._ended:
-            hint = (
-                "Pass more `epochs` to `fit`: the test ends it by itself."
-                if self._restore
-                else "The model's own `fit` did that, a callback in it, or `keras.config.set_max_epochs`."
+            warn(
+                f"Training ended after {done} of the {len(self._lrs)} points of the range test. Pass more `epochs` to "
+                "a `fit` of yours: the test ends it by itself. In `range_test` and the tuners something else has ended "
+                "it: the model's own `fit`, a callback in that, or `keras.config.set_max_epochs`."
             )
-            warn(f"Training ended after {done} of the {len(self._lrs)} points of the range test. {hint}")
         if self._before is not None:
             self._before.restore()
             self._before = None  # no use any more, and as large as the model

@@ -118,7 +118,7 @@ def _shapes(data: Any) -> Any:
         with random_state_kept(variables_of_data(data)):
             symbols = keras.tree.flatten(first_batch(data))
         # Not its other sizes: texts may be padded to the longest in a batch, and shuffled after each epoch.
-        batch = [[it.shape[0], len(it.shape), it.dtype] for it in symbols if it is not None]
+        batch = [[list(it.shape[:1]), len(it.shape), it.dtype] for it in symbols if it is not None]
     return [type(data).__qualname__, count_batches(data), batch]
 
 

@@ -15,12 +15,7 @@ from autolr.cycle_ends import CycleEnds, check_snapshot_folder
 from autolr.cycles import place
 from autolr.errors import check_count, check_optional_count, invalid
 from autolr.momentum import CycledMomentum, check_momentum
-from autolr.optimizers import (
-    batches_per_update,
-    batches_trained,
-    check_assignable_rate,
-    updates_and_scale,
-)
+from autolr.optimizers import batches_per_update, batches_trained, check_assignable_rate, updates_and_scale
 from autolr.rate_history import RateHistory
 from autolr.rate_watch import BETWEEN_STEPS, WITHIN_STEP, RateWatch
 from autolr.schedule_warnings import warn_if_cut_short, warn_if_short, warn_of_optimizer
@@ -81,8 +76,7 @@ class SGDRScheduler(keras.callbacks.Callback):
 
     Attributes:
         schedule: The arguments that decide the rates, `schedule.max_lr` say.
-        history: `{"step": [...], "lr": [...]}` of the latest training: each step trained and its rate,
-            but for those of an epoch that are more than were planned.
+        history: `{"step": [...], "lr": [...]}` of the latest training: each step planned and trained, and its rate.
         cycle_end_weights: Weights at the end of the latest whole cycle, a list of arrays as `get_weights` returns;
             None before there was one.
         batches_if_unknown: Batches of an epoch, for data whose size neither Keras nor `steps_per_epoch` tells; None if
