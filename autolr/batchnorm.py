@@ -67,7 +67,7 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
     Of a layer that is called several times in a batch, later calls weigh more.
 
     Args:
-        model: The model; of the rest of it, only seeds of layers such as dropout move on.
+        model: The model; its other weights are put back, only seeds of layers such as dropout move on.
         batches: Its inputs, batch by batch.
 
     Returns:
@@ -75,7 +75,7 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
     """
     normalizers = normalizers_of(model)
     theirs = {id(weight) for layer in normalizers for weight in layer.non_trainable_weights}
-    others = [(it, array_of(it)) for it in model.non_trainable_weights if id(it) not in theirs]
+    others = [(it, array_of(it)) for it in model.weights if id(it) not in theirs]
     seen = 0
     with attributes_kept(normalizers, "momentum"):
         for batch in batches:
@@ -84,7 +84,7 @@ def gather_statistics(model: keras.Model, batches: Iterable[Any]) -> int:
                 layer.momentum = seen / (seen + size)  # 0 for the first: nothing is left of what was there
             model(batch, training=True)
             seen += size
-    for weight, before in others:  # counts, code books: a layer may move its own in training
+    for weight, before in others:  # counts, code books, spectral norms: a layer may move its own when it is called
         weight.assign(before)
     return seen
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from autolr.array_types import FloatArray
 from autolr.burst_recorder import BurstRecorder, Paused
 from autolr.bursts import ALL_ROUNDS, ROUNDS, Burst, Round, gathers_pace, may_go_on, next_burst
 from autolr.curve import RangeTest, noise_of
+from autolr.divergence import NOISE_FACTOR
 from autolr.recorder import LossRecorder
 
 
@@ -81,12 +83,17 @@ class BurstSearch:
         burst = self._train(recorder)
         self._spent += burst.steps_spent
         self._steps_left -= burst.steps_spent
-        if len(burst.losses) < steps and not burst.diverged:  # something else ends trainings, and would the next
-            self._steps_left = 0
+        if len(burst.losses) < steps and not (burst.diverged or self._came_apart(burst.losses)):
+            self._steps_left = 0  # something else ends trainings, and would the next
             return
         self._bursts.append(Burst.of(rate, burst.losses, self._untrained, steps=steps, noise=self._noise))
         held = [it for it in (*self._paused, recorder.paused) if it is not None and it is not begun]
         self._paused = [it for it in held if may_go_on(it.rate, len(it.losses), self._bursts, noise=self._noise)]
+
+    def _came_apart(self, losses: FloatArray) -> bool:
+        """Whether a burst that something else ended, as a callback that watches the loss, was ended for its rate."""
+        risen = losses[-1] - np.mean(self._untrained)
+        return not np.all(np.isfinite(losses)) or bool(risen > NOISE_FACTOR * self._noise)
 
     def _cost(self, rate: float, steps: int) -> int:
         """Steps that a burst takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def check_snapshot_folder(folder: Any) -> Path | None:
         return None
     if not (isinstance(folder, str | os.PathLike) and os.fspath(folder)):
         raise invalid("snapshot_folder", "be a folder", folder, "None keeps no snapshots.")
-    if is_remote(os.fspath(folder)):
+    if is_remote(os.fspath(folder)) or re.match("[a-z][a-z0-9+.-]+:/", os.fspath(folder)):  # `Path` drops a slash
         raise invalid("snapshot_folder", "be a folder of this machine", folder, "Copy the snapshots afterwards.")
     return Path(folder)
 

@@ -34,7 +34,11 @@ def num_samples(x: Any) -> int:
 
 def samples_to_train(x: Any, validation_split: float | None = 0.0) -> int:
     """Samples of arrays that `fit` does not set aside for validation."""
-    return math.floor(num_samples(x) * (1 - (validation_split or 0.0)))
+    return _left_by(validation_split, num_samples(x))
+
+
+def _left_by(validation_split: float | None, samples: int) -> int:
+    return math.floor(samples * (1 - (validation_split or 0.0)))
 
 
 def is_empty(x: Any) -> bool:
@@ -67,10 +71,9 @@ def count_batches(
     """Batches in an epoch of `fit` with these arguments, or None if that cannot be known beforehand."""
     if steps_per_epoch:
         return int(steps_per_epoch)
-    if (texts := _texts_in(x)) is not None:
-        x = np.asarray(texts)
-    if is_array_data(x):
-        return math.ceil(samples_to_train(x, validation_split) / (batch_size or BATCH_SIZE))
+    samples = num_samples(x) if is_array_data(x) else _num_texts(x)
+    if samples is not None:
+        return math.ceil(_left_by(validation_split, samples) / (batch_size or BATCH_SIZE))
     if isinstance(x, keras.utils.PyDataset):
         batches = x.num_batches
         return None if batches is None else int(batches)
@@ -83,14 +86,20 @@ def count_batches(
         return None
 
 
-def _texts_in(x: Any) -> list[str] | tuple[str, ...] | None:
-    """The first list of texts in a nest of plain lists, which models with a `fit` of their own take, as KerasHub's."""
-    while isinstance(x, (list, tuple, dict)) and x:
-        first = next(iter(x.values() if isinstance(x, dict) else x))
-        if isinstance(first, str):
-            return None if isinstance(x, dict) else x
-        x = first
-    return None
+def _num_texts(x: Any) -> int | None:
+    """Length of the first list of texts in a nest of plain lists, which models with a `fit` of their own take.
+
+    Such as KerasHub's; other parts of the nest may be arrays.
+    """
+    if not isinstance(x, (list, tuple, dict)) or not x:
+        return None
+    parts = x.values() if isinstance(x, dict) else x
+    first = next(iter(parts))
+    if isinstance(first, (str, bytes)):
+        return None if isinstance(x, dict) else len(x)
+    if isinstance(first, (int, float)):  # numbers, perhaps very many
+        return None
+    return next((texts for texts in map(_num_texts, parts) if texts is not None), None)
 
 
 def is_endless(x: Any) -> bool:
@@ -137,6 +146,21 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, batch_size:
     except StopIteration:
         raise without_samples(x) from None
     return keras.tree.map_structure(lambda part: None if part is None else _symbol(part), batch)
+
+
+def spec_of(data: keras.utils.PyDataset) -> list[tuple[tuple[int | None, ...], str]]:
+    """Shapes and types of the batches, None for a size that varies: texts may be padded to the longest in each."""
+    batches = [keras.tree.flatten(data[at]) for at in range(1 if data.num_batches == 1 else 2)]
+    spec = []
+    for parts in zip(*batches, strict=False):
+        if parts[0] is not None:
+            first, *others = map(_symbol, parts)
+            sizes = [
+                size if all(size in it.shape[at : at + 1] for it in others) else None
+                for at, size in enumerate(first.shape)
+            ]
+            spec.append((tuple(sizes), first.dtype))
+    return spec
 
 
 def yields_targets(x: Any) -> bool:

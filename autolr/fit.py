@@ -104,7 +104,7 @@ class Fit:
         """Arrays as the data set that Keras makes of them, and the arguments left; None of anything else.
 
         Keras would make one for each training, which takes longer than a burst of a small model. This one gives the
-        same batches each time, where that can be said of Keras's own: where there is a seed, once that is put back.
+        same batches each time, also where no seed was set.
         """
         own = is_keras_own(unassisted_fit(self.model))
         if not (own and is_array_data(self.x) and compat.trains_in_one_replica(self.model)):

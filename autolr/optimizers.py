@@ -49,7 +49,8 @@ def check_assignable_rate(model: keras.Model) -> None:
     """Raise `ValueError` unless a callback can set the model's learning rate."""
     if takes_a_number(model.optimizer):
         return
-    if compat.is_multi_optimizer(model.optimizer):
+    scaled = compat.optimizer_is_scaled(model.optimizer)
+    if compat.is_multi_optimizer(model.optimizer.inner_optimizer if scaled else model.optimizer):
         raise ValueError(
             "The model must be compiled with a single optimizer for a callback to set its learning rate. Received: "
             f"optimizer={shown(model.optimizer)}. `autolr.range_test` and the tuners take several, too: they scale all "

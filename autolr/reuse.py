@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from autolr import compat
-from autolr.data import count_batches, first_batch, is_array_data
+from autolr.data import count_batches, is_array_data, spec_of
 from autolr.fit import training_arguments
 from autolr.model_state import variables_of_data
 from autolr.optimizers import leaf_optimizers
@@ -116,9 +116,7 @@ def _shapes(data: Any) -> Any:
     batch: Any = repr(getattr(data, "element_spec", ""))
     if isinstance(data, keras.utils.PyDataset):
         with random_state_kept(variables_of_data(data)):
-            symbols = keras.tree.flatten(first_batch(data))
-        # Not its other sizes: texts may be padded to the longest in a batch, and shuffled after each epoch.
-        batch = [[list(it.shape[:1]), len(it.shape), it.dtype] for it in symbols if it is not None]
+            batch = repr(spec_of(data))
     return [type(data).__qualname__, count_batches(data), batch]
 
 

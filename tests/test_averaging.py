@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from autolr import RandomSearch, SGDRScheduler, averaged_weights, snapshot_ensemble
 from autolr.averaging import SAMPLES, SPACING, TailAverage, averaged_variables
+from autolr.batchnorm import gather_statistics
 from autolr.cycle_ends import snapshot_paths
 
 X, Y = np.ones((40, 1), "float32"), np.zeros((40, 1), "float32")
@@ -633,6 +634,14 @@ def test_statistics_of_epochs_longer_than_planned_are_nearly_means_of_all_their_
     schedule = SGDRScheduler(1e-5, 1e-4, cycle_length=6, steps_per_epoch=5, tail_average=0.5)
     model.fit(data, epochs=6, callbacks=[schedule], verbose=0)
     np.testing.assert_allclose(np.asarray(layer.moving_mean), 5, atol=0.3)
+
+
+def test_a_kernel_that_its_layer_normalizes_in_training_is_not_moved_by_gathering_statistics():
+    dense = keras.layers.SpectralNormalization(keras.layers.Dense(4))
+    model = keras.Sequential([keras.Input((3,)), dense, keras.layers.BatchNormalization()])
+    before = dense.get_weights()
+    assert gather_statistics(model, [np.random.default_rng(0).random((8, 3))]) == 8
+    assert_same_arrays(dense.get_weights(), before)
 
 
 def test_what_a_layer_counts_is_not_moved_by_gathering_statistics(tmp_path):

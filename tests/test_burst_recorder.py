@@ -291,6 +291,35 @@ def test_without_a_seed_bursts_see_the_batches_of_the_sweep_all_the_same(data, m
     assert eager._seed is None
 
 
+class HasALimit(keras.Sequential):
+    """Ends a training whose loss is no good any more."""
+
+    limit = float("inf")
+
+    def fit(self, *args, callbacks=(), **kwargs):
+        guard = keras.callbacks.LambdaCallback(on_train_batch_end=self.guard)
+        return super().fit(*args, callbacks=[*callbacks, guard], **kwargs)
+
+    def guard(self, batch, logs):
+        self.stop_training = self.stop_training or logs["loss"] > self.limit
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_burst_that_was_ended_for_what_its_rate_does_has_diverged():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(960, 20)).astype("float32")
+    y = np.sin(x @ rng.normal(size=(20, 1))).astype("float32")
+    keras.utils.set_random_seed(0)
+    hidden = [keras.layers.Dense(32, activation="relu", kernel_initializer="he_normal") for _ in range(8)]
+    model = HasALimit([keras.Input((20,)), *hidden, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    free = range_test(model, x, y, batch_size=16, burst_steps=264)
+    model.limit = 20.0
+    limited = range_test(model, x, y, batch_size=16, burst_steps=264)
+    assert any(burst.change == np.inf for burst in limited.bursts)
+    assert [burst.lr for burst in limited.bursts] == [burst.lr for burst in free.bursts]
+
+
 class StopsEarly(keras.Sequential):
     def fit(self, *args, callbacks=(), **kwargs):
         stop = keras.callbacks.LambdaCallback(on_train_batch_end=self.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -629,14 +630,17 @@ def test_a_rate_set_between_two_trainings_is_nobody_elses():
             model.fit(np.ones((8, 1)), np.zeros(8), batch_size=1, epochs=1, verbose=0, callbacks=[schedule])
 
 
-def test_a_remote_folder_for_snapshots_is_refused():
-    with pytest.raises(ValueError, match=r"`snapshot_folder` must be a folder of this machine.*gs://bucket/run"):
-        SGDRScheduler(0.1, 0.5, snapshot_folder="gs://bucket/run")
+@pytest.mark.parametrize("folder", ["gs://bucket/run", Path("s3://bucket/run")])
+def test_a_remote_folder_for_snapshots_is_refused(folder):
+    with pytest.raises(ValueError, match=r"`snapshot_folder` must be a folder of this machine.*(gs|s3)://?bucket/run"):
+        SGDRScheduler(0.1, 0.5, snapshot_folder=folder)
 
 
 @pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none")
-def test_a_model_with_several_optimizers_is_told_what_serves_it():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_model_with_several_optimizers_is_told_what_serves_it(scaled):
     several = keras.optimizers.MultiOptimizer(lambda variable: keras.optimizers.SGD(0.1))
+    several = keras.optimizers.LossScaleOptimizer(several) if scaled else several
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(several, "mse")
     with pytest.raises(ValueError, match=r"a single optimizer.*`autolr.range_test` and the tuners take several"):
