@@ -173,18 +173,23 @@ def build_again(tuner: Any, trial: Any) -> Any:
 
 @contextlib.contextmanager
 def silent_display(oracle: Any) -> Iterator[None]:
-    """Have Keras Tuner's own display print nothing, and note the times as ever.
+    """Have Keras Tuner's own display print nothing, and note when trials begin, for a report.
 
-    With `verbose=0` it would not even do that, and a report could not tell when the search began. A worker's oracle
-    has no display.
+    With `verbose=0` it would not even do that. A worker's oracle has no display.
     """
-    display = getattr(oracle, "_display", None)
+    display: Any = getattr(oracle, "_display", None)
     names = [name for name in ("on_trial_begin", "on_trial_end") if hasattr(display, name)]
 
     def unheard(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            with contextlib.redirect_stdout(io.StringIO()):
-                return method(*args)
+            asked = display.verbose
+            # Not at the end, where it would clear what a notebook shows.
+            display.verbose = 1 if method.__name__ == "on_trial_begin" else asked
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    return method(*args)
+            finally:
+                display.verbose = asked
 
         return call
 

@@ -117,6 +117,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         self._autolr_memory = SearchMemory()
         self._autolr_trial: AssistedTrial | None = None
         self._autolr_helped: Any = None  # the latest trial whose model was fitted with AutoLR watching
+        self._autolr_overwrites = bool(kwargs.get("overwrite"))
         if compat_tuner.has_chief() and not is_chief():
             kwargs["overwrite"] = False  # the chief has emptied the folder; a worker would empty it of the search
         super().__init__(*args, **kwargs)
@@ -226,9 +227,16 @@ class AutoLRMixin(compat_tuner.TunerSeams):
             self.save()
         if not compat_tuner.is_worker(self):
             note_start(self.project_dir)
+        before = len(getattr(self.oracle, "end_order", ()))  # a worker's oracle has none
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
+            if before and before == len(self.oracle.end_order):
+                progress.sum_up(
+                    f"nothing was trained: all {before} trials of this search had ended before ({self.project_dir}). "
+                    "For another one choose another `project_name` or `overwrite=True`; for more trials, where the "
+                    "tuner has such an argument, a larger `max_trials`."
+                )
             is_random = type(self.oracle) is kt.oracles.RandomSearchOracle
             repeated = sum_up_repeated(self.oracle.trials.values()) if is_random else []
             for summary in [*self._autolr_memory.summaries(), *repeated]:
@@ -241,7 +249,7 @@ class AutoLRMixin(compat_tuner.TunerSeams):
                 what = in_brief(error).partition("\n")[0]
                 note_stop(self.project_dir, "" if by_hand else what)
             if by_hand:
-                progress.interrupted(str(self.project_dir))
+                progress.interrupted(str(self.project_dir), overwrites=self._autolr_overwrites)
             raise
 
     def on_trial_begin(self, trial: Any) -> None:

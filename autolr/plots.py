@@ -233,7 +233,7 @@ def plot_search(search: Source | Search, *, kind: str = "trials", ax: Axes | Non
             `"trials"`, the objective of each trial and the best so far;
             `"steps"`, the same by the optimizer steps spent up to then, those of range tests included;
             `"bounds"`, the learning rates each trial was trained between, by the hyperparameter `optimizer` if there
-            is one;
+            is one, else by the optimizer's class;
             or the name of a hyperparameter, `"cycle_length"` say: the objective against its value.
         ax: Axes to draw on. Defaults to those of a new figure.
 
@@ -297,9 +297,11 @@ def _draw_progress(ax: Axes, search: Search, trials: list[Trial], *, by_steps: b
 
 
 def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
-    groups = list(dict.fromkeys(str(trial.values.get("optimizer", "all trials")) for trial in trials))
+    named = [trial.values.get("optimizer") or (trial.record and trial.record.optimizer) for trial in trials]
+    group_of = {trial.trial_id: str(name or "all trials") for trial, name in zip(trials, named, strict=True)}
+    groups = list(dict.fromkeys(group_of.values()))
     for place, group in enumerate(groups):
-        own = [trial for trial in trials if str(trial.values.get("optimizer", "all trials")) == group]
+        own = [trial for trial in trials if group_of[trial.trial_id] == group]
         for at, trial in zip(place + (np.arange(len(own)) - (len(own) - 1) / 2) * 0.6 / len(own), own, strict=True):
             bounds = trial.record.bounds if trial.record else {}
             good = trial.bounds_in_words == "ok"

@@ -70,13 +70,20 @@ class Lines:
         """The search has ended, and this is to be said of it."""
         self._print(f"AutoLR | {text}")
 
-    def interrupted(self, folder: str) -> None:
-        """The search was interrupted by Ctrl-C; what has ended of it is in this folder."""
-        self._print(f"\nAutoLR | interrupted. To go on, make the tuner again and call `search`: {folder}")
+    def interrupted(self, folder: str, *, overwrites: bool) -> None:
+        """The search was interrupted by Ctrl-C; what has ended of it is in this folder, which its tuner may empty."""
+        how = "make the tuner again, with `overwrite=False`," if overwrites else "make the tuner again"
+        self._print(f"\nAutoLR | interrupted. To go on, {how} and call `search`: {folder}")
 
 
 class Silence(Lines):
     """Nothing at all."""
+
+    @contextmanager
+    def shown(self, oracle: Any) -> Iterator[None]:
+        """Have the times noted all the same, for a report."""
+        with compat_tuner.silent_display(oracle):
+            yield
 
     def _print(self, text: str) -> None:
         pass

@@ -23,9 +23,8 @@ def _is_sound(record: Any) -> bool:
     bounds, schedule, curve = record.bounds, record.schedule, record.range_test
     edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
-    sound &= set(bounds) == BOUNDS and all(isinstance(bounds[name], str) for name in BOUNDS - {"min_lr", "max_lr"})
-    sound &= LEAST_RATE < bounds["min_lr"] < bounds["max_lr"] < MOST_RATE and 0 < schedule["lr_decay"] <= 1
-    sound &= 0 <= schedule["warmup"] < 1
+    sound &= all(map(_are_bounds, (bounds, *record.earlier)))
+    sound &= 0 < schedule["lr_decay"] <= 1 and 0 <= schedule["warmup"] < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in edges) and _is_whole(start)
     sound &= edges[0] >= 0 and edges[-1] < MAX_EXACT_INT and all(a < b for a, b in itertools.pairwise(edges))
     sound &= per_epoch is None or (_is_whole(per_epoch) and per_epoch > 0)
@@ -46,6 +45,11 @@ def _is_sound(record: Any) -> bool:
     if (objective := record.objective) is not None:
         sound &= isinstance(objective["name"], str) and objective["direction"] in ("min", "max")
     return bool(sound and (record.training is None or _is_sound_training(record.training)))
+
+
+def _are_bounds(bounds: Mapping[str, Any]) -> bool:
+    named = set(bounds) == BOUNDS and all(isinstance(bounds[name], str) for name in BOUNDS - {"min_lr", "max_lr"})
+    return named and bool(LEAST_RATE < bounds["min_lr"] < bounds["max_lr"] < MOST_RATE)
 
 
 def _is_whole(number: Any) -> bool:

@@ -32,6 +32,7 @@ class LossRecorder(keras.callbacks.Callback):
         super().__init__()
         self.num_steps, self._restore = num_steps, restore
         self._result: RangeTest | None = None
+        self.batches_in_epoch: int | None = None  # of the longest epoch that ended meanwhile; some data have no size
 
     def _lay_out(self, points: int) -> FloatArray:
         """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
@@ -77,6 +78,15 @@ class LossRecorder(keras.callbacks.Callback):
         self._forget = partial(_reset, trackers[0]) if trackers and not own_step else self.model.reset_metrics
         self._before = ModelState.of(self.model) if self._restore else None
 
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Count the epoch's batches."""
+        self._batches = 0
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Note how many there were, unless the test was what ended it."""
+        if not self._ended:
+            self.batches_in_epoch = max(self.batches_in_epoch or 0, self._batches)
+
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set this step's rate."""
         if not self._ended:
@@ -87,6 +97,7 @@ class LossRecorder(keras.callbacks.Callback):
         """Record this step's loss; stop when done or diverged."""
         if self._ended:
             return
+        self._batches = batch + 1
         if not logs or "loss" not in logs:
             raise ValueError(
                 "The model's training step must report a loss called `loss` for a range test to record. "

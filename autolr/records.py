@@ -53,6 +53,7 @@ class TrialRecord:
         warnings: What AutoLR warned of in this trial, also where an earlier trial had said it already.
         ways: In how many ways it was trained one after the other, each with bounds of its own, as when a
             `HyperModel.fit` calls `fit` on a frozen model and again on all of it.
+        earlier: The bounds of the other ways, in their order, as `bounds`; none in older records.
         steps_tested: Optimizer steps of all range tests in this trial, None in older records: then those of the one.
     """
 
@@ -67,6 +68,7 @@ class TrialRecord:
     objective: dict[str, str] | None = None
     warnings: list[str] = field(default_factory=list)
     ways: int = 1
+    earlier: list[dict[str, Any]] = field(default_factory=list)
     steps_tested: int | None = None
 
     @property

@@ -81,6 +81,8 @@ class SearchMemory:
         verdict = "" if bounds.ok else bounds.status
         if test is not None and not test.bursts and bounds.confidence == "low":
             verdict = GUESS
+        if verdict == "small_fall" and trial_id in self.verdicts:  # as of weights that an earlier `fit` has trained
+            verdict = ""
         self.verdicts[trial_id] = verdict or self.verdicts.get(trial_id, "")
 
     def forget(self, trial_id: str) -> None:

@@ -9,6 +9,7 @@ import keras
 
 from autolr import compat
 from autolr.errors import in_brief, warn
+from autolr.optimizers import iterations_of
 from autolr.training_log import TrainingLog
 from autolr.trial_values import DEFAULTS, MAX_LR, MIN_LR, PREFIX
 from autolr.verdicts import LRBounds
@@ -54,8 +55,12 @@ class RateWriter(keras.callbacks.Callback):
     def __init__(self, board: keras.callbacks.TensorBoard, log: TrainingLog) -> None:
         super().__init__()
         self._board, self._log = board, log
-        self._written = 0
+        self._written = self._before = 0
         self._works = True
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note the steps before this `fit`: the optimizer counts on where a trial goes on from another."""
+        self._before = iterations_of(self.model.optimizer)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the rates since the last time."""
@@ -67,7 +72,7 @@ class RateWriter(keras.callbacks.Callback):
             with compat.train_writer(self._board).as_default():
                 for step, rate in points.items():
                     if step > self._written:
-                        self._board.summary.scalar("learning_rate", rate, step=step)
+                        self._board.summary.scalar("learning_rate", rate, step=self._before + step)
                         self._written = step
         except Exception as error:  # a picture less is no reason to fail a trial
             self._works = False

@@ -223,11 +223,13 @@ class AssistedTrial:
         # Where Keras cannot know it, what an earlier training has found.
         per_epoch = batches_per_epoch(arguments) or self.search.batches_in_epoch(arguments["x"])
         found = self._find_bounds(model, arguments, per_epoch)
+        per_epoch = per_epoch or self.search.batches_in_epoch(arguments["x"])  # the test may have come to its end
         planned = plan(choices, arguments, per_epoch, batches_per_update=batches_per_update(model.optimizer))
         again = f" (training {self.fitted} of the trial)" if self.fitted > 1 else ""
-        self.diary.say(describe(planned) + replaced + again)
-        ways = len({id(its) for its in self.found.values()})
-        self.diary.begin(found, planned, optimizer=name_of(model.optimizer), ways=ways)
+        unknown = "" if per_epoch else ", the first at a standing rate, as its length is unknown"
+        self.diary.say(describe(planned) + unknown + replaced + again)
+        earlier = {id(its): its.bounds.to_dict() for its in self.found.values() if its is not found}
+        self.diary.begin(found, planned, optimizer=name_of(model.optimizer), earlier=list(earlier.values()))
         return {**arguments, "callbacks": self._callbacks(arguments, found.bounds, planned)}
 
     def _warn_of_schedule(self, arguments: dict[str, Any]) -> None:
@@ -304,22 +306,23 @@ class AssistedTrial:
             if several:  # their ratio, which is what was chosen, is kept
                 build(Fit.on(model, **training_arguments(arguments)))
             else:
-                self._warn_of_rate("schedule")
+                self._warn_of_rate(" schedule")
             return ""
         if not has_rate(optimizer, default_rate(optimizer)):
-            self._warn_of_rate(f"of {current_rate(optimizer):g}")
+            self._warn_of_rate()
             return ""
         # Perhaps nobody chose it, so a warning would be too much: the first trial's line on its schedule tells.
         is_first = self.search.note_topic("default")
         return f", in place of the compiled rate {current_rate(optimizer):g}" if is_first else ""
 
-    def _warn_of_rate(self, compiled: str) -> None:
+    def _warn_of_rate(self, kind: str = "") -> None:
         """Say that the rate a model is compiled with is not used."""
         if parent_of(self.trial):  # it was loaded, not chosen
             return
         self.diary.warn(
             "replaced",
-            f"The learning rate {compiled} that the model is compiled with is not used: AutoLR finds each trial's "
+            # Without the number, so that a report sees that the trials were told the same.
+            f"The learning rate{kind} that the model is compiled with is not used: AutoLR finds each trial's "
             "own. It can be left out where it is set; a hyperparameter that chooses it chooses nothing.",
         )
 

@@ -86,6 +86,8 @@ def find_trial_bounds(
         test = run_range_test(
             model, finder=finder, burst_steps=bursts, warn=lambda text: diary.warn(text, text), **seen
         )
+        if per_epoch is None and finder.batches_in_epoch:  # of data that don't tell their size
+            search.note_epoch(arguments["x"], finder.batches_in_epoch)
         found = Found(judged(test, model.optimizer), test, "range test")
         topic = found.bounds.status
     except Exception as error:  # whatever it was, training itself will show it too, or go well

@@ -55,14 +55,14 @@ class TrialDiary:
             self._warned.append(text)
         self.search.warn_once(topic, text)
 
-    def begin(self, found: Found, schedule: dict[str, Any], *, optimizer: str, ways: int) -> None:
+    def begin(self, found: Found, schedule: dict[str, Any], *, optimizer: str, earlier: list[dict[str, Any]]) -> None:
         """A training is about to begin.
 
         Args:
             found: Its bounds.
             schedule: As planned; see `TrialRecord`.
             optimizer: The name of its optimizer's class.
-            ways: See `TrialRecord`.
+            earlier: See `TrialRecord`.
         """
         training = self._record.training if self._record else None
         self._steps_before = training["steps_of_all"] if training else 0
@@ -80,7 +80,8 @@ class TrialDiary:
                 optimizer=optimizer,
                 objective=self._objective,
                 warnings=list(self._warned),
-                ways=ways,
+                ways=1 + len(earlier),
+                earlier=earlier,
                 steps_tested=sum(test.steps_spent for test in self._tests),
             )
         )

@@ -87,6 +87,25 @@ def test_every_execution_has_its_own_and_a_schedule_out_of_the_space_is_logged_t
         assert logged["units"] == 4
 
 
+def test_a_later_rung_goes_on_where_its_parents_steps_ended(tmp_path, data):
+    tuner = autolr.Hyperband(
+        build,
+        "val_loss",
+        max_epochs=4,
+        factor=2,
+        directory=tmp_path / "runs",
+    )
+    board = keras.callbacks.TensorBoard(tmp_path / "logs", write_graph=False)
+    tuner.search(*data, batch_size=4, validation_split=0.25, verbose=0, callbacks=[board])
+    later = [trial for trial in tuner.oracle.trials.values() if "tuner/trial_id" in trial.hyperparameters.values]
+    assert later
+    for trial in later:
+        parent = tuner.oracle.get_trial(trial.hyperparameters.values["tuner/trial_id"])
+        per_epoch = TrialRecord.read(tuner.get_trial_dir(trial.trial_id)).schedule["steps_per_epoch"]
+        before = per_epoch * (parent.best_step + 1)  # the checkpoint is that of the best epoch
+        assert min(rates(tmp_path / "logs" / trial.trial_id / "execution0")) > before > 0
+
+
 def test_a_board_that_cannot_be_written_to_fails_no_trial(tmp_path, data, monkeypatch):
     def fail(board):
         raise OSError("no room")

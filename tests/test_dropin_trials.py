@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import math
+import tracemalloc
 import types
 import warnings
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from autolr.search_folder import read_search
 from autolr.search_memory import SearchMemory
 from autolr.trial_bounds import judged, screens
 from autolr.trial_callbacks import has_own_end, stop_within_cycles
+from autolr.trial_summary import summarise
 
 
 def records(outcome):
@@ -255,10 +258,23 @@ def test_a_loader_with_a_shape_of_its_own_is_no_array(tmp_path):
 
 def test_lists_of_texts_are_samples_where_a_model_takes_them():
     texts = ["a", "b", "c"] * 20
-    for x in (texts, tuple(texts), {"first": texts, "second": texts}, (texts, texts)):
+    images = np.zeros((60, 2))
+    parts = [(texts, texts), (images, texts), {"first": texts, "second": texts}, {"images": images, "texts": texts}]
+    for x in (texts, tuple(texts), [text.encode() for text in texts], *parts):
         assert count_batches(x, batch_size=8) == 8
         assert count_batches(x, batch_size=8, validation_split=0.5) == 4
     assert count_batches(texts) == 2
+    assert count_batches([[[0.5] * 3] * 4] * 5) == 5  # no texts: as if they were batches
+
+
+def test_counting_texts_takes_no_room():
+    texts = ["a"] * 1000 + ["a" * 1_000_000]  # 4 GB as one array of NumPy's
+    tracemalloc.start()
+    try:
+        assert count_batches(texts) == 32
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_search_on_a_data_set_of_grain_is_assisted(tmp_path):
@@ -268,9 +284,30 @@ def test_a_search_on_a_data_set_of_grain_is_assisted(tmp_path):
     assert [record.source for record in records(outcome)] == ["range test"]
 
 
+class Padded(Batches):
+    """Texts, each batch as long as its longest."""
+
+    def __init__(self, size, lengths):
+        super().__init__(size, None)
+        self.lengths = lengths
+
+    def __getitem__(self, index):
+        return np.zeros((self.size, self.lengths[index % len(self.lengths)])), np.zeros(self.size)
+
+
 def test_a_loader_that_pads_its_batches_each_to_its_longest_is_one():
     made = model()
-    assert compiled_setup(made, {"x": Batches(8, 6)}) == compiled_setup(made, {"x": Batches(8, 5)})
+    shuffled, single = (
+        [compiled_setup(made, {"x": Padded(*its)}) for its in pairs]
+        for pairs in (((8, (6, 5)), (8, (4, 6))), ((96, (6,)), (96, (6,))))
+    )
+    assert len(set(shuffled)) == 1
+    assert len(set(single)) == 1  # of a single batch there is no second to compare with
+
+
+def test_a_loader_of_larger_images_is_another():
+    made = model()
+    assert compiled_setup(made, {"x": Batches(8, 6)}) != compiled_setup(made, {"x": Batches(8, 5)})
 
 
 @pytest.mark.parametrize("make", [Batches, dataset])
@@ -596,12 +633,30 @@ def test_the_first_trial_tells_the_others_the_size_of_the_data(tmp_path):
         for name, made, trials in (("known", batches_of(), 1), ("unknown", batches_of(unknown=True), 2))
     )
     per_epoch = known[0].schedule["steps_per_epoch"]
-    assert [record.schedule["steps_per_epoch"] for record in unknown] == [None, per_epoch]
+    # The first one's sweep comes to the end of an epoch, so its schedule has steps and a warm-up, too.
+    assert [record.schedule["steps_per_epoch"] for record in unknown] == [per_epoch, per_epoch]
     assert unknown[0].range_test["steps_spent"] > unknown[1].range_test["steps_spent"]
-    assert [len(set(rates[:per_epoch])) > 1 for rates in spy.fits] == [True, False, True]
+    assert [len(set(rates[:per_epoch])) > 1 for rates in spy.fits] == [True, True, True]
+    assert all(rates[0] == min(rates[:3]) < max(rates) for rates in spy.fits)
     most = sum(range_test_budget(4 * per_epoch, share=0.1, most=RANGE_TEST_STEPS))
     spent = [its.range_test["steps_spent"] for its in (*known, *unknown[1:])]
     assert max(spent) <= most, (spent, most)
+
+
+def test_a_sweep_within_an_epoch_says_nothing_of_its_length(tmp_path, capsys):
+    spy, per_epoch = RatesByFit(), int(batches_of().cardinality())
+    tuner = autolr.RandomSearch(
+        lambda hp: plain(hp.Choice("optimizer", ["sgd", "adam"])),
+        "loss",
+        max_trials=2,
+        range_test_steps=per_epoch - 1,
+        range_test_min_steps=2,
+        directory=tmp_path,
+    )
+    tuner.search(batches_of(unknown=True), epochs=4, callbacks=[spy], verbose=2)
+    assert [len(set(rates[:per_epoch])) > 1 for rates in spy.fits] == [False, True]
+    said = [line for line in capsys.readouterr().out.splitlines() if "schedule: " in line]
+    assert ["its length is unknown" in line for line in said] == [True, False]
 
 
 class WarmsUp(kt.HyperModel):
@@ -618,7 +673,7 @@ class WarmsUp(kt.HyperModel):
 def test_the_size_of_data_is_no_number_of_steps_that_somebody_asked_for(tmp_path):
     spy = RatesByFit()
     fit = {"callbacks": [spy], "epochs": 2}
-    made = Setup(WarmsUp(), positional=(batches_of(unknown=True),), fit=fit, options={"range_test_steps": 40})
+    made = Setup(WarmsUp(), positional=(batches_of(unknown=True),), fit=fit, options={"range_test_steps": 7})
     outcome = search(made, tmp_path, max_trials=1)
     (record,) = records(outcome)
     assert record.schedule["steps_per_epoch"] is None
@@ -927,6 +982,43 @@ def test_losses_of_one_name_are_told_apart_by_what_they_do(loss):
     assert setup(2) == setup(2) != setup(3)
 
 
+def test_a_small_fall_of_weights_that_a_trial_has_trained_before_is_no_matter():
+    memory = SearchMemory()
+    curve = autolr.RangeTest(np.geomspace(1e-7, 10, 40), np.ones(40), bursts=(Burst(1e-3, 0.0, 24),))
+    for status in ("ok", "small_fall"):
+        memory.note_test("0", curve, autolr.LRBounds(1e-3, 1e-2, status, "It fell.", "high"))
+    assert memory.summaries() == []
+    memory.note_test("0", curve, autolr.LRBounds(1e-3, 1e-2, "non_finite", "Not a number.", "low"))
+    (doubtful,) = memory.summaries()
+    assert "non_finite: trial 0" in doubtful
+
+
+def test_a_report_tells_once_that_the_rates_of_all_trials_are_not_used(tmp_path):
+    def build(hp):
+        return model(keras.optimizers.SGD(hp.Float("rate", 1e-3, 0.1, sampling="log")))
+
+    outcome = search(Setup(build), tmp_path, max_trials=2)
+    assert len({trial.hyperparameters.values["rate"] for trial in outcome.trials}) == 2
+    page = autolr.write_report(outcome.tuner, tmp_path / "report.html").read_text()
+    assert page.count("that the model is compiled with is not used") == 1
+
+
+def test_the_summary_says_of_a_failed_trial_that_it_is_one(tmp_path, data, capsys):
+    class Fails(kt.HyperModel):
+        def build(self, hp):
+            return plain()
+
+        def fit(self, hp, model, *args, **kwargs):
+            model.fit(*args, **kwargs)
+            raise ValueError("afterwards")
+
+    tuner = autolr.RandomSearch(Fails(), "loss", max_trials=1, directory=tmp_path, max_consecutive_failed_trials=2)
+    tuner.search(*data, epochs=1, verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    said = summarise(trial, tuner.get_trial_dir(trial.trial_id))
+    assert said.startswith(f"failed, {trial.hyperparameters.values['autolr/min_lr']:.2e} to")
+
+
 def test_a_search_says_at_its_end_of_which_trials_the_bounds_were_in_doubt():
     memory = SearchMemory()
     curve = autolr.RangeTest(np.geomspace(1e-7, 10, 40), np.ones(40))
@@ -1035,6 +1127,20 @@ class Frozen(kt.HyperModel):
         return history
 
 
+def test_a_trial_trained_in_several_ways_keeps_the_bounds_of_each(tmp_path, capsys):
+    outcome = search(Setup(Frozen()), tmp_path, max_trials=1)
+    (trial,), (record,) = outcome.trials, records(outcome)
+    (first,) = record.earlier
+    assert record.ways == 2
+    assert first != record.bounds
+    assert trial.hyperparameters.values["autolr/max_lr"] == record.bounds["max_lr"]
+    outcome.tuner.results_summary()
+    rates = [f"{its['min_lr']:.2e} to {its['max_lr']:.2e}" for its in (first, record.bounds)]
+    assert " and then ".join(rates) in capsys.readouterr().out
+    page = autolr.write_report(outcome.tuner, tmp_path / "report.html").read_text()
+    assert f"repeat what came before it, between {first['min_lr']} and {first['max_lr']}." in page
+
+
 @pytest.mark.slow
 def test_a_later_rung_whose_parent_trained_in_several_ways_tests_each(tmp_path):
     outcome = search(Setup(Frozen(), tuner=hyperband), tmp_path)
@@ -1128,6 +1234,31 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
             tuner.search(x, y, epochs=1, verbose=verbose, callbacks=[Interrupt()])
         hint = f"interrupted. To go on, make the tuner again and call `search`: {tmp_path}"
         assert (hint in capsys.readouterr().out) == said
+    tuner = autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, directory=tmp_path, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        tuner.search(x, y, epochs=1, verbose=2, callbacks=[Interrupt()])
+    hint = f"To go on, make the tuner again, with `overwrite=False`, and call `search`: {tmp_path}"
+    assert hint in capsys.readouterr().out  # as the script has it, the search would be gone
+
+
+def test_a_search_that_had_ended_says_that_nothing_was_trained(tmp_path, data, capsys):
+    options = {"max_trials": 1, "directory": tmp_path, "project_name": "p"}
+    for said in (False, True):
+        autolr.RandomSearch(lambda hp: plain(), "loss", **options).search(*data, epochs=1, verbose=2)
+        assert ("nothing was trained: all 1 trials" in capsys.readouterr().out) == said
+    more = autolr.RandomSearch(lambda hp: plain(hp.Choice("o", ["sgd", "adam"])), "loss", **options | {"max_trials": 2})
+    more.search(*data, epochs=1, verbose=2)
+    assert "nothing was trained" not in capsys.readouterr().out
+
+
+def test_a_quiet_search_tells_a_report_when_it_began(tmp_path, data, capsys):
+    before = datetime.now()
+    tuner = autolr.RandomSearch(lambda hp: plain(), "loss", max_trials=1, directory=tmp_path)
+    tuner.search(*data, epochs=1, verbose=0)
+    assert before <= read_search(tuner).started <= datetime.now()
+    assert list(tuner.oracle.get_state()["display"]["trial_start"]) == ["0"]
+    assert not capsys.readouterr().out
+    assert tuner.oracle.verbose == 0
 
 
 def test_a_search_without_an_objective_says_so(tmp_path, data):

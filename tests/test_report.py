@@ -1184,6 +1184,19 @@ class TestPlotSearch:
         assert [text.get_text() for text in ax.get_xticklabels()] == ["sgd", "adam"]
         assert ax.get_yscale() == "log"
 
+    def test_an_optimizer_that_is_no_hyperparameter_of_that_name_is_told_from_others_too(self, tmp_path):
+        path = finished(tmp_path / "s", trials=2)
+        for at, name in enumerate(["SGD", "Adam"]):
+            folder = path / f"trial_00{at}"
+            trial = json.loads((folder / "trial.json").read_text())
+            trial["hyperparameters"]["values"].pop("optimizer")
+            (folder / "trial.json").write_text(json.dumps(trial))
+            record = json.loads((folder / "autolr.json").read_text())
+            record["values"].pop("optimizer")
+            (folder / "autolr.json").write_text(json.dumps(record | {"optimizer": name}))
+        labels = [text.get_text() for text in plot_search(path, kind="bounds").get_xticklabels()]
+        assert labels == ["SGD", "Adam"]
+
     def test_what_is_not_there_is_an_error_that_names_what_is(self, tmp_path):
         with pytest.raises(ValueError, match=r"kind='nonsense'.*units"):
             plot_search(finished(tmp_path / "s"), kind="nonsense")
