@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.records import record_in
+
+T = TypeVar("T", bound=Hashable)
 
 # For a convex loss the mean of predictions is at worst as bad as the mean of its members' losses: of trials within
 # twice the best one's, what one can do harm is little, and what it adds in other errors commonly more.
 WORST_TRIAL = 2.0
 # Ends of one training err alike, so one that is worse hardly helps (`docs/results.md`).
 WORST_END = 1.1
+
+
+def one_of_each_chain(trials: Iterable[T], parents: Mapping[T, T | None]) -> list[T]:
+    """The first of each chain in which one trial went on with another's weights, as the rungs of Hyperband do.
+
+    Both have the same architecture and nearly the same weights, so the other one would hardly err differently.
+
+    Args:
+        trials: Their names, the best first.
+        parents: By name of each trial, also of others, the one it went on from; None if it did not.
+    """
+    best: dict[T, T] = {}
+    for trial in trials:
+        first = trial
+        while (parent := parents.get(first)) is not None:
+            first = parent
+        best.setdefault(first, trial)
+    return list(best.values())
 
 
 def near_the_best(trials: Sequence[Any], objective: Any) -> list[Any]:

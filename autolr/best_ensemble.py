@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from autolr import compat, compat_tuner
-from autolr.best_ends import best_ends, near_the_best
+from autolr.best_ends import best_ends, near_the_best, one_of_each_chain
 from autolr.compiled import compiled_like
 from autolr.cycle_ends import has_non_finite_weights
 from autolr.ensemble import average, check_last, without_compiled_parts
 from autolr.errors import check_count, warn
 from autolr.model_copy import with_own_layers
 from autolr.trial import SNAPSHOTS
+from autolr.trial_bounds import parent_of
 
 
 def best_ensemble(tuner: Any, num_trials: int, *, last: int | None) -> Any:
@@ -27,7 +28,9 @@ def best_ensemble(tuner: Any, num_trials: int, *, last: int | None) -> Any:
     """
     check_last(last)
     wanted = check_count("num_trials", num_trials, hint="1 is the best alone.")
-    best = near_the_best(compat_tuner.best_completed_trials(tuner.oracle, wanted), tuner.oracle.objective)
+    trials = {trial.trial_id: trial for trial in compat_tuner.best_completed_trials(tuner.oracle)}
+    distinct = one_of_each_chain(trials, {name: parent_of(trial) for name, trial in trials.items()})
+    best = near_the_best([trials[name] for name in distinct[:wanted]], tuner.oracle.objective)
     if not best:
         raise ValueError("No trial of this search has ended with a score. Call `search` first.")
     counts: list[int] = []  # of each trial's models

@@ -150,8 +150,11 @@ def is_saved(tuner: Any) -> bool:
     return Path(tuner._get_tuner_fname()).exists()
 
 
-def best_completed_trials(oracle: Any, most: int) -> list[Any]:
-    """The best of the trials that have ended with a score: if these are too few, Keras Tuner adds the others."""
+def best_completed_trials(oracle: Any, most: int = 2**31 - 1) -> list[Any]:
+    """The best of the trials that have ended with a score: if these are too few, Keras Tuner adds the others.
+
+    All by default; a worker has to ask for a number that its line to the chief can carry.
+    """
     return [trial for trial in oracle.get_best_trials(most) if trial.status == "COMPLETED"]
 
 

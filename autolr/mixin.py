@@ -354,8 +354,8 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         Args:
             num_trials: Average the ensembles of so many of the best trials; each counts the same. Different
                 architectures err differently, so a few trials give more than the cycles of one, for as many times the
-                cost of predicting. Defaults to 1. If fewer have ended, all are used. In `Hyperband` a trial and the one
-                that went on from it are two.
+                cost of predicting. Defaults to 1. If fewer have ended, all are used. Of `Hyperband`'s trials that went
+                on from each other, only the best counts.
             last: Use the last so many snapshots of a trial only. Defaults to all it has kept, `num_snapshots`.
 
         Returns:

@@ -129,12 +129,17 @@ def ensembles(trials: list[dict[str, Any]], predictions: list[np.ndarray], y: np
     """After each trial, the test errors of the best 1 to 5 trials' averaged predictions, chosen by validation error.
 
     A trial of autolr gives the average of its cycles' best ends, what `get_best_ensemble(num_trials=...)` does; one of
-    a rival its best epoch.
+    a rival its best epoch. Of trials of Hyperband that go on from each other, the best counts, as there.
     """
+    from autolr.best_ends import one_of_each_chain
+
+    parents = {
+        i: int(its) if (its := trial["values"].get("tuner/trial_id")) else None for i, trial in enumerate(trials)
+    }
     validation = np.array([trial["validation_error"] for trial in trials])
     errors = []
     for ended in range(1, len(trials) + 1):
-        best = np.argsort(validation[:ended], kind="stable")[:MOST_IN_ENSEMBLE]
+        best = one_of_each_chain(np.argsort(validation[:ended], kind="stable").tolist(), parents)[:MOST_IN_ENSEMBLE]
         sums = np.cumsum([predictions[i] for i in best], axis=0)
         errors.append([test_error(total, y) for total in sums])
     return errors

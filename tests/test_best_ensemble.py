@@ -11,9 +11,11 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 import autolr
-from autolr.best_ends import best_ends, near_the_best
+from autolr.best_ends import best_ends, near_the_best, one_of_each_chain
 from autolr.cycle_ends import cycle_of, snapshot_paths
 from autolr.records import TrialRecord
 
@@ -416,6 +418,35 @@ def test_ends_of_cycles_that_are_much_worse_are_left_out(tmp_path):
 def test_trials_that_are_much_worse_are_left_out(direction, scores, kept):
     trials = [SimpleNamespace(score=score) for score in scores]
     assert near_the_best(trials, kt.Objective("val_loss", direction)) == trials[:kept]
+
+
+@given(st.permutations(range(9)))
+def test_of_trials_that_go_on_from_each_other_the_best_counts(order):
+    parents = {0: None, 1: None, 2: 0, 3: 2, 4: 1, 5: None, 6: None, 7: 6, 8: None}
+    chains = [{0, 2, 3}, {1, 4}, {5}, {6, 7}, {8}]
+    found = one_of_each_chain(order, parents)
+    assert found == sorted((min(chain, key=order.index) for chain in chains), key=order.index)
+
+
+def test_the_best_trials_of_hyperband_are_different_models(tmp_path, data):
+    def build(hp):
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(hp.Choice("units", [2, 3, 4, 5])), keras.layers.Dense(1)]
+        )
+        model.compile("sgd", "mse")
+        return model
+
+    x, y = data
+    search = autolr.Hyperband(build, "val_loss", max_epochs=4, factor=2, directory=tmp_path)
+    search.search(x, y, validation_split=0.25, batch_size=8, verbose=0)
+    trials = search.oracle.trials
+    names = [trial.trial_id for trial in search.oracle.get_best_trials(len(trials))]
+    parents = {name: trial.hyperparameters.values.get("tuner/trial_id") for name, trial in trials.items()}
+    distinct = one_of_each_chain(names, parents)
+    assert len(distinct) < len(names)
+    predicted = [mean_of_ends(search, trials[name], x) for name in distinct[:3]]
+    found = search.get_best_ensemble(num_trials=3).predict(x, verbose=0)
+    np.testing.assert_allclose(found, np.mean(predicted, axis=0), rtol=1e-4, atol=1e-5)
 
 
 def test_of_several_objectives_a_score_of_twice_the_best_means_nothing():

@@ -179,3 +179,5 @@ def test_an_ensemble_of_trials_takes_the_best_by_validation():
     right, wrong = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([[0.25, 0.75], [0.75, 0.25]])
     errors = search.ensembles(trials, [wrong, right, wrong], y)
     assert errors == [[100.0], [0.0, 0.0], [0.0, 0.0, 100.0]]
+    trials[2]["values"]["tuner/trial_id"] = "0001"  # the same model, trained further
+    assert search.ensembles(trials, [wrong, right, wrong], y) == [[100.0], [0.0, 0.0], [0.0, 0.0]]
