@@ -55,6 +55,7 @@ class LossRecorder(keras.callbacks.Callback):
         self._result = None
         self._recorded: list[float] = []
         self._ended = self._diverged = False
+        self._batches, self.batches_in_epoch = 0, None
         # Keras calls back once per execution, and the optimizer may gather the gradients of several batches for one
         # update: a rate is held, and the mean loss recorded, for as many batches as are whole ones of both.
         execution, update = int(self.model.steps_per_execution or 1), batches_per_update(self.model.optimizer)

@@ -22,14 +22,14 @@ def summarise(trial: Any, folder: str | os.PathLike[str]) -> str:
     if MIN_LR not in values:
         return "no bounds recorded" if trial.status == "COMPLETED" else f"{trial.status.lower()}, no bounds recorded"
     ended = "" if trial.status == "COMPLETED" else f"{trial.status.lower()}, "
-    found = f"{ended}{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
+    found = f"{values[MIN_LR]:.2e} to {values[MAX_LR]:.2e}"
     try:
         record = TrialRecord.read(folder)
     except RecordError as error:
-        return f"{found}; {error}"
+        return f"{ended}{found}; {error}"
     verdict = f"{record.bounds['status']}, {record.bounds['confidence']} confidence, from {record.source}"
     before = "".join(f"{its['min_lr']:.2e} to {its['max_lr']:.2e} and then " for its in record.earlier)
-    return f"{before}{found} ({verdict}); {describe(record.schedule)}{_cut_short(record)}"
+    return f"{ended}{before}{found} ({verdict}); {describe(record.schedule)}{_cut_short(record)}"
 
 
 def _cut_short(record: TrialRecord) -> str:
