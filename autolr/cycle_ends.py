@@ -102,7 +102,7 @@ def check_snapshot_folder(folder: Any) -> Path | None:
         return None
     if not (isinstance(folder, str | os.PathLike) and os.fspath(folder)):
         raise invalid("snapshot_folder", "be a folder", folder, "None keeps no snapshots.")
-    if is_remote(os.fspath(folder)) or re.match("[a-z][a-z0-9+.-]+:/", os.fspath(folder)):  # `Path` drops a slash
+    if is_remote(os.fspath(folder)) or re.match("(gs|s3|hdfs):/", os.fspath(folder), re.I):  # `Path` drops a slash
         raise invalid("snapshot_folder", "be a folder of this machine", folder, "Copy the snapshots afterwards.")
     return Path(folder)
 

@@ -71,7 +71,9 @@ def count_batches(
     """Batches in an epoch of `fit` with these arguments, or None if that cannot be known beforehand."""
     if steps_per_epoch:
         return int(steps_per_epoch)
-    samples = num_samples(x) if is_array_data(x) else _num_texts(x)
+    samples = _num_texts(x)  # before arrays: NumPy's own texts have a shape
+    if samples is None and is_array_data(x):
+        samples = num_samples(x)
     if samples is not None:
         return math.ceil(_left_by(validation_split, samples) / (batch_size or BATCH_SIZE))
     if isinstance(x, keras.utils.PyDataset):

@@ -231,11 +231,11 @@ class AutoLRMixin(compat_tuner.TunerSeams):
         try:
             with progress.shown(self.oracle):
                 super().search(*fit_args, **fit_kwargs)
-            if before and before == len(self.oracle.end_order):
+            if self._autolr_watch is None and before and before == len(self.oracle.end_order):
                 progress.sum_up(
                     f"nothing was trained: all {before} trials of this search had ended before ({self.project_dir}). "
-                    "For another one choose another `project_name` or `overwrite=True`; for more trials, where the "
-                    "tuner has such an argument, a larger `max_trials`."
+                    "For another search make the tuner again, with another `project_name` or `overwrite=True`; for "
+                    "more trials of this one, with a larger `max_trials`, where it has that argument."
                 )
             is_random = type(self.oracle) is kt.oracles.RandomSearchOracle
             repeated = sum_up_repeated(self.oracle.trials.values()) if is_random else []

@@ -23,7 +23,7 @@ def _is_sound(record: Any) -> bool:
     bounds, schedule, curve = record.bounds, record.schedule, record.range_test
     edges, per_epoch, start = schedule["edges"], schedule["steps_per_epoch"], schedule["initial_epoch"]
     sound = isinstance(record.values, dict) and isinstance(record.source, str)
-    sound &= all(map(_are_bounds, (bounds, *record.earlier)))
+    sound &= isinstance(record.earlier, list) and all(map(_are_bounds, (bounds, *record.earlier)))
     sound &= 0 < schedule["lr_decay"] <= 1 and 0 <= schedule["warmup"] < 1
     sound &= len(edges) > 1 and all(isinstance(edge, int) for edge in edges) and _is_whole(start)
     sound &= edges[0] >= 0 and edges[-1] < MAX_EXACT_INT and all(a < b for a, b in itertools.pairwise(edges))

@@ -33,6 +33,7 @@ class LossRecorder(keras.callbacks.Callback):
         self.num_steps, self._restore = num_steps, restore
         self._result: RangeTest | None = None
         self.batches_in_epoch: int | None = None  # of the longest epoch that ended meanwhile; some data have no size
+        self._batches, self._ended = 0, False
 
     def _lay_out(self, points: int) -> FloatArray:
         """The rates of so many points, of which a point is one step, or more where Keras calls back less often."""
@@ -84,8 +85,8 @@ class LossRecorder(keras.callbacks.Callback):
         self._batches = 0
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Note how many there were, unless the test was what ended it."""
-        if not self._ended:
+        """Note how many there were, unless something cut it short: the test itself, or a callback of the user's."""
+        if not (self._ended or self.model.stop_training):
             self.batches_in_epoch = max(self.batches_in_epoch or 0, self._batches)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:

@@ -226,7 +226,7 @@ class AssistedTrial:
         per_epoch = per_epoch or self.search.batches_in_epoch(arguments["x"])  # the test may have come to its end
         planned = plan(choices, arguments, per_epoch, batches_per_update=batches_per_update(model.optimizer))
         again = f" (training {self.fitted} of the trial)" if self.fitted > 1 else ""
-        unknown = "" if per_epoch else ", the first at a standing rate, as its length is unknown"
+        unknown = "" if per_epoch else "; in the first epoch the rate stands still, as its length is unknown"
         self.diary.say(describe(planned) + unknown + replaced + again)
         earlier = {id(its): its.bounds.to_dict() for its in self.found.values() if its is not found}
         self.diary.begin(found, planned, optimizer=name_of(model.optimizer), earlier=list(earlier.values()))

@@ -33,6 +33,7 @@ from autolr.optimizers import keeps_its_optimizer, several_optimizers, usual_rat
 from autolr.random_state import python_state
 from autolr.records import TrialRecord
 from autolr.replay import Replay
+from autolr.report_views import rate
 from autolr.reuse import compiled_setup
 from autolr.search_folder import read_search
 from autolr.search_memory import SearchMemory
@@ -260,7 +261,7 @@ def test_lists_of_texts_are_samples_where_a_model_takes_them():
     texts = ["a", "b", "c"] * 20
     images = np.zeros((60, 2))
     parts = [(texts, texts), (images, texts), {"first": texts, "second": texts}, {"images": images, "texts": texts}]
-    for x in (texts, tuple(texts), [text.encode() for text in texts], *parts):
+    for x in (texts, tuple(texts), [text.encode() for text in texts], list(np.array(texts)), *parts):
         assert count_batches(x, batch_size=8) == 8
         assert count_batches(x, batch_size=8, validation_split=0.5) == 4
     assert count_batches(texts) == 2
@@ -657,6 +658,28 @@ def test_a_sweep_within_an_epoch_says_nothing_of_its_length(tmp_path, capsys):
     assert [len(set(rates[:per_epoch])) > 1 for rates in spy.fits] == [False, True]
     said = [line for line in capsys.readouterr().out.splitlines() if "schedule: " in line]
     assert ["its length is unknown" in line for line in said] == [True, False]
+
+
+def test_an_epoch_that_was_cut_short_says_nothing_of_its_length(data):
+    x, y = data
+    model, finder = plain(), LRFinder(num_steps=40)
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: setattr(model, "stop_training", True))
+    for callbacks, expected in (([finder], -(-len(x) // 4)), ([finder, stop], None)):
+        model.fit(x, y, batch_size=4, epochs=40, callbacks=callbacks, verbose=0)
+        assert finder.batches_in_epoch == expected
+
+
+class TellsOfEpochsAlone(keras.Sequential):
+    def fit(self, *args, callbacks=(), **kwargs):
+        for callback in callbacks:
+            callback.set_model(self)
+            callback.on_epoch_end(0)
+
+
+def test_a_fit_that_tells_its_callbacks_of_no_training_is_an_error_in_words():
+    model = compiled(TellsOfEpochsAlone([keras.Input((6,)), keras.layers.Dense(3)]), "sgd")
+    with pytest.raises(RuntimeError, match="calls neither Keras's training step nor"):
+        range_test(model, np.zeros((8, 6)), np.zeros(8))
 
 
 class WarmsUp(kt.HyperModel):
@@ -1138,7 +1161,7 @@ def test_a_trial_trained_in_several_ways_keeps_the_bounds_of_each(tmp_path, caps
     rates = [f"{its['min_lr']:.2e} to {its['max_lr']:.2e}" for its in (first, record.bounds)]
     assert " and then ".join(rates) in capsys.readouterr().out
     page = autolr.write_report(outcome.tuner, tmp_path / "report.html").read_text()
-    assert f"repeat what came before it, between {first['min_lr']} and {first['max_lr']}." in page
+    assert f"repeat what came before it, at {rate(first['min_lr'])} to {rate(first['max_lr'])}." in page
 
 
 @pytest.mark.slow
