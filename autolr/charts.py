@@ -49,11 +49,22 @@ class Scale:
         step = 10 ** math.floor(math.log10((high - low) / count))
         step *= next(nice for nice in (1, 2, 5, 10) if (high - low) / (step * nice) <= count)
         marks = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-        return [(self(mark), f"{mark:.10g}".replace("e-0", "e-")) for mark in marks if mark > 0 or not self.log]
+        marks = [mark for mark in marks if mark > 0 or not self.log]
+        return list(zip(map(self, marks), _labels(marks), strict=True))
 
     def _within(self, marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
         ends = self.first - 1e-9, self.last + 1e-9
         return [(self(mark), text) for mark, text in marks if ends[0] <= math.log10(mark) <= ends[1]]
+
+
+def _labels(marks: Sequence[float]) -> list[str]:
+    """Numbers at an axis: large ones in as few digits as tell them apart, since it has room for some seven letters."""
+    is_large = bool(marks) and max(map(abs, marks)) >= 1e6
+    for digits in range(1 if is_large else 10, 17):
+        texts = [f"{mark:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e") for mark in marks]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 @dataclass

@@ -105,15 +105,18 @@ class _Page:
     def __init__(self, directory: str | os.PathLike[str], output: str | None) -> None:
         self.folder, self.output = find_project(directory), output
         self.current = ("", b"")
+        self._runs = False
         self.refresh()
         self.write()
 
     def refresh(self) -> bool:
         """Make the page again if the search has written something; whether it has."""
-        version = self._version()
-        if version == self.current[0]:
+        written = self._written()
+        if self._version(written) == self.current[0]:
             return False
         self._search = read_search(self.folder)
+        self._runs = self._search.state == "running"
+        version = self._version(written)
         self.current = (version, render(self._search, version=version).encode())
         return True
 
@@ -122,13 +125,18 @@ class _Page:
         if self.output:
             write_atomically(Path(self.output), render(self._search))
 
-    def _version(self) -> str:
-        """Changes when a file of the search does, and every minute, as the page tells the time since."""
-        stamp = [int(time.time() // 60)]
+    def _version(self, written: Sequence[int]) -> str:
+        """Changes when a file of the search does, and every minute while it runs: it may be cut off without a word."""
+        minute = int(time.time() // 60) if self._runs else 0
+        return f"{hash((minute, *written)) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+    def _written(self) -> list[int]:
+        """When each file of the search was written."""
+        written = []
         for path in [*self.folder.glob("*.json"), *self.folder.glob("trial_*/*.json")]:
             with contextlib.suppress(OSError):  # gone in the meantime
-                stamp.append(path.stat().st_mtime_ns)
-        return f"{hash(tuple(stamp)) & 0xFFFFFFFFFFFFFFFF:016x}"
+                written.append(path.stat().st_mtime_ns)
+        return written
 
 
 def watch(directory: str | os.PathLike[str], *, port: int = PORT, output: str | None = None) -> None:

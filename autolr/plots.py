@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
 FEW = 20  # points; so few are drawn larger
 MOST_DRAWN = 20_000  # steps of a schedule: more cannot be told apart
 MOST_NAMED = 30  # trials whose numbers have room in a picture
-LETTERS = 18  # of a title, in an inch
+LETTERS, LETTERS_OF_NAMES = 18, 13  # in an inch: of a title, and of names at an axis
 
 
 def new_axes(ax: Axes | None) -> Axes:
@@ -103,26 +104,26 @@ def plot_range_test(test: RangeTest | LRFinder, *, bounds: LRBounds | None = Non
     verdict = f"{bounds.status} ({bounds.confidence} confidence): {seen}"
     letters = max(20, int(LETTERS * ax.bbox.width / ax.figure.dpi))
     ax.set_title("\n".join(textwrap.wrap(verdict, letters)), fontsize=9)
-    _legend_below(ax)
+    _legend_outside(ax)
     _tidy(ax)
     return ax
 
 
-def _legend_below(ax: Axes) -> None:
-    """A legend under the name of the axis, if the figure makes room for it: inside it may lie on points or lines."""
+def _legend_outside(ax: Axes, *, above: bool = False) -> None:
+    """A legend under the name of the axis or above, if the figure makes room: inside it may lie on points or lines."""
     from matplotlib.transforms import ScaledTranslation
 
     if ax.figure.get_layout_engine() is None:
         ax.legend(fontsize=8, loc="best", frameon=False)
         return
-    under = ScaledTranslation(0, -40 / 72, ax.figure.dpi_scale_trans)
+    away = ScaledTranslation(0, 0 if above else -40 / 72, ax.figure.dpi_scale_trans)
     ax.legend(
         fontsize=8,
-        loc="upper center",
+        loc="lower center" if above else "upper center",
         ncols=3,
         frameon=False,
-        bbox_to_anchor=(0.5, 0),
-        bbox_transform=ax.transAxes + under,
+        bbox_to_anchor=(0.5, float(above)),
+        bbox_transform=ax.transAxes + away,
     )
 
 
@@ -326,9 +327,9 @@ def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
         ax.plot([], [], color=ORANGE, linewidth=1.5, linestyle=":", label="a guess, or a status other than ok")
     ax.set_yscale("log")
     ax.set_ylabel("learning rate (log scale)")
-    ax.set_xticks(range(len(groups)), groups)
+    _name_places(ax, groups)
     ax.set_xlim(-0.6, len(groups) - 0.4)
-    ax.legend(fontsize=8, frameon=False)
+    _legend_outside(ax, above=True)
 
 
 def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
@@ -345,9 +346,17 @@ def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
     else:
         names = list(dict.fromkeys(map(str, values)))
         ax.plot([names.index(str(value)) for value in values], scores, "o", color=BLUE, markersize=6, alpha=0.6)
-        ax.set_xticks(range(len(names)), names)
+        _name_places(ax, names)
         ax.set_xlim(-0.5, len(names) - 0.5)
     ax.set_xlabel(name)
+
+
+def _name_places(ax: Axes, names: Sequence[str]) -> None:
+    """Names under the axis, slanted if they would run into each other."""
+    ax.set_xticks(range(len(names)), names)
+    room = LETTERS_OF_NAMES * ax.bbox.width / ax.figure.dpi / max(len(names), 1)
+    if max(map(len, names), default=0) >= room:
+        ax.set_xticks(ax.get_xticks(), names, rotation=30, ha="right", rotation_mode="anchor")
 
 
 def _is_short(choice: float) -> bool:

@@ -261,7 +261,7 @@ class TrialView:
         some = thinned(len(rates), _MAX_CORNERS)
         chart.line("smooth", rates[some], smooth[some])
         for lr, loss in self._bursts:
-            if math.isfinite(loss) and y(loss) >= chart.TOP:
+            if loss <= y.high:
                 chart.paths.append(("burst", f"M{x(lr):g} {y(loss) - 4.5:g}l4.5 4.5-4.5 4.5-4.5-4.5z"))
             else:
                 chart.paths.append(("burst gone", f"M{x(lr) - 4:g} {chart.TOP - 4:g}l8 8m0-8l-8 8"))

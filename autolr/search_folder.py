@@ -101,13 +101,16 @@ class Trial:
     def steps_trained(self) -> int | None:
         """Optimizer steps of its trainings; None if unknown.
 
-        As run, if a training is on record. As planned, in a record without one, for one execution:
-        how many there were Keras Tuner does not write down.
+        As run, if a training is on record. Of a trial that is completed without one, as planned, for one execution:
+        how many there were Keras Tuner does not write down. Of others none: they were cut off in their first epoch,
+        or within seconds.
         """
         if self.record is None:
             return None
         training = self.record.training
-        return self.steps_planned if training is None else int(training["steps_of_all"])
+        if training is not None:
+            return int(training["steps_of_all"])
+        return self.steps_planned if self.status == "COMPLETED" else 0
 
     @property
     def steps_planned(self) -> int | None:
@@ -245,9 +248,13 @@ def _learned_nothing(record: TrialRecord) -> bool:
     goes_on = record.source != "range test" or record.ways > 1 or record.schedule["initial_epoch"]
     if goes_on or len(losses) < FEWEST_POINTS or not all(map(math.isfinite, losses)):
         return False
-    first, last = losses[:3], losses[-(len(losses) // 3) :]
+    third = len(losses) // 3
+    first, last = statistics.fmean(losses[:third]), statistics.fmean(losses[-third:])
     noise = statistics.median(abs(later - loss) for loss, later in itertools.pairwise(losses))
-    return statistics.fmean(last) >= statistics.fmean(first) - noise
+    # A quick fall is in the first points alone, a slow one beyond two standard errors of the means of many: that of a
+    # point is about the median difference of two.
+    fell_soon = statistics.fmean(losses[:3]) - last > noise
+    return not fell_soon and first - last <= 2 * noise * math.sqrt(2 / third)
 
 
 def _is_project(folder: Path) -> bool:
@@ -279,8 +286,8 @@ def _read_trial(folder: Path, name: str, *, assisted: bool) -> Trial:
             problems.append(why)
     if state.get("status") == "COMPLETED" and record is not None and _learned_nothing(record):
         problems.append(
-            "Its loss did not fall in training. Perhaps the bounds are too low or too high for this model, or it "
-            "cannot learn: compare the trials of its kind."
+            "No fall of its loss can be seen in training. Perhaps the bounds are too low or too high for this model, "
+            "or it cannot learn: compare the trials of its kind."
         )
     return Trial(
         trial_id=name,

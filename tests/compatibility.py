@@ -166,19 +166,24 @@ def run(case: Case, directory: Path) -> tuple[str, str]:
     """Run a case with its range test and, where that can be compared, without: what happens, and whether it differs."""
     if case.cpus > 1 and not os.environ.get("AUTOLR_ALONE"):
         return run_alone(case)
-    curves = []
+    found = []
 
-    def range_test(*args: Any, **kwargs: Any) -> autolr.RangeTest:
-        curves.append(run_range_test(*args, **kwargs))
-        return curves[-1]
+    def range_test(*args: Any, finder: autolr.LRFinder, **kwargs: Any) -> autolr.RangeTest:
+        curve = run_range_test(*args, finder=finder, **kwargs)
+        found.append((curve, finder.batches_in_epoch))
+        return curve
+
+    def remembered(*args: Any, finder: autolr.LRFinder, **kwargs: Any) -> autolr.RangeTest:
+        curve, finder.batches_in_epoch = found.pop(0)
+        return curve
 
     with mock.patch.object(trial_bounds, "run_range_test", range_test):
         outcome = search(case.setup(), directory / "with")
     exact = "-"
     if not case.exact:
         exact = "cannot be"
-    elif curves:
-        with mock.patch.object(trial_bounds, "run_range_test", mock.Mock(side_effect=curves)):
+    elif found:
+        with mock.patch.object(trial_bounds, "run_range_test", remembered):
             without = search(case.setup(), directory / "without")
         exact = "yes" if outcome.seen == without.seen else "NO"
     return judge(case, outcome), exact
