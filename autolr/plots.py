@@ -327,9 +327,9 @@ def _draw_bounds(ax: Axes, trials: list[Trial]) -> None:
         ax.plot([], [], color=ORANGE, linewidth=1.5, linestyle=":", label="a guess, or a status other than ok")
     ax.set_yscale("log")
     ax.set_ylabel("learning rate (log scale)")
-    _name_places(ax, groups)
+    slanted = _name_places(ax, groups)
     ax.set_xlim(-0.6, len(groups) - 0.4)
-    _legend_outside(ax, above=True)
+    _legend_outside(ax, above=slanted)
 
 
 def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
@@ -351,12 +351,14 @@ def _draw_against(ax: Axes, name: str, trials: list[Trial]) -> None:
     ax.set_xlabel(name)
 
 
-def _name_places(ax: Axes, names: Sequence[str]) -> None:
-    """Names under the axis, slanted if they would run into each other."""
+def _name_places(ax: Axes, names: Sequence[str]) -> bool:
+    """Names under the axis, slanted if they would run into each other; whether they are."""
     ax.set_xticks(range(len(names)), names)
     room = LETTERS_OF_NAMES * ax.bbox.width / ax.figure.dpi / max(len(names), 1)
-    if max(map(len, names), default=0) >= room:
+    slanted = max(map(len, names), default=0) >= room
+    if slanted:
         ax.set_xticks(ax.get_xticks(), names, rotation=30, ha="right", rotation_mode="anchor")
+    return slanted
 
 
 def _is_short(choice: float) -> bool:
