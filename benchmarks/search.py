@@ -4,7 +4,7 @@
     python benchmarks/search.py                                   # everything: many hours
     python benchmarks/search.py --data fashion --tuners random --arms autolr cosine --seeds 0 1
     python benchmarks/search.py --table                           # what is there so far, and docs/img/searches.png
-    python benchmarks/search.py --pixels 28 --tuners random --arms autolr cosine constant
+    python benchmarks/search.py --pixels 28 --arms autolr cosine constant
 
 A search tries CNN variants with four optimizers, on 4,000 images for training and 1,000 for validation; the test
 images decide nothing. A trial is 9 epochs of 125 steps. Images are shrunk to 14 by 14 pixels, a quarter of the
