@@ -91,7 +91,7 @@ def test_a_later_rung_goes_on_where_its_parents_steps_ended(tmp_path, data):
     tuner = autolr.Hyperband(
         build,
         "val_loss",
-        max_epochs=4,
+        max_epochs=2,
         factor=2,
         directory=tmp_path / "runs",
     )
