@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def tables(groups: Groups, options: str) -> dict[str, str]:
         f"{command} (arms)": arms_table(groups, MAIN),
         f"{command} (goals)": goals_table(groups),
         f"{command} (kinds)": kinds_table(groups),
+        f"{command} (together)": together_table(groups),
     }
     parts = [arm for arm in ARMS if arm not in MAIN]
     if any(set(parts) & set(group) for group in groups.values()):
@@ -94,9 +95,9 @@ def best_so_far(search: Search) -> np.ndarray:
     return np.array([search["trials"][winner]["test_error"] for winner in winners])
 
 
-def ensemble_so_far(search: Search) -> np.ndarray:
-    """After each trial, the test error of the best trials' averaged predictions."""
-    return np.array([errors[:ENSEMBLE_OF][-1] for errors in search["ensembles"]])
+def ensemble_so_far(search: Search, most: int = ENSEMBLE_OF) -> np.ndarray:
+    """After each trial, the test error of the best trials' averaged predictions, of all if there are fewer."""
+    return np.array([errors[:most][-1] for errors in search["ensembles"]])
 
 
 def compare(group: dict[str, Search]) -> list[dict[str, Any]]:
@@ -153,7 +154,7 @@ def arms_table(groups: Groups, arms: Sequence[str]) -> str:
 def against_rival(group: dict[str, Search]) -> dict[str, float]:
     """What is claimed of autolr, as ratios to the better of the two arms that search the rate, by the claim's name."""
     ours = group["autolr"]
-    rows = {row["arm"]: row for row in compare({arm: group[arm] for arm in MAIN if arm in group})}
+    rows = {row["arm"]: row for row in compare(main_arms_of(group))}
     rival = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner"])
     seen = min((rows[arm] for arm in RIVALS), key=lambda row: row["winner's validation"])
     theirs = group[rival["arm"]]
@@ -165,7 +166,7 @@ def against_rival(group: dict[str, Search]) -> dict[str, float]:
 
     until_then = share(best_so_far(ours))
     own = float(theirs["ends"][reached_by(best_so_far(theirs), rival["winner"])] / spent)
-    alone = ours["ensembles"][rows["autolr"]["trials"] - 1][0]
+    alone = ensemble_so_far(ours, 1)[rows["autolr"]["trials"] - 1]
     together = min(rows[arm]["ensemble"] for arm in RIVALS)
     return {
         SHARE: until_then,
@@ -200,6 +201,11 @@ def resampled(claims: dict[tuple[str, int], list[float]]) -> tuple[float, float]
 def whole(groups: Groups) -> Groups:
     """The groups that have autolr and both rivals."""
     return {key: group for key, group in groups.items() if {"autolr", *RIVALS} <= set(group)}
+
+
+def main_arms_of(group: dict[str, Search]) -> dict[str, Search]:
+    """Those that are compared with each other."""
+    return {arm: group[arm] for arm in MAIN if arm in group}
 
 
 def goals_table(groups: Groups) -> str:
@@ -246,6 +252,38 @@ def kinds_table(groups: Groups) -> str:
                 f"| {name} | {medians} | {in_words(min(shares))} | {len(shares)} | {early} | {late - never} | {never} |"
             )
     return "\n".join(lines)
+
+
+def together_table(groups: Groups) -> str:
+    """Ensembles of the best trial, of the two best, and so on; medians over all searches."""
+    found = [ratios for group in whole(groups).values() for ratios in ratios_of_ensembles(group)]
+    kinds = [name for data, name in NAMES.items() if any(ratios["data"] == data for ratios in found)]
+    columns = ["best trials together", "autolr's ÷ its winner", *(f"the same on {name}" for name in kinds)]
+    columns += ["autolr's ÷ the better rival's winner", "the rivals' better ÷ the better rival's winner", "searches"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for most in sorted({ratios["together"] for ratios in found}):
+        its = [ratios for ratios in found if ratios["together"] == most]
+        values = [[ratios["own"] for ratios in its]]
+        values += [[ratios["own"] for ratios in its if NAMES[ratios["data"]] == name] for name in kinds]
+        values += [[ratios[name] for ratios in its] for name in ("to rival", "rivals")]
+        medians = map(np.median, values)
+        lines.append(f"| {most} | {' | '.join(map(in_words, medians))} | {len(its)} |")
+    return "\n".join(lines)
+
+
+def ratios_of_ensembles(group: dict[str, Search]) -> Iterator[dict[str, Any]]:
+    """Those of so many best trials, autolr's beside its own winner's error and that of the better rival's."""
+    rows = {row["arm"]: row for row in compare(main_arms_of(group))}
+    rival = min(rows[arm]["winner"] for arm in RIVALS)
+    for most in range(1, len(group["autolr"]["ensembles"][rows["autolr"]["trials"] - 1]) + 1):
+        errors = {arm: ensemble_so_far(group[arm], most)[row["trials"] - 1] for arm, row in rows.items()}
+        yield {
+            "data": rows["autolr"]["data"],
+            "together": most,
+            "own": errors["autolr"] / rows["autolr"]["winner"],
+            "to rival": errors["autolr"] / rival,
+            "rivals": min(errors[arm] for arm in RIVALS) / rival,
+        }
 
 
 def in_words(ratio: float) -> str:

@@ -149,6 +149,9 @@ def test_a_comparison_worked_out_by_hand(tmp_path):
     for kind in ("RandomSearch", "MNIST"):
         assert f"| {kind} | 0.50 | 0.50 | 0.60 | 0.60 | 0.60 | 1 | 0 | 0 | 0 |" in kinds
     assert len(kinds.splitlines()) == 4
+    # Of autolr's two trials within the budget the first is worse than the winner; the rivals' first ensembles have 15.
+    together = search_results.together_table(groups).splitlines()
+    assert together[2:] == ["| 1 | 1.33 | 1.33 | 0.67 | 1.25 | 1 |", "| 2 | 1.00 | 1.00 | 0.50 | 1.00 | 1 |"]
 
 
 def test_medians_are_drawn_again_by_what_belongs_together():
