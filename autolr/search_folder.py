@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from glob import escape
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -230,7 +229,7 @@ def read_search(directory: Source) -> Search:
     return Search(
         name=folder.resolve().name,
         state=_state(
-            trials, patient=not stopped and silence < _patience(display, folder), bears_failures=assisted and not error
+            trials, patient=not stopped and silence < _patience(display, found), bears_failures=assisted and not error
         ),
         objective=objective,
         direction=direction,
@@ -357,13 +356,19 @@ def _state(trials: Sequence[Trial], *, patient: bool, bears_failures: bool) -> s
     return "interrupted" if pending else "finished"
 
 
-def _patience(display: Mapping[str, Any], folder: Path) -> float:
-    """Three times as long as the longest trial: until the next began, or it wrote last, as before a pause."""
+def _patience(display: Mapping[str, Any], folders: Mapping[str, Path]) -> float:
+    """Three times as long as the longest trial: until the next began, or it wrote last, as before a pause.
+
+    Args:
+        display: Keras Tuner's notes of when trials began.
+        folders: The trials' folders, by name.
+    """
     times = {str(name): as_time(moment) for name, moment in as_dict(display.get("trial_start")).items()}
     begun = sorted((moment.timestamp(), name) for name, moment in times.items() if moment)
     lengths = [
-        min(end, _last_write(folder.glob(f"trial_{escape(name)}/*"))) - start
+        min(end, _last_write(folders[name].glob("*"))) - start
         for (start, name), (end, _) in itertools.pairwise([*begun, (math.inf, "")])
+        if name in folders
     ]
     return max([PATIENCE_SECONDS, *(3 * length for length in lengths)])
 

@@ -233,8 +233,8 @@ def winners_of_brackets(errors: list[Any], sizes: tuple[int, ...]) -> Any:
         errors: All models' in each rung.
         sizes: How many models each rung has.
     """
-    rng = np.random.default_rng(0)
-    models = rng.permuted(np.tile(np.arange(len(errors[0])), (DRAWS, 1)), axis=1)[:, : sizes[0]]
+    rng = make_rng()
+    models = random_orders(rng, len(errors[0]))[:, : sizes[0]]
     for its, going_on in zip(errors, (*sizes[1:], 1), strict=True):
         validated = rng.binomial(FULL["validation"], its[models] / 100)
         best = np.argsort(validated, axis=1, kind="stable")[:, :going_on]
@@ -287,9 +287,8 @@ def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> 
     A search takes the models in random order until its steps are spent. Which is best, 1,000 validation images say, as
     many as `benchmarks/search.py` has: their error is drawn, the models' own errors are those measured.
     """
-    rng = np.random.default_rng(0)
-    models = np.tile(np.arange(len(next(iter(errors.values())))), (DRAWS, 1))
-    orders = rng.permuted(models, axis=1)
+    rng = make_rng()
+    orders = random_orders(rng, len(next(iter(errors.values()))))
     winners = {}
     for way, its in errors.items():
         tried = np.cumsum(steps[way][orders], axis=1) <= budget
@@ -297,6 +296,16 @@ def mean_winners(budget: int, errors: dict[str, Any], steps: dict[str, Any]) -> 
         best = np.argmin(validated, axis=1)[:, None]
         winners[way] = float(np.mean(its[np.take_along_axis(orders, best, axis=1)]))
     return winners
+
+
+def make_rng() -> np.random.RandomState:
+    """A generator that draws the same in every version of NumPy, which the newer ones do not promise."""
+    return np.random.RandomState(0)
+
+
+def random_orders(rng: np.random.RandomState, models: int) -> Any:
+    """The numbers of so many models in random orders, one in a row."""
+    return rng.random_sample((DRAWS, models)).argsort(axis=1)
 
 
 def tables() -> dict[str, str]:
