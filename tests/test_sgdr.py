@@ -84,7 +84,7 @@ def test_the_factor_is_taken_as_written(length, factor, next_length):
     assert np.diff(edges).tolist() == [length, next_length]
 
 
-@pytest.mark.parametrize("step", ["a", ["1"], None, [None], 1j, np.datetime64("2020-01-01"), [np.timedelta64(1)]])
+@pytest.mark.parametrize("step", ["a", ["1"], None, [None], 1j, np.datetime64("2020-01-01"), [np.timedelta64(1, "s")]])
 def test_steps_that_are_no_numbers_are_refused(step):
     with pytest.raises(ValueError, match=r"`step` must be a number or an array of numbers. Received: step="):
         sgdr_lr(step, **METHOD)
